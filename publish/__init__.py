@@ -1,0 +1,3 @@
+"""Release a GPT-NeoX training run on the Hugging Face Hub: every step a branch, every branch proven."""
+
+__version__ = "0.1.0"

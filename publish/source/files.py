@@ -1,0 +1,162 @@
+"""Byte ranges of named files, wherever they lie."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from publish.errors import SourceError
+
+
+class CheckpointFile(Protocol):
+    """One file that is read by position, from any thread."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def where(self) -> str:
+        """The file as an error names it."""
+        ...
+
+    def read(self, offset: int, length: int) -> bytes | memoryview:
+        """Exactly ``length`` bytes from ``offset``.
+
+        Raises:
+            SourceError: the range lies outside the file, or cannot be read.
+        """
+        ...
+
+
+class CheckpointFiles(Protocol):
+    """The files of one checkpoint, by path relative to its folder."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def sizes(self) -> Mapping[str, int]: ...
+
+    @property
+    def bytes_read(self) -> int:
+        """Bytes fetched so far, all files together."""
+        ...
+
+    def open(self, name: str) -> CheckpointFile: ...
+
+    def digest(self, name: str) -> str | None:
+        """What the store says of the file's content (``sha256:...`` or ``git:...``), where it says anything."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ByteCount:
+    """A count that several threads add to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.value = 0
+
+    def add(self, amount: int) -> None:
+        with self._lock:
+            self.value += amount
+
+
+@dataclass(slots=True)
+class LocalFile:
+    """A file on disk, read with ``pread``; the descriptor is opened once."""
+
+    path: Path
+    size: int
+    counter: ByteCount
+    _descriptor: int | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    def read(self, offset: int, length: int) -> bytes | memoryview:
+        if offset < 0 or length < 0 or offset + length > self.size:
+            raise outside(self, offset, length)
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = _opened(self.path)
+        parts = bytearray(length)
+        view, at = memoryview(parts), 0
+        while at < length:
+            got = os.preadv(self._descriptor, [view[at:]], offset + at)
+            if got == 0:
+                raise SourceError(
+                    f"the file ends at byte {offset + at:,} while it was being read", self.path, "it changed; try again"
+                )
+            at += got
+        self.counter.add(length)
+        return view
+
+    def close(self) -> None:
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+
+def _opened(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SourceError(f"cannot read: {error.strerror}", path, "check that it exists and is readable") from error
+
+
+def outside(file: CheckpointFile, offset: int, length: int) -> SourceError:
+    """The error for a range that a file does not have."""
+    return SourceError(
+        f"bytes {offset:,} to {offset + length:,} are asked of a file of {file.size:,}",
+        file.where,
+        "the file is truncated or its index lies; fetch it again",
+    )
+
+
+class LocalFiles:
+    """A checkpoint folder on disk: its regular files, symbolic links followed only inside the folder's parent."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._counter = ByteCount()
+        self._files: dict[str, LocalFile] = {}
+        self._lock = threading.Lock()
+        self.sizes: Mapping[str, int] = {
+            path.relative_to(folder).as_posix(): path.stat().st_size
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
+
+    @property
+    def where(self) -> str:
+        return str(self.folder)
+
+    @property
+    def bytes_read(self) -> int:
+        return self._counter.value
+
+    def open(self, name: str) -> LocalFile:
+        with self._lock:
+            if name not in self._files:
+                if name not in self.sizes:
+                    raise SourceError("no such file", self.folder / name, "check the checkpoint folder")
+                self._files[name] = LocalFile(self.folder / name, self.sizes[name], self._counter)
+            return self._files[name]
+
+    def digest(self, name: str) -> str | None:
+        return None
+
+    def close(self) -> None:
+        with self._lock:
+            for file in self._files.values():
+                file.close()
+            self._files.clear()
