@@ -87,7 +87,14 @@ class Archive:
         try:
             with zipfile.ZipFile(Window(file)) as archive:
                 infos = archive.infolist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, IndexError) as error:
+        except (
+            zipfile.BadZipFile,
+            OSError,
+            ValueError,
+            NotImplementedError,
+            struct.error,
+            IndexError,
+        ) as error:
             raise CheckpointError(
                 f"not a torch zip archive: {error}",
                 file.where,
@@ -120,7 +127,9 @@ class Archive:
 
 def _refused(file: CheckpointFile, what: str) -> CheckpointError:
     return CheckpointError(
-        f"broken torch archive: {what}", file.where, "the file is damaged or was made to deceive; fetch it again"
+        f"broken torch archive: {what}",
+        file.where,
+        "the file is damaged or was made to deceive; fetch it again",
     )
 
 

@@ -22,7 +22,14 @@ from publish.source.files import CheckpointFiles
 
 __all__ = ["RawCheckpoint", "RawTensor"]
 
-_VIEW = {"bfloat16": "<u2", "float16": "<f2", "float32": "<f4", "float64": "<f8", "int64": "<i8", "uint8": "u1"}
+_VIEW = {
+    "bfloat16": "<u2",
+    "float16": "<f2",
+    "float32": "<f4",
+    "float64": "<f8",
+    "int64": "<i8",
+    "uint8": "u1",
+}
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,10 @@ class RawCheckpoint:
     state: TrainingState
 
     @classmethod
-    def open(cls, files: CheckpointFiles) -> RawCheckpoint:
+    def open(cls, files: CheckpointFiles, *, weights: bool = True) -> RawCheckpoint:
         """Read the indices of the files that hold weights, and the training state.
+
+        ``weights``: they will be read next, so a pipeline's layer files, all weights, may be fetched whole.
 
         Raises:
             CheckpointError: no checkpoint, files missing, broken or hostile.
@@ -48,16 +57,20 @@ class RawCheckpoint:
         main = TorchFile.open(layout.ranks[0], files.open(layout.ranks[0])) if layout.ranks else None
         state = read_state(main, files.where)
         opener = _sequential if layout.name == "sequential" else _pipeline
+        if weights:
+            for by_number in layout.layers:
+                for name in by_number.values():
+                    files.want(name, [(0, files.sizes[name])])
         ranks = opener(files, layout, main)
         names = set(ranks[0])
         for number, rank in enumerate(ranks):
             if odd := sorted(names ^ set(rank)):
                 raise CheckpointError(
-                    f"rank {number} and rank 0 differ in tensors: {', '.join(odd[:3])}", files.where, "fetch it again"
+                    f"rank {number} and rank 0 differ in tensors: {', '.join(odd[:3])}",
+                    files.where,
+                    "fetch it again",
                 )
-        return cls(
-            files.where, files, layout.name, layout.tensor_parallel, layout.pipeline_parallel, ranks, state
-        )
+        return cls(files.where, files, layout.name, layout.tensor_parallel, layout.pipeline_parallel, ranks, state)
 
     @property
     def weight_bytes(self) -> int:
@@ -71,6 +84,15 @@ class RawCheckpoint:
         for tensor in self.ranks[0].values():
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
         return max(sizes, key=lambda dtype: (sizes[dtype], dtype))
+
+    def want(self) -> None:
+        """Say that all tensors will be read: from a Hub they are fetched now, in as few requests as that takes."""
+        ranges: dict[str, list[tuple[int, int]]] = {}
+        for rank in self.ranks:
+            for tensor in rank.values():
+                ranges.setdefault(tensor.file, []).append((tensor.offset, tensor.span))
+        for name, wanted in ranges.items():
+            self.files.want(name, wanted)
 
     def read(self, tensor: RawTensor, start_row: int = 0, rows: int | None = None) -> NDArray[Any]:
         """Rows of ``tensor`` as a dense array; bfloat16 as the uint16 of its bits. No cast."""
@@ -97,9 +119,7 @@ class RawCheckpoint:
             yield memoryview(file.read(tensor.offset + at, min(size, tensor.nbytes - at)))
 
 
-def _sequential(
-    files: CheckpointFiles, layout: Layout, main: TorchFile | None
-) -> tuple[Mapping[str, RawTensor], ...]:
+def _sequential(files: CheckpointFiles, layout: Layout, main: TorchFile | None) -> tuple[Mapping[str, RawTensor], ...]:
     ranks = []
     for name in layout.ranks:
         file = main if main is not None and main.name == name else TorchFile.open(name, files.open(name))
@@ -116,9 +136,7 @@ def _sequential(
     return tuple(ranks)
 
 
-def _pipeline(
-    files: CheckpointFiles, layout: Layout, _main: TorchFile | None
-) -> tuple[Mapping[str, RawTensor], ...]:
+def _pipeline(files: CheckpointFiles, layout: Layout, _main: TorchFile | None) -> tuple[Mapping[str, RawTensor], ...]:
     ranks = []
     for by_number in layout.layers:
         last = max(by_number)

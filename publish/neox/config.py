@@ -11,10 +11,8 @@ from publish.neox import yamlfile
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.network import Network
 from publish.neox.options import HARMLESS, MAPPED, REFUSED
-from publish.source.files import CheckpointFiles
 
 _GATED = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu", "bilinear": "linear", "glu": "sigmoid"}
-_MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -37,21 +35,13 @@ class NeoxConfig:
         return value if isinstance(value, str) else None
 
 
-def config_files(files: CheckpointFiles) -> dict[str, bytes]:
-    """The YAML files of a checkpoint: those in ``configs/``, else those at its root."""
-    yamls = [name for name in files.sizes if name.endswith((".yml", ".yaml"))]
-    inside = [name for name in yamls if name.startswith("configs/") and name.count("/") == 1]
-    chosen = inside or [name for name in yamls if "/" not in name]
-    return {name: bytes(files.open(name).read(0, min(files.sizes[name], _MAX_CONFIG_BYTES + 1))) for name in chosen}
-
-
 def read_config(checkpoint: RawCheckpoint) -> NeoxConfig:
     """The config of ``checkpoint``, every option known, the network expressible so far as options tell.
 
     Raises:
         ConfigError: no YAML, invalid YAML, unknown or refused options, sizes missing or not numbers.
     """
-    texts = config_files(checkpoint.files)
+    texts = yamlfile.config_files(checkpoint.files)
     if not texts:
         raise ConfigError(
             "no training config: neither configs/*.yml nor a YAML file at the root",
@@ -73,7 +63,9 @@ def check_options(options: Mapping[str, Any], where: str) -> None:
     for name, value in options.items():
         if name in REFUSED and value not in REFUSED[name].harmless:
             raise ConfigError(
-                f"{name}: {value!r} cannot be converted: {REFUSED[name].reason}", where, "no Hugging Face model expresses it"
+                f"{name}: {value!r} cannot be converted: {REFUSED[name].reason}",
+                where,
+                "no Hugging Face model expresses it",
             )
         if name not in MAPPED and name not in HARMLESS and name not in REFUSED:
             raise ConfigError(
@@ -185,7 +177,7 @@ class _Reader:
             for kind in kinds:
                 if kind not in ("global", "flash"):
                     raise ConfigError(
-                        f"attention_config: {kind!r} cannot be converted: only global and flash attention have a counterpart",
+                        f"attention_config: {kind!r} cannot be converted: only full attention has a counterpart",
                         self.where,
                         "it is refused by name",
                     )

@@ -103,7 +103,9 @@ def sequential_names(names: Mapping[str, object], where: str) -> Iterator[tuple[
         found = _SEQUENTIAL_NAME.fullmatch(name)
         if found is None or int(found[1]) > _SCAFFOLD:
             raise CheckpointError(
-                f"{name!r} is no weight of a GPT-NeoX model", where, "only language models of GPT-NeoX can be read"
+                f"{name!r} is no weight of a GPT-NeoX model",
+                where,
+                "only language models of GPT-NeoX can be read",
             )
         numbered[name] = (int(found[1]), found[2])
     norm = max((number for number, local in numbered.values() if local.startswith("norm.")), default=None)
@@ -117,9 +119,10 @@ def canonical(number: int, local: str, norm: int | None, where: str) -> str:
     ``norm`` is the number of the final norm's, L + 3.
     """
     if number == 0:
-        return {"word_embeddings.weight": "embedding.weight", "position_embeddings.weight": "position_embedding.weight"}.get(
-            local, f"embedding_layer.{local}"
-        )
+        return {
+            "word_embeddings.weight": "embedding.weight",
+            "position_embeddings.weight": "position_embedding.weight",
+        }.get(local, f"embedding_layer.{local}")
     if norm is not None and number == norm:
         return f"final_norm.{local.removeprefix('norm.')}"
     if norm is not None and number == norm + 1 and local == "final_linear.weight":
@@ -127,5 +130,7 @@ def canonical(number: int, local: str, norm: int | None, where: str) -> str:
     if number >= 2 and (norm is None or number <= norm - 2):
         return f"layers.{number - 2}.{local}"
     raise CheckpointError(
-        f"{local!r} stands at place {number}, where a GPT-NeoX model has no weights", where, "fetch the files again"
+        f"{local!r} stands at place {number}, where a GPT-NeoX model has no weights",
+        where,
+        "fetch the files again",
     )

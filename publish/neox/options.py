@@ -126,7 +126,8 @@ _HARMLESS_BY_REASON: Mapping[str, str] = {
         attention_dropout hidden_dropout eod_mask_loss short_seq_prob gradient_noise_scale_n_batches
         gradient_noise_scale_cpu_offload moe_expert_interval moe_top_k moe_router_type moe_lbl_in_fp32 moe_jitter_eps
         moe_token_dropping moe_loss_coeff moe_z_loss moe_weight_parallelism moe_aux_loss_coeff""",
-    "logging and profiling": """use_wandb wandb_group wandb_run_name wandb_team wandb_project wandb_host wandb wandb_init_all_ranks
+    "logging and profiling": """use_wandb wandb_group wandb_run_name wandb_team wandb_project wandb_host wandb
+        wandb_init_all_ranks
         git_hash log_dir tensorboard_dir tensorboard use_comet comet_workspace comet_project comet_experiment_name
         comet_tags comet_others comet_experiment peak_theoretical_tflops log_interval log_grad_pct_zeros
         log_param_norm log_grad_norm log_optimizer_states log_gradient_noise_scale memory_profiling
@@ -159,6 +160,4 @@ _HARMLESS_BY_REASON: Mapping[str, str] = {
         mamba_use_bias_in_conv mamba_use_bias_in_linears""",
 }
 
-HARMLESS: Mapping[str, str] = {
-    name: reason for reason, names in _HARMLESS_BY_REASON.items() for name in names.split()
-}
+HARMLESS: Mapping[str, str] = {name: reason for reason, names in _HARMLESS_BY_REASON.items() for name in names.split()}

@@ -41,10 +41,14 @@ def read_state(file: TorchFile | None, where: str) -> TrainingState:
     tree = file.tree
     if not isinstance(tree, dict) or "module" not in tree:
         raise CheckpointError(
-            "the file is no DeepSpeed checkpoint: it has no 'module'", f"{where}/{file.name}", "fetch it again"
+            "the file is no DeepSpeed checkpoint: it has no 'module'",
+            f"{where}/{file.name}",
+            "fetch it again",
         )
     scheduler = _dict(tree.get("lr_scheduler"))
-    args = {name: value for name, value in _dict(tree.get("args")).items() if isinstance(value, str | int | float | None)}
+    args = {
+        name: value for name, value in _dict(tree.get("args")).items() if isinstance(value, str | int | float | None)
+    }
     return TrainingState(
         iteration=_integer(tree.get("iteration")),
         args=args,
@@ -70,7 +74,9 @@ def _text(value: object) -> str | None:
 
 
 def _learning_rate(tree: dict[Any, Any], scheduler: dict[Any, Any]) -> float | None:
-    groups = _dict(_dict(tree.get("optimizer")).get("optimizer_state_dict") or tree.get("optimizer")).get("param_groups")
+    groups = _dict(_dict(tree.get("optimizer")).get("optimizer_state_dict") or tree.get("optimizer")).get(
+        "param_groups"
+    )
     if isinstance(groups, list) and groups and isinstance(_dict(groups[0]).get("lr"), float | int):
         return float(groups[0]["lr"])
     rate = scheduler.get("lr")

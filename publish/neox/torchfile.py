@@ -49,6 +49,14 @@ class RawTensor:
         return self.elements * self.itemsize
 
     @property
+    def span(self) -> int:
+        """Bytes from element 0 to the end of the last one."""
+        if 0 in self.shape:
+            return 0
+        steps = zip(self.shape, self.stride, strict=True)
+        return (1 + sum((size - 1) * step for size, step in steps)) * self.itemsize
+
+    @property
     def contiguous(self) -> bool:
         """Whether the elements lie one after another in row-major order."""
         expected = 1
@@ -96,9 +104,7 @@ class TorchFile:
                 "the file is damaged; fetch it again",
             )
         start = self.archive.data_offset(member)
-        return RawTensor(
-            name, self.name, storage.dtype, stored.shape, stored.stride, start + stored.offset * itemsize
-        )
+        return RawTensor(name, self.name, storage.dtype, stored.shape, stored.stride, start + stored.offset * itemsize)
 
     def bytes_of(self, stored: StoredTensor, limit: int = 1 << 20) -> bytes:
         """The bytes of a small contiguous tensor, such as a generator's state."""

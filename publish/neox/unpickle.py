@@ -2,13 +2,12 @@
 
 It interprets the opcodes that torch's writer emits (pickle protocols 2 to 5, without extension registry).
 Constructors known to be harmless are modelled in a table, everything else becomes an inert :class:`Opaque`,
-and storages stay :class:`Storage` references. Opcodes are decoded by the standard library's
-``pickletools.genops``, which only parses.
+and storages stay :class:`Storage` references. Text opcodes of protocol 0 are refused: torch writes none.
 """
 
 from __future__ import annotations
 
-import pickletools
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 from publish.errors import CheckpointError
 
 MAX_PICKLE = 64 << 20  # bytes; the index of a 12B checkpoint with optimizer state is below 1 MB
-_MAX_DEPTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +76,23 @@ class _Mark:
 
 
 _MARK = _Mark()
-_NONE_YET = object()
 
 
 class _Refusal(Exception):
     """A pickle that torch would not have written; carries the reason."""
+
+
+_WRONG = (
+    _Refusal,
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    OverflowError,
+    AttributeError,
+    struct.error,
+    RecursionError,
+)
 
 
 def unpickle(data: bytes, where: str) -> Any:
@@ -91,21 +101,15 @@ def unpickle(data: bytes, where: str) -> Any:
     Raises:
         CheckpointError: the pickle is malformed, uses opcodes that torch never writes, or is over its limits.
     """
-    position = 0
-    machine = _Machine()
+    machine = _Machine(data)
     try:
-        for opcode, argument, at in pickletools.genops(data):
-            position = at or 0
-            if opcode.name == "STOP":
-                return machine.finish()
-            machine.step(opcode.name, argument)
-    except (_Refusal, ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError, MemoryError) as error:
+        return machine.run()
+    except _WRONG as error:
         raise CheckpointError(
             f"unreadable pickle: {error or type(error).__name__}",
-            f"{where}, byte {position:,} of data.pkl",
+            f"{where}, byte {machine.at:,} of data.pkl",
             "the file is damaged or was made to deceive; nothing in it was executed",
         ) from error
-    raise CheckpointError("unreadable pickle: it has no end", where, "the file is truncated; fetch it again")
 
 
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> object:
@@ -158,29 +162,64 @@ CONSTRUCTORS: Mapping[str, Callable[[tuple[Any, ...]], object]] = {
 class _Machine:
     """The pickle stack machine over inert values."""
 
-    def __init__(self) -> None:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+
+    def run(self) -> Any:
+        """The object the pickle describes."""
+        data, actions, literals, stack = self.data, _ACTIONS, _LITERALS, self.stack
+        while True:
+            code = data[self.at]
+            self.at += 1
+            if (read := literals.get(code)) is not None:
+                stack.append(read(self))
+            elif (action := actions.get(code)) is not None:
+                action(self)
+            elif code == _STOP:
+                return self.finish()
+            else:
+                raise _Refusal(f"opcode {chr(code)!r}, which torch does not write")
+
+    def take(self, length: int) -> bytes:
+        """The next ``length`` bytes."""
+        end = self.at + length
+        if end > len(self.data):
+            raise _Refusal(f"{length:,} bytes are announced and {len(self.data) - self.at:,} are left")
+        taken = self.data[self.at : end]
+        self.at = end
+        return taken
+
+    def number(self, form: struct.Struct) -> Any:
+        value = form.unpack_from(self.data, self.at)[0]
+        self.at += form.size
+        return value
+
+    def line(self) -> str:
+        end = self.data.index(b"\n", self.at, self.at + 1024)
+        text = self.data[self.at : end].decode("ascii")
+        self.at = end + 1
+        return text
 
     def finish(self) -> Any:
         if len(self.stack) != 1 or self.stack[0] is _MARK:
             raise _Refusal("the stack does not end with one object")
         return self.stack[0]
 
-    def step(self, name: str, argument: Any) -> None:
-        action = _ACTIONS.get(name)
-        if action is not None:
-            action(self, argument)
-        elif name in _LITERALS:
-            self.stack.append(argument)
-        else:
-            raise _Refusal(f"opcode {name}, which torch does not write")
-
     def pop(self) -> Any:
         value = self.stack.pop()
         if value is _MARK:
             raise _Refusal("a mark where a value is due")
         return value
+
+    def drop(self, count: int | None) -> None:
+        """Forget the top of the stack, or (None) everything since the last mark."""
+        if count is None:
+            self.since_mark()
+        else:
+            del self.stack[-count]
 
     def top(self) -> Any:
         value = self.stack[-1]
@@ -252,9 +291,9 @@ class _Machine:
             case _:
                 raise _Refusal("a reference that is no torch storage of a known type")
 
-    def global_name(self, argument: str) -> None:
-        module, _, name = argument.partition(" ")
-        self.stack.append(Global(module, name))
+    def global_name(self) -> None:
+        module = self.line()
+        self.stack.append(Global(module, self.line()))
 
     def stack_global(self) -> None:
         name, module = self.pop(), self.pop()
@@ -280,45 +319,74 @@ def _key(value: Any, depth: int = 0) -> Any:
     raise _Refusal(f"a key of type {type(value).__name__}")
 
 
-_LITERALS = frozenset(
-    "BININT BININT1 BININT2 INT LONG LONG1 LONG4 FLOAT BINFLOAT UNICODE BINUNICODE SHORT_BINUNICODE BINUNICODE8 "
-    "BINBYTES SHORT_BINBYTES BINBYTES8 BINSTRING SHORT_BINSTRING STRING".split()
+_U1, _U2, _U4, _U8 = struct.Struct("<B"), struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
+_I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
+_STOP = ord(".")
+
+
+def _text(form: struct.Struct) -> Callable[[_Machine], Any]:
+    return lambda m: m.take(m.number(form)).decode("utf-8", "surrogatepass")
+
+
+def _bytes(form: struct.Struct) -> Callable[[_Machine], Any]:
+    return lambda m: m.take(m.number(form))
+
+
+def _by_code(table: Mapping[bytes, Callable[[_Machine], Any]]) -> dict[int, Callable[[_Machine], Any]]:
+    return {code[0]: action for code, action in table.items()}
+
+
+# opcodes that push what they carry (Lib/pickle.py names them)
+_LITERALS = _by_code(
+    {
+        b"J": lambda m: m.number(_I4),
+        b"K": lambda m: m.number(_U1),
+        b"M": lambda m: m.number(_U2),
+        b"G": lambda m: m.number(_F8),
+        b"\x8a": lambda m: int.from_bytes(m.take(m.number(_U1)), "little", signed=True),
+        b"X": _text(_U4),
+        b"\x8c": _text(_U1),
+        b"\x8d": _text(_U8),
+        b"B": _bytes(_U4),
+        b"C": _bytes(_U1),
+        b"\x8e": _bytes(_U8),
+        b"(": lambda m: _MARK,
+        b"N": lambda m: None,
+        b"\x88": lambda m: True,
+        b"\x89": lambda m: False,
+        b"}": lambda m: {},
+        b"]": lambda m: [],
+        b")": lambda m: (),
+        b"\x8f": lambda m: set(),
+        b"h": lambda m: m.memo[m.number(_U1)],
+        b"j": lambda m: m.memo[m.number(_U4)],
+    }
 )
 
-_ACTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
-    "PROTO": lambda m, a: None,
-    "FRAME": lambda m, a: None,
-    "MARK": lambda m, a: m.stack.append(_MARK),
-    "POP": lambda m, a: m.stack.pop() and None,
-    "POP_MARK": lambda m, a: m.since_mark() and None,
-    "NONE": lambda m, a: m.stack.append(None),
-    "NEWTRUE": lambda m, a: m.stack.append(True),
-    "NEWFALSE": lambda m, a: m.stack.append(False),
-    "EMPTY_DICT": lambda m, a: m.stack.append({}),
-    "EMPTY_LIST": lambda m, a: m.stack.append([]),
-    "EMPTY_TUPLE": lambda m, a: m.stack.append(()),
-    "EMPTY_SET": lambda m, a: m.stack.append(set()),
-    "TUPLE": lambda m, a: m.stack.append(tuple(m.since_mark())),
-    "TUPLE1": lambda m, a: m.tuple_of(1),
-    "TUPLE2": lambda m, a: m.tuple_of(2),
-    "TUPLE3": lambda m, a: m.tuple_of(3),
-    "LIST": lambda m, a: m.stack.append(m.since_mark()),
-    "APPEND": lambda m, a: m.append([m.pop()]),
-    "APPENDS": lambda m, a: m.append(m.since_mark()),
-    "ADDITEMS": lambda m, a: m.append(m.since_mark()),
-    "SETITEM": lambda m, a: m.set_items(list(reversed([m.pop(), m.pop()]))),
-    "SETITEMS": lambda m, a: m.set_items(m.since_mark()),
-    "PUT": lambda m, a: m.put(int(a)),
-    "BINPUT": lambda m, a: m.put(a),
-    "LONG_BINPUT": lambda m, a: m.put(a),
-    "MEMOIZE": lambda m, a: m.put(len(m.memo)),
-    "GET": lambda m, a: m.stack.append(m.memo[int(a)]),
-    "BINGET": lambda m, a: m.stack.append(m.memo[a]),
-    "LONG_BINGET": lambda m, a: m.stack.append(m.memo[a]),
-    "GLOBAL": lambda m, a: m.global_name(a),
-    "STACK_GLOBAL": lambda m, a: m.stack_global(),
-    "REDUCE": lambda m, a: m.reduce(),
-    "NEWOBJ": lambda m, a: m.new_object(),
-    "BUILD": lambda m, a: m.build(),
-    "BINPERSID": lambda m, a: m.persistent(),
-}
+_ACTIONS = _by_code(
+    {
+        b"\x80": lambda m: m.number(_U1),
+        b"\x95": lambda m: m.number(_U8),
+        b"q": lambda m: m.put(m.number(_U1)),
+        b"r": lambda m: m.put(m.number(_U4)),
+        b"\x94": lambda m: m.put(len(m.memo)),
+        b"0": lambda m: m.drop(1),
+        b"1": lambda m: m.drop(None),
+        b"t": lambda m: m.stack.append(tuple(m.since_mark())),
+        b"\x85": lambda m: m.tuple_of(1),
+        b"\x86": lambda m: m.tuple_of(2),
+        b"\x87": lambda m: m.tuple_of(3),
+        b"l": lambda m: m.stack.append(m.since_mark()),
+        b"a": lambda m: m.append([m.pop()]),
+        b"e": lambda m: m.append(m.since_mark()),
+        b"\x90": lambda m: m.append(m.since_mark()),
+        b"s": lambda m: m.set_items(list(reversed([m.pop(), m.pop()]))),
+        b"u": lambda m: m.set_items(m.since_mark()),
+        b"c": lambda m: m.global_name(),
+        b"\x93": lambda m: m.stack_global(),
+        b"R": lambda m: m.reduce(),
+        b"\x81": lambda m: m.new_object(),
+        b"b": lambda m: m.build(),
+        b"Q": lambda m: m.persistent(),
+    }
+)

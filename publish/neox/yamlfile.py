@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import yaml
 
 from publish.errors import ConfigError
+from publish.source.files import CheckpointFiles
 
 _MAX_BYTES = 1 << 20
 
@@ -18,7 +21,8 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(None, None, "aliases are not used in training configs", self.peek_event().start_mark)
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(None, None, "aliases are not used in training configs", mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -42,7 +46,8 @@ def normal(name: str) -> str:
     return name.strip().replace("-", "_")
 
 
-def load(text: bytes, where: str) -> dict[str, Any]:
+@functools.lru_cache(maxsize=32)
+def load(text: bytes, where: str) -> Mapping[str, Any]:
     """One YAML file's options, names with underscores.
 
     Raises:
@@ -56,13 +61,23 @@ def load(text: bytes, where: str) -> dict[str, Any]:
         mark = error.problem_mark
         spot = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         raise ConfigError(
-            f"not valid YAML: {error.problem}", spot, "mend that line (a missing comma in the line above is usual)"
+            f"not valid YAML: {error.problem}",
+            spot,
+            "mend that line (a missing comma in the line above is usual)",
         ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"not valid YAML: {error}", where, "mend the file") from error
     if not isinstance(tree, dict):
         raise ConfigError("no options in this file", where, "a training config is a mapping of options")
-    return {normal(str(name)): value for name, value in tree.items()}
+    return MappingProxyType({normal(str(name)): value for name, value in tree.items()})
+
+
+def config_files(files: CheckpointFiles) -> dict[str, bytes]:
+    """The YAML files of a checkpoint: those in ``configs/``, else those at its root."""
+    yamls = [name for name in files.sizes if name.endswith((".yml", ".yaml"))]
+    inside = [name for name in yamls if name.startswith("configs/") and name.count("/") == 1]
+    chosen = inside or [name for name in yamls if "/" not in name]
+    return {name: bytes(files.open(name).read(0, min(files.sizes[name], _MAX_BYTES + 1))) for name in chosen}
 
 
 def merge(files: Mapping[str, bytes], where: str) -> dict[str, Any]:
@@ -74,7 +89,7 @@ def merge(files: Mapping[str, bytes], where: str) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     origin: dict[str, str] = {}
     for name in sorted(files):
-        for option, value in load(files[name], f"{where}/{name}").items():
+        for option, value in load(files[name], name).items():
             if option in merged and merged[option] != value:
                 raise ConfigError(
                     f"{option} is {merged[option]!r} in {origin[option]} and {value!r} in {name}",

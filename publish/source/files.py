@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Mapping
@@ -48,6 +49,10 @@ class CheckpointFiles(Protocol):
 
     def open(self, name: str) -> CheckpointFile: ...
 
+    def want(self, name: str, ranges: list[tuple[int, int]]) -> None:
+        """These ``(offset, length)`` ranges of a file will be read; a remote store fetches them together."""
+        ...
+
     def digest(self, name: str) -> str | None:
         """What the store says of the file's content (``sha256:...`` or ``git:...``), where it says anything."""
         ...
@@ -93,7 +98,9 @@ class LocalFile:
             got = os.preadv(self._descriptor, [view[at:]], offset + at)
             if got == 0:
                 raise SourceError(
-                    f"the file ends at byte {offset + at:,} while it was being read", self.path, "it changed; try again"
+                    f"the file ends at byte {offset + at:,} while it was being read",
+                    self.path,
+                    "it changed; try again",
                 )
             at += got
         self.counter.add(length)
@@ -120,6 +127,25 @@ def outside(file: CheckpointFile, offset: int, length: int) -> SourceError:
         file.where,
         "the file is truncated or its index lies; fetch it again",
     )
+
+
+_TAIL = 256 << 10
+
+
+def fingerprint(files: CheckpointFiles) -> str:
+    """A digest of a checkpoint's files by name, size and last 256 KiB: no weight is read.
+
+    A torch archive ends with the zip directory, which holds the CRC-32 of every storage, so other weights give
+    another fingerprint.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(files.sizes):
+        if name.endswith((".pt", ".yml", ".yaml")):
+            size = files.sizes[name]
+            start = max(0, size - _TAIL)
+            digest.update(f"{name}\0{size}\0".encode())
+            digest.update(files.open(name).read(start, size - start))
+    return f"index:{digest.hexdigest()}"
 
 
 class LocalFiles:
@@ -151,6 +177,9 @@ class LocalFiles:
                     raise SourceError("no such file", self.folder / name, "check the checkpoint folder")
                 self._files[name] = LocalFile(self.folder / name, self.sizes[name], self._counter)
             return self._files[name]
+
+    def want(self, name: str, ranges: list[tuple[int, int]]) -> None:
+        """Nothing to do: a disk is read by position anyway."""
 
     def digest(self, name: str) -> str | None:
         return None

@@ -1,0 +1,65 @@
+"""The ``publish`` command: its subcommands by name, loaded when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from publish import __version__
+from publish.errors import PublishError
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("publish.cli.init", "Write a release file from the checkpoint's own config."),
+    "plan": ("publish.cli.plan", "Dry run: steps, bytes, commits, hours, disk; changes nothing."),
+    "all-steps": ("publish.cli.all_steps", "Release every step of a run, each as its own branch."),
+    "status": ("publish.cli.status", "Each step of a release: published, stale, missing or foreign."),
+    "convert": ("publish.cli.convert", "Convert one step to a folder that from_pretrained loads."),
+    "inspect": ("publish.cli.inspect", "What a checkpoint says of itself; reads no weights."),
+    "schedule": ("publish.cli.schedule", "Are exactly the right steps there, each the step it claims?"),
+    "hub": ("publish.cli.hub", "Run a rehearsal Hub on loopback."),
+    "demo": ("publish.cli.demo", "A whole release of sample checkpoints on a rehearsal Hub."),
+}
+
+
+class PublishGroup(click.Group):
+    """Loads a command's module only when that command runs, and turns errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PublishError as error:
+            if ctx.params.get("debug"):
+                traceback.print_exc()
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:
+            sys.stdout = None  # type: ignore[assignment]  # the reader went away; nothing is left to say
+            ctx.exit(1)
+
+
+@click.group(cls=PublishGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="publish")
+def main(debug: bool) -> None:
+    """Release a GPT-NeoX training run on the Hugging Face Hub: every step a branch, every branch proven."""

@@ -1,0 +1,173 @@
+"""The raw checkpoints of a location: one per step, each pinned to what it was when it was first looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from publish.errors import SourceError
+from publish.schedule import looks_like_a_step, step_of
+from publish.source.files import CheckpointFiles, LocalFiles
+from publish.source.location import Location
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSource:
+    """Which checkpoint is meant, said once. ``commit`` is a full id on a Hub, and None in a folder."""
+
+    location: str
+    name: str
+    step: int
+    commit: str | None = None
+
+
+class RunSource(Protocol):
+    """All checkpoints of one training run."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every branch or folder name that is a step's, or looks like one."""
+        ...
+
+    @property
+    def steps(self) -> Mapping[int, CheckpointSource]: ...
+
+    def open(self, checkpoint: CheckpointSource) -> CheckpointFiles: ...
+
+
+class FolderRun:
+    """A folder of ``global_stepN/`` or ``stepN/``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        entries = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        self.names = tuple(name for name in entries if step_of(name) is not None or looks_like_a_step(name))
+        self.steps: Mapping[int, CheckpointSource] = _by_step(
+            self.where, {name: None for name in entries if step_of(name) is not None}
+        )
+        if not self.steps:
+            raise SourceError(
+                "no checkpoints here: no folder named global_stepN or stepN",
+                folder,
+                "name the run's save folder",
+            )
+
+    @property
+    def where(self) -> str:
+        return str(self.folder)
+
+    def open(self, checkpoint: CheckpointSource) -> CheckpointFiles:
+        return LocalFiles(self.folder / checkpoint.name)
+
+
+class HubRun:
+    """A Hub repo with a branch per step; every branch is resolved to its commit once, here."""
+
+    def __init__(self, repo: str) -> None:
+        from publish.source.remote import HubReader
+
+        self.repo = repo
+        self._reader = HubReader(repo)
+        branches = self._reader.branches()
+        self.names = tuple(sorted(name for name in branches if step_of(name) is not None or looks_like_a_step(name)))
+        self.steps: Mapping[int, CheckpointSource] = _by_step(
+            repo, {name: commit for name, commit in branches.items() if step_of(name) is not None}
+        )
+        if not self.steps:
+            raise SourceError(
+                "no checkpoints here: no branch named stepN", repo, "name a repo that has one branch per step"
+            )
+
+    @property
+    def where(self) -> str:
+        return self.repo
+
+    def open(self, checkpoint: CheckpointSource) -> CheckpointFiles:
+        if checkpoint.commit is None:
+            raise ValueError("a checkpoint on a Hub has a commit")
+        return self._reader.files(checkpoint.commit, f"{self.repo}@{checkpoint.name}")
+
+
+def _by_step(where: str, names: Mapping[str, str | None]) -> Mapping[int, CheckpointSource]:
+    steps: dict[int, CheckpointSource] = {}
+    for name, commit in names.items():
+        step = step_of(name)
+        assert step is not None
+        if step in steps:
+            raise SourceError(
+                f"{steps[step].name} and {name} both claim step {step}", where, "keep one checkpoint a step"
+            )
+        steps[step] = CheckpointSource(where, name, step, commit)
+    return dict(sorted(steps.items()))
+
+
+def open_run(location: Location) -> RunSource:
+    """The run at ``location``.
+
+    Raises:
+        SourceError: nothing there, no steps, or one step twice.
+        HubError: the Hub refuses or cannot be reached.
+    """
+    if location.folder is not None:
+        return FolderRun(location.folder)
+    assert location.repo is not None
+    if location.revision:
+        raise SourceError(
+            "a run is a repo with a branch per step, so it takes no revision",
+            str(location),
+            "drop the @revision",
+        )
+    return HubRun(location.repo)
+
+
+def open_checkpoint(location: Location, step: int | None) -> tuple[CheckpointSource, CheckpointFiles]:
+    """One checkpoint: the folder or revision itself, or ``step`` of the run there.
+
+    Raises:
+        SourceError: no such checkpoint, or a run without a step named.
+        HubError: the Hub refuses or cannot be reached.
+    """
+    single = _single(location) if step is None else None
+    if single is not None:
+        return single
+    run = open_run(Location(location.folder, location.repo))
+    if step is None:
+        raise SourceError(f"{len(run.steps)} checkpoints are here and no step is named", str(location), "add --step N")
+    if step not in run.steps:
+        raise SourceError(f"there is no step {step}", run.where, f"the steps are {_brief(tuple(run.steps))}")
+    return run.steps[step], run.open(run.steps[step])
+
+
+def _single(location: Location) -> tuple[CheckpointSource, CheckpointFiles] | None:
+    if location.folder is not None:
+        folder = location.folder.resolve()
+        if any(folder.glob("*.pt")):
+            return CheckpointSource(str(location.folder), folder.name, _claimed(folder.name)), LocalFiles(
+                location.folder
+            )
+        return None
+    if location.revision is None:
+        return None
+    from publish.source.remote import HubReader
+
+    assert location.repo is not None
+    reader = HubReader(location.repo)
+    commit = reader.resolve(location.revision)
+    source = CheckpointSource(location.repo, location.revision, _claimed(location.revision), commit)
+    return source, reader.files(commit, str(location))
+
+
+def _claimed(name: str) -> int:
+    """The step that a name claims; -1 where it claims none."""
+    step = step_of(name)
+    return -1 if step is None else step
+
+
+def _brief(steps: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, steps[:6]))
+    return f"{shown}, ..., {steps[-1]}" if len(steps) > 6 else shown
