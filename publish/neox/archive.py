@@ -27,6 +27,7 @@ class Member:
     name: str
     header: int
     size: int
+    crc: int
 
 
 class Window(io.RawIOBase):
@@ -151,4 +152,4 @@ def _checked(file: CheckpointFile, infos: list[zipfile.ZipInfo]) -> Iterator[tup
         if end > file.size:
             raise _refused(file, f"member {name!r} ends past the end of the file")
         seen.add(name)
-        yield name, Member(name, info.header_offset, info.file_size)
+        yield name, Member(name, info.header_offset, info.file_size, info.CRC)

@@ -6,6 +6,7 @@ Canonical names: ``embedding.weight``, ``layers.{i}.{as GPT-NeoX writes it}`` (i
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,6 +77,15 @@ class RawCheckpoint:
     def weight_bytes(self) -> int:
         """Bytes of all tensors on all ranks."""
         return sum(tensor.nbytes for rank in self.ranks for tensor in rank.values())
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of the weights by name, shape and the checksums in the index; equal weights have equal ones."""
+        digest = hashlib.sha256()
+        for number, rank in enumerate(self.ranks):
+            for name, tensor in sorted(rank.items()):
+                digest.update(f"{number} {name} {tensor.dtype} {tensor.shape} {tensor.crc}\n".encode())
+        return digest.hexdigest()
 
     @property
     def dtype(self) -> str:

@@ -27,7 +27,10 @@ ITEM_SIZES = {
 
 @dataclass(frozen=True, slots=True)
 class RawTensor:
-    """A tensor in a file: ``offset`` is the byte position of element 0, ``stride`` counts elements."""
+    """A tensor in a file: ``offset`` is the byte position of element 0, ``stride`` counts elements.
+
+    ``crc`` is the CRC-32 of its whole storage, as the archive's directory states it.
+    """
 
     name: str
     file: str
@@ -35,6 +38,7 @@ class RawTensor:
     shape: tuple[int, ...]
     stride: tuple[int, ...]
     offset: int
+    crc: int = 0
 
     @property
     def itemsize(self) -> int:
@@ -104,7 +108,8 @@ class TorchFile:
                 "the file is damaged; fetch it again",
             )
         start = self.archive.data_offset(member)
-        return RawTensor(name, self.name, storage.dtype, stored.shape, stored.stride, start + stored.offset * itemsize)
+        offset = start + stored.offset * itemsize
+        return RawTensor(name, self.name, storage.dtype, stored.shape, stored.stride, offset, member.crc)
 
     def bytes_of(self, stored: StoredTensor, limit: int = 1 << 20) -> bytes:
         """The bytes of a small contiguous tensor, such as a generator's state."""

@@ -7,6 +7,7 @@ and storages stay :class:`Storage` references. Text opcodes of protocol 0 are re
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -119,6 +120,8 @@ def _rebuild_tensor(arguments: tuple[Any, ...]) -> object:
     numbers = (offset, *shape, *stride)
     if not all(type(number) is int and 0 <= number < 2**62 for number in numbers) or len(shape) != len(stride):
         raise _Refusal(f"a tensor with impossible offset, shape or stride {numbers}")
+    if math.prod(shape) > storage.count:
+        raise _Refusal(f"a tensor of shape {tuple(shape)} over a storage of {storage.count} elements")
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if all(shape) and last >= storage.count:
         raise _Refusal(f"a tensor of shape {tuple(shape)} reaches past its storage of {storage.count} elements")

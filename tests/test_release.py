@@ -1,0 +1,64 @@
+"""A typo in a release file must not release something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from publish.errors import ReleaseError
+from publish.release import parse_release, read_release
+
+GOOD = """\
+source: runs/pythia-14m
+target: EleutherAI/pythia-14m-seed0
+schedule: pythia
+card:
+  title: Pythia-14M-seed0
+  license: apache-2.0
+  language: [en]
+  notes: |
+    Two lines
+    of notes.
+expect:
+  - {equal: [0, 1], because: the learning rate is 0 on the first iteration}
+"""
+
+
+def test_a_release_file_says_what_is_released() -> None:
+    release = parse_release(GOOD, "release.yaml")
+    assert (release.source, release.target, release.schedule) == (
+        "runs/pythia-14m",
+        "EleutherAI/pythia-14m-seed0",
+        "pythia",
+    )
+    assert release.card.notes == "Two lines\nof notes.\n"
+    assert release.expected_equal(1, 0)
+    assert not release.expected_equal(1, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "line"),
+    [
+        (GOOD.replace("target:", "traget:"), "unknown key 'traget'", 2),
+        (GOOD.replace("  license:", "  licence:"), "unknown key 'licence'", 6),
+        (GOOD.replace("schedule: pythia", "schedule: pythai"), "'pythai' is no schedule", 3),
+        (GOOD.replace("EleutherAI/pythia-14m-seed0", "pythia"), "'pythia' is no repository", 2),
+        (GOOD.replace("equal: [0, 1]", "equal: [0, one]"), "a list of steps", 12),
+        (GOOD + "source: again\n", "given twice", 13),
+        (GOOD + "compare: []\n", "cannot do that yet", 13),
+        ("source: [a\n", "not valid YAML", 2),
+        ("- a\n", "a mapping of keys", 1),
+        ("source: here\n", "target is missing", 1),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(text: str, what: str, line: int) -> None:
+    with pytest.raises(ReleaseError) as caught:
+        parse_release(text, "release.yaml")
+    assert what in caught.value.what
+    assert caught.value.where == f"release.yaml, line {line}"
+
+
+def test_an_absent_file_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(ReleaseError, match="cannot read the release file"):
+        read_release(tmp_path / "none.yaml")
