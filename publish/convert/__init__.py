@@ -1,0 +1,1 @@
+"""GPT-NeoX to Hugging Face: name tables, merging, the plan, config, tokenizer, the streaming writer."""

@@ -1,0 +1,194 @@
+"""From a checkpoint's index and its config to a `ConversionPlan`; every tensor accounted for, both ways."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from publish.convert.architecture import Architecture, choose_architecture
+from publish.convert.merge import PLACE, Heads, Merge, Part, Shards
+from publish.convert.recipes import MAX_FILE_BYTES, ConversionPlan, Recipe, WeightFile, lay_out
+from publish.convert.rules import DROPPED, UNUSED_NORM, Rule
+from publish.convert.sizes import Sizes, heads_of, measure
+from publish.errors import ConfigError, ConversionError
+from publish.neox.checkpoint import RawCheckpoint, RawTensor
+from publish.neox.config import NeoxConfig
+from publish.neox.network import Network
+
+__all__ = ["ConversionPlan", "Part", "Recipe", "WeightFile", "make_plan"]
+
+DTYPES = ("float16", "bfloat16", "float32")
+_LAYER_NAME = re.compile(r"layers\.\d+\.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A rule at its place: full names on both sides."""
+
+    neox: str
+    hf: str
+    rule: Rule
+
+
+def make_plan(
+    checkpoint: RawCheckpoint,
+    config: NeoxConfig,
+    dtype: str | None = None,
+    architecture: str | None = None,
+    max_file_bytes: int = MAX_FILE_BYTES,
+) -> ConversionPlan:
+    """The plan that converts ``checkpoint``; ``dtype`` casts (default: the tensors' own dtype, bit for bit).
+
+    Raises:
+        ConfigError: the network has no Hugging Face counterpart, or the config contradicts the tensors.
+        ConversionError: tensors unmapped, missing, surplus, or of several dtypes.
+    """
+    network = config.network
+    _check_parallel(network, checkpoint)
+    chosen = choose_architecture(network, _first_layer(checkpoint), config.where, architecture)
+    sizes = measure(checkpoint, config)
+    placed = tuple(_placed(chosen, network.layers))
+    dropped = _account(checkpoint, placed, network)
+    source = _one_dtype(checkpoint, placed)
+    heads = heads_of(network)
+    recipes = tuple(_recipe(checkpoint, place, sizes, heads, dtype or source) for place in placed)
+    return ConversionPlan(
+        where=checkpoint.where,
+        architecture=chosen.name,
+        network=network,
+        attention_biases=chosen.attention_biases,
+        vocabulary=sizes.vocabulary,
+        intermediate=sizes.intermediate,
+        source_dtype=source,
+        dtype=_known(dtype or source),
+        recipes=recipes,
+        dropped=dropped,
+        identical=tuple(_identical(checkpoint, placed)),
+        files=lay_out(recipes, max_file_bytes),
+        notes=tuple(_notes(network, chosen, source, dtype)),
+    )
+
+
+def _first_layer(checkpoint: RawCheckpoint) -> frozenset[str]:
+    prefix = "layers.0."
+    return frozenset(name.removeprefix(prefix) for name in checkpoint.ranks[0] if name.startswith(prefix))
+
+
+def _check_parallel(network: Network, checkpoint: RawCheckpoint) -> None:
+    for option, count in (("num_attention_heads", network.heads), ("num_kv_heads", network.kv_heads)):
+        if count % checkpoint.tensor_parallel:
+            raise ConfigError(
+                f"{option} is {count}, which {checkpoint.tensor_parallel} tensor-parallel ranks cannot share",
+                checkpoint.where,
+                "check num-attention-heads, num-kv-heads and model-parallel-size against the run's own YAML",
+            )
+
+
+def _placed(chosen: Architecture, layers: int) -> Iterator[_Placed]:
+    """All rules in the model's order: the embedding, the layers, the rest."""
+    outside = [_Placed(rule.neox, rule.hf, rule) for rule in chosen.tables.outside]
+    yield from outside[:1]
+    for layer in range(layers):
+        prefix = chosen.tables.layer_prefix.format(i=layer)
+        for rule in chosen.tables.layer:
+            yield _Placed(f"layers.{layer}.{rule.neox}", prefix + rule.hf, rule)
+    yield from outside[1:]
+
+
+def _account(checkpoint: RawCheckpoint, placed: tuple[_Placed, ...], network: Network) -> tuple[tuple[str, str], ...]:
+    """What is dropped and why; every other tensor must have a rule, and every rule a tensor."""
+    needed = {place.neox for place in placed}
+    if len(names := [place.hf for place in placed]) != len(set(names)):
+        raise AssertionError("a table makes one Hugging Face tensor twice")
+    dropped, surplus = [], []
+    present = checkpoint.ranks[0].keys()
+    for name in sorted(present - needed):
+        reason = _reason(name, network)
+        if reason is None:
+            surplus.append(name)
+        else:
+            dropped.append((name, reason))
+    missing = sorted(needed - present)
+    for kind, odd in (("unmapped", surplus), ("missing", missing)):
+        if odd:
+            raise ConversionError(
+                f"{kind} tensors: {', '.join(odd[:4])}{f' and {len(odd) - 4} more' if len(odd) > 4 else ''}",
+                checkpoint.where,
+                "check the config against the checkpoint; a new kind of tensor needs a rule in convert/rules.py",
+            )
+    return tuple(dropped)
+
+
+def _reason(name: str, network: Network) -> str | None:
+    local = _LAYER_NAME.sub("", name, count=1)
+    if network.shared_norm and local in ("post_attention_layernorm.weight", "post_attention_layernorm.bias"):
+        return UNUSED_NORM
+    return DROPPED.get(local)
+
+
+def _shards(checkpoint: RawCheckpoint, name: str) -> Shards:
+    return tuple(rank[name] for rank in checkpoint.ranks)
+
+
+def _one_dtype(checkpoint: RawCheckpoint, placed: tuple[_Placed, ...]) -> str:
+    examples: dict[str, str] = {}
+    for place in placed:
+        for shard in _shards(checkpoint, place.neox):
+            examples.setdefault(shard.dtype, place.neox)
+    if len(examples) > 1:
+        found = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(examples.items()))
+        raise ConversionError(
+            f"weights of several dtypes: {found}", checkpoint.where, "GPT-NeoX writes one; fetch the files again"
+        )
+    return _known(next(iter(examples)))
+
+
+def _known(dtype: str) -> str:
+    if dtype not in DTYPES:
+        raise ConversionError(f"weights of {dtype}", "dtype", f"only {', '.join(DTYPES)} can be written")
+    return dtype
+
+
+def _recipe(checkpoint: RawCheckpoint, place: _Placed, sizes: Sizes, heads: Heads, dtype: str) -> Recipe:
+    shards = _shards(checkpoint, place.neox)
+    merge = place.rule.merge
+    _check_shapes(checkpoint, shards, sizes.shape(place.rule), merge)
+    made = merge.place(shards, heads)
+    how = merge.how if len(made.parts) > 1 else PLACE  # adding nothing would turn -0.0 into 0.0
+    return Recipe(place.hf, dtype, made.shape, made.parts, how)
+
+
+def _check_shapes(checkpoint: RawCheckpoint, shards: Shards, whole: tuple[int, ...], merge: Merge) -> None:
+    ranks = len(shards)
+    due = tuple(size // ranks if axis == merge.axis else size for axis, size in enumerate(whole))
+    divisible = merge.axis is None or whole[merge.axis] % ranks == 0
+    for number, shard in enumerate(shards):
+        if shard.shape != due or not divisible:
+            raise ConfigError(
+                f"{shard.name} is {list(shard.shape)} on rank {number}, and the config makes it {list(due)}",
+                f"{checkpoint.where}/{shard.file}",
+                "check hidden_size, num_attention_heads, num_kv_heads and intermediate_size of the config",
+            )
+
+
+def _identical(checkpoint: RawCheckpoint, placed: tuple[_Placed, ...]) -> Iterator[tuple[RawTensor, ...]]:
+    if checkpoint.tensor_parallel == 1:
+        return
+    names = dict.fromkeys(place.neox for place in placed if place.rule.merge.identical)
+    for name in names:
+        yield _shards(checkpoint, name)
+
+
+def _notes(network: Network, chosen: Architecture, source: str, dtype: str | None) -> Iterator[str]:
+    if network.epsilon_outside_root:
+        yield (
+            f"GPT-NeoX of this era adds the RMSNorm epsilon ({network.norm_epsilon}) outside the root, "
+            "Llama inside it: logits deviate by up to about 1e-3"
+        )
+    if chosen.name == "mistral" and network.sliding_window is not None:
+        yield "transformers 4.38 ignores the sliding window unless loaded with attn_implementation='eager'"
+    if chosen.name == "llama" and network.sliding_window is not None:
+        yield f"the sliding window of {network.sliding_window} is left out: the architecture was overridden"
+    if dtype is not None and dtype != source:
+        yield f"weights were cast from {source} to {dtype}, as asked"

@@ -1,0 +1,213 @@
+"""The tokenizer of a release: found, checked against the model, written for transformers 4.38 and 5 alike."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from publish.convert.hfconfig import canonical_json
+from publish.errors import TokenizerError
+from publish.neox.config import NeoxConfig
+
+MAIN = "tokenizer.json"
+CONFIG = "tokenizer_config.json"
+SPECIAL = "special_tokens_map.json"
+TOKENIZER_FILES = (MAIN, CONFIG, SPECIAL, "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja")
+NONE = "none"
+Fetch = Callable[[str], Mapping[str, bytes]]  # a repo's tokenizer files, by name
+
+# gpt-neox tokenizer.py: HFTokenizer ends documents with <|endoftext|>; </s> and <s> are SentencePiece's.
+_ENDS = ("<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>")
+_BEGINS = ("<s>", "<|begin_of_text|>", "<bos>")
+_UNKNOWNS = ("<unk>", "[UNK]")
+HARD_TEXT = (
+    "The quick brown fox\u2019s naïve café: 3.14159 × 10⁻⁷ → ∞\n\n\tdef f(x):  # двa  spaces, tabs\t\n"
+    "    return x**2 if x else None\r\n中文字符 日本語 한국어 العربية עברית हिन्दी 👩‍👩‍👧‍👦🏳️‍🌈 ﬁ e\u0301 \u00a0\u200b "
+    "<|endoftext|> <|padding|> </s> t2 t249                        $1,000.00 http://a.b/c?d=e&f#g 'll 've'S 0123456789"
+)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A ``tokenizer.json`` and what came with it. ``ids`` is how many ids it can produce: the highest and one."""
+
+    where: str
+    files: Mapping[str, bytes]
+    ids: int
+    bos_token: str | None
+    eos_token: str | None
+    unk_token: str | None
+    bos: int | None
+    eos: int | None
+
+    def check_fits(self, rows: int) -> None:
+        """Refuse a model with fewer embedding rows than the tokenizer has ids.
+
+        Raises:
+            TokenizerError: with both numbers.
+        """
+        if self.ids > rows:
+            raise TokenizerError(
+                f"the tokenizer has {self.ids:,} ids and the model's embedding {rows:,} rows",
+                self.where,
+                "it is another model's tokenizer: name the one of this run",
+            )
+
+    def hf_files(self, context: int) -> dict[str, bytes]:
+        """The files of a Hugging Face folder: those given, and the two small ones where they are absent."""
+        tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token, "unk_token": self.unk_token}
+        special = {name: token for name, token in tokens.items() if token is not None}
+        made: dict[str, dict[str, Any]] = {
+            CONFIG: {
+                **special,
+                "tokenizer_class": "PreTrainedTokenizerFast",
+                "model_max_length": context,
+                "clean_up_tokenization_spaces": False,
+            },
+            SPECIAL: special,
+        }
+        return {**{name: canonical_json(document) for name, document in made.items()}, **self.files}
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the ids of `HARD_TEXT`, in decimal with spaces between.
+
+        Raises:
+            TokenizerError: the tokenizers library cannot use the file.
+        """
+        import tokenizers
+
+        try:
+            ids = tokenizers.Tokenizer.from_str(self.files[MAIN].decode()).encode(HARD_TEXT).ids
+        except Exception as error:  # the library raises plain Exception
+            raise TokenizerError(f"tokenizers cannot use it: {error}", self.where, "name another tokenizer") from error
+        return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
+
+
+def find_tokenizer(
+    choice: str | None, config: NeoxConfig, folder: Path | None, fetch: Fetch, working: Path | None = None
+) -> Tokenizer | None:
+    """The tokenizer that ``choice`` names (repo, folder, file, ``none``), else the config's ``vocab-file``.
+
+    ``folder`` is the checkpoint's, where it lies on this machine; ``working`` the working folder. None: none was
+    wanted, or the config's own was not found (`not_found` is the error for that).
+
+    Raises:
+        TokenizerError: what was named is absent or no ``tokenizer.json``.
+    """
+    if choice == NONE:
+        return None
+    if choice is not None:
+        return _chosen(choice, fetch)
+    name = config.vocab_file
+    path = next((path for path in _candidates(name, folder, working) if path.is_file()), None) if name else None
+    return None if path is None else read_tokenizer({MAIN: _read(path)}, str(path))
+
+
+def not_found(config: NeoxConfig) -> TokenizerError:
+    """The error of a release, which needs a tokenizer."""
+    named = config.vocab_file
+    what = f"the config's vocab-file {named!r} is not on this machine" if named else "the config names no vocab-file"
+    return TokenizerError(what, config.where, "name a repo, a folder or a tokenizer.json with --tokenizer")
+
+
+def _candidates(name: str, folder: Path | None, working: Path | None) -> Iterator[Path]:
+    """Where a vocab-file may lie: the working folder, the checkpoint's folder, and those above it."""
+    yield (working or Path()) / name
+    if folder is not None and not Path(name).is_absolute():
+        resolved = folder.absolute()
+        yield from (parent / name for parent in (resolved, *resolved.parents))
+
+
+def _chosen(choice: str, fetch: Fetch) -> Tokenizer:
+    path = Path(choice)
+    if path.is_dir():
+        files = {name: _read(path / name) for name in TOKENIZER_FILES if (path / name).is_file()}
+        return read_tokenizer(files, str(path))
+    if path.is_file():
+        return read_tokenizer({MAIN: _read(path)}, str(path))
+    if choice.endswith(".json") or choice.startswith((".", "/", "~")) or choice.count("/") > 1:
+        raise TokenizerError("no such file or folder", choice, "check the path")
+    fetched = fetch(choice)
+    return read_tokenizer({name: fetched[name] for name in TOKENIZER_FILES if name in fetched}, choice)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"cannot read: {error.strerror}", path, "check that it is readable") from error
+
+
+def read_tokenizer(files: Mapping[str, bytes], where: str) -> Tokenizer:
+    """The tokenizer in ``files``, its special tokens from its own config, else from its added tokens.
+
+    Raises:
+        TokenizerError: no ``tokenizer.json``, or not one of the tokenizers library.
+    """
+    if MAIN not in files:
+        raise TokenizerError(f"no {MAIN} there", where, "only tokenizers with a tokenizer.json can be released")
+    ids = _ids(_document(files[MAIN], where), where)
+    stated = {**_optional(files, CONFIG, where), **_optional(files, SPECIAL, where)}
+    eos = _stated(stated, "eos_token", ids) or _first(_ENDS, ids)
+    bos = _stated(stated, "bos_token", ids) or _first(_BEGINS, ids) or eos
+    unk = _stated(stated, "unk_token", ids) or _own_unknown(files[MAIN], ids) or _first(_UNKNOWNS, ids) or eos
+    return Tokenizer(
+        where=where,
+        files=files,
+        ids=max(ids.values(), default=-1) + 1,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token=unk,
+        bos=None if bos is None else ids[bos],
+        eos=None if eos is None else ids[eos],
+    )
+
+
+def _document(content: bytes, where: str) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"no JSON: {error}", where, "name a tokenizer.json") from error
+    if not isinstance(document, dict):
+        raise TokenizerError("no JSON object", where, "name a tokenizer.json")
+    return document
+
+
+def _optional(files: Mapping[str, bytes], name: str, where: str) -> dict[str, Any]:
+    return _document(files[name], f"{where}/{name}") if name in files else {}
+
+
+def _ids(document: Mapping[str, Any], where: str) -> dict[str, int]:
+    """Every token's id: the model's vocabulary (a mapping, or Unigram's list of pairs) and the added tokens."""
+    model, added = document.get("model"), document.get("added_tokens")
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(vocabulary, list):
+        vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary) if isinstance(entry, list) and entry}
+    if not isinstance(vocabulary, dict):
+        raise TokenizerError(
+            "it has no model with a vocabulary", where, "name a tokenizer.json, as HFTokenizer reads it"
+        )
+    extra = {entry.get("content"): entry.get("id") for entry in added or [] if isinstance(entry, dict)}
+    ids = {**vocabulary, **extra}
+    if not all(isinstance(token, str) and type(number) is int for token, number in ids.items()):
+        raise TokenizerError("its vocabulary maps something else than texts to numbers", where, "fetch it again")
+    return ids
+
+
+def _stated(stated: Mapping[str, Any], name: str, ids: Mapping[str, int]) -> str | None:
+    token = stated.get(name)
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) and content in ids else None
+
+
+def _own_unknown(content: bytes, ids: Mapping[str, int]) -> str | None:
+    token = json.loads(content)["model"].get("unk_token")
+    return token if isinstance(token, str) and token in ids else None
+
+
+def _first(tokens: tuple[str, ...], ids: Mapping[str, int]) -> str | None:
+    return next((token for token in tokens if token in ids), None)

@@ -1,0 +1,252 @@
+"""One pass: each byte read once, the file is what safetensors itself would write, and nothing half-written stays."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import xxhash
+from safetensors.numpy import save
+
+from publish.convert import folder as folders
+from publish.convert.blocks import streams
+from publish.convert.dtypes import cast, from_float32, to_float32
+from publish.convert.folder import convert
+from publish.convert.plan import Recipe, make_plan
+from publish.convert.writer import write_weights
+from publish.errors import StorageError
+from publish.neox.checkpoint import RawCheckpoint
+from tests.convert.rawmodel import LLAMA, NEOX, Case, checkpoint_of, config_of, hf_model, raw_of, split, written_arrays
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_the_file_is_what_safetensors_would_write(ranks: int, tmp_path: Path) -> None:
+    case = Case(NEOX, tensor_parallel=ranks)
+    model, raw = raw_of(case)
+    written = write_weights(raw, make_plan(raw, config_of(case)), tmp_path)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    assert content == save(model, {"format": "pt"})
+    (file,) = written.files
+    assert (file.path, file.size, file.sha256) == (
+        "model.safetensors",
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+    )
+    assert {tensor.name: tensor.xxh3 for tensor in written.tensors} == {
+        name: xxhash.xxh3_128_hexdigest(array.tobytes()) for name, array in model.items()
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_each_byte_is_read_once() -> None:
+    case = Case(NEOX)
+    _, raw = raw_of(case)
+    plan = make_plan(raw, config_of(case))
+    assert all(streams(recipe) for recipe in plan.recipes)
+
+
+def test_bytes_read_are_the_weights(tmp_path: Path) -> None:
+    case = Case(replace(LLAMA, kv_heads=2), tensor_parallel=2, attention_biases=False)
+    _, raw = raw_of(case)
+    plan = make_plan(raw, config_of(case))
+    norms = 5 * 16 * 2  # compared on both ranks, then written
+    assert write_weights(raw, plan, tmp_path).bytes_read == plan.weight_bytes + 2 * norms
+
+
+def test_the_observer_sees_every_tensor_in_order(tmp_path: Path) -> None:
+    case = Case(LLAMA, tensor_parallel=2)
+    model, raw = raw_of(case)
+    seen: dict[str, bytes] = {}
+
+    def observe(recipe: Recipe, chunk: memoryview) -> None:
+        seen[recipe.name] = seen.get(recipe.name, b"") + bytes(chunk)
+
+    write_weights(raw, make_plan(raw, config_of(case)), tmp_path, observe)
+    assert seen == {name: array.tobytes() for name, array in model.items()}
+
+
+def test_shards_have_an_index(tmp_path: Path) -> None:
+    case = Case(NEOX)
+    model, raw = raw_of(case)
+    plan = make_plan(raw, config_of(case), max_file_bytes=3000)
+    written = write_weights(raw, plan, tmp_path)
+    assert written_arrays(tmp_path) == {name: array.tobytes() for name, array in model.items()}
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_bytes())
+    assert index["metadata"] == {"total_size": plan.weight_bytes}
+    assert index["weight_map"].keys() == model.keys()
+    assert set(index["weight_map"].values()) == {file.path for file in written.files[:-1]}
+    assert written.files[-1].git_blob_sha1 is not None
+
+
+def test_views_with_strides_are_honoured(tmp_path: Path) -> None:
+    case = Case(NEOX)
+    model, raw = raw_of(case)
+    name = "layers.0.mlp.linear1.weight"
+    dense = raw.ranks[0][name]
+    transposed = split(case, model)[0] | {name: model["gpt_neox.layers.0.mlp.dense_h_to_4h.weight"].T}
+    other = checkpoint_of([transposed], case.dtype)
+    view = replace(other.ranks[0][name], shape=dense.shape, stride=(1, dense.shape[0]))
+    tensors = dict(other.ranks[0]) | {name: view}
+    strided = RawCheckpoint("memory", other.files, "sequential", 1, 0, (tensors,), other.state)
+    write_weights(strided, make_plan(strided, config_of(case)), tmp_path)
+    assert written_arrays(tmp_path) == {key: array.tobytes() for key, array in model.items()}
+
+
+@pytest.mark.parametrize("source", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("target", ["float16", "bfloat16", "float32"])
+def test_casts_are_torchs(source: str, target: str, tmp_path: Path) -> None:
+    import torch
+
+    case = Case(NEOX, dtype=source, tensor_parallel=2)
+    model, raw = raw_of(case)
+    plan = make_plan(raw, config_of(case), dtype=target)
+    write_weights(raw, plan, tmp_path)
+    assert bool(plan.notes) == (source != target)
+    views = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+    for name, content in written_arrays(tmp_path).items():
+        array = torch.from_numpy(model[name].view("<i2" if source != "float32" else "<i4").copy()).view(views[source])
+        due = array.to(views[target]).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        assert content == due, name
+
+
+def test_bfloat16_rounds_as_torch_does() -> None:
+    import torch
+
+    random = np.random.default_rng(0)
+    bits = random.integers(0, 2**32, 100_000, dtype=np.uint32)
+    numbers = bits.view("<f4")
+    due = torch.from_numpy(numbers.copy()).bfloat16()
+    mine = from_float32(numbers, "bfloat16")
+    finite = ~np.isnan(numbers)
+    assert (mine[finite] == due.view(torch.uint16).numpy()[finite]).all()
+    assert np.isnan(to_float32(mine, "bfloat16")[~finite]).all()
+    every = np.arange(2**16, dtype="<u2")
+    wide = torch.from_numpy(every.view("<i2").copy()).view(torch.bfloat16).float().numpy()
+    assert (to_float32(every, "bfloat16").view("<u4") == wide.view("<u4")).all()
+    assert cast(every, "bfloat16", "bfloat16") is every
+
+
+def fails_after(raw: RawCheckpoint, reads: int, error: BaseException) -> None:
+    (file,) = raw.files.files.values()  # type: ignore[attr-defined]
+    read = file.read
+
+    def failing(offset: int, length: int) -> bytes:
+        if len(file.reads) >= reads:
+            raise error
+        return bytes(read(offset, length))
+
+    file.read = failing
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("a bug")])
+def test_any_failure_leaves_nothing_behind(error: BaseException, tmp_path: Path) -> None:
+    case = Case(NEOX)
+    for reads in (0, 7, 27):
+        _, raw = raw_of(case)
+        plan = make_plan(raw, config_of(case))
+        fails_after(raw, reads, error)
+        with pytest.raises(type(error)):
+            convert(raw, plan, None, tmp_path / "out")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_no_space_left_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(NEOX)
+    _, raw = raw_of(case)
+
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="No space left on device") as caught:
+        write_weights(raw, make_plan(raw, config_of(case), max_file_bytes=3000), tmp_path)
+    assert "free some space" in caught.value.fix
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_earlier_shards_go_with_a_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(NEOX)
+    _, raw = raw_of(case)
+    calls: list[int] = []
+
+    def third_is_full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 3:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "fsync", third_is_full)
+    with pytest.raises(StorageError, match="Disk quota exceeded"):
+        write_weights(raw, make_plan(raw, config_of(case), max_file_bytes=3000), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_space_is_checked_before_a_weight_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(NEOX)
+    _, raw = raw_of(case)
+    monkeypatch.setattr(folders.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+    with pytest.raises(StorageError, match="are needed and 1,000 are free"):
+        convert(raw, make_plan(raw, config_of(case)), None, tmp_path / "deep" / "out")
+    assert raw.files.bytes_read == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_kept_unless_told(tmp_path: Path) -> None:
+    case = Case(NEOX)
+    _, raw = raw_of(case)
+    plan = make_plan(raw, config_of(case))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(StorageError, match="not empty"):
+        convert(raw, plan, None, out)
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    convert(raw, plan, None, out, overwrite=True)
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "generation_config.json", "model.safetensors"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    with pytest.raises(StorageError, match="is a file"):
+        convert(raw, plan, None, out / "config.json", overwrite=True)
+
+
+def test_small_files_are_recorded_as_git_sees_them(tmp_path: Path) -> None:
+    case = Case(NEOX)
+    _, raw = raw_of(case)
+    done = convert(raw, make_plan(raw, config_of(case)), None, tmp_path / "out", overrides={"hidden_act": "gelu"})
+    for file in done.written.files:
+        content = (done.folder / file.path).read_bytes()
+        assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
+        assert file.git_blob_sha1 == (None if file.path.endswith(".safetensors") else blob)
+    assert json.loads((done.folder / "config.json").read_bytes())["hidden_act"] == "gelu"
+
+
+@pytest.fixture
+def _traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+@pytest.mark.usefixtures("_traced")
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_memory_is_bounded_by_the_largest_tensor(ranks: int, tmp_path: Path) -> None:
+    network = replace(NEOX, layers=6, hidden=512, heads=8, kv_heads=8)
+    case = Case(network, tensor_parallel=ranks, vocabulary=64, intermediate=16384)
+    ranked = split(case, hf_model(case))
+    raw = checkpoint_of(ranked, case.dtype)
+    del ranked
+    plan = make_plan(raw, config_of(case))
+    tracemalloc.reset_peak()
+    before = tracemalloc.get_traced_memory()[0]
+    write_weights(raw, plan, tmp_path)
+    peak = tracemalloc.get_traced_memory()[1] - before
+    assert plan.weight_bytes > 10 * plan.largest_tensor
+    assert peak <= 2 * plan.largest_tensor + (2 << 20)
