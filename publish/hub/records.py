@@ -1,0 +1,75 @@
+"""Frozen dataclasses to canonical JSON and back: the form of ``publish.json`` and ``checkpoints.json``."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from publish.errors import HubError
+
+T = TypeVar("T")
+FIX = "it was not written by this tool, or was edited: publish the branch again"
+
+
+def canonical(document: Mapping[str, Any]) -> bytes:
+    """Sorted keys, two spaces, a newline at the end. Raises ValueError on NaN or infinity."""
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return text.encode() + b"\n"
+
+
+def read_record(kind: type[T], content: bytes, where: object) -> T:
+    """The record of type `kind` in JSON bytes; keys that it does not have are ignored.
+
+    Raises:
+        HubError: no JSON object, a required key absent, or a value of another type; it names the key.
+    """
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise HubError(f"no valid JSON: {error}", where, FIX) from error
+    return cast(T, _value(kind, document, "", where))
+
+
+def _value(kind: Any, value: Any, key: str, where: object) -> Any:
+    """`value` as `kind`, one of: Any, scalars, None unions, tuple[X, ...], Mapping, dataclasses."""
+    if kind is Any:
+        return value
+    origin = get_origin(kind)
+    if origin in (Union, types.UnionType):
+        if value is None:
+            return None
+        kind = next(each for each in get_args(kind) if each is not types.NoneType)
+        return _value(kind, value, key, where)
+    if origin is tuple:
+        items = _of_type(list, value, key, where)
+        item = get_args(kind)[0]
+        return tuple(_value(item, each, f"{key}[{index}]", where) for index, each in enumerate(items))
+    if is_dataclass(kind):
+        return _record(kind, _of_type(dict, value, key, where), key, where)
+    if origin is not None:
+        return _of_type(dict, value, key, where)
+    if kind is float and type(value) is int:
+        return float(value)
+    return _of_type(kind, value, key, where)
+
+
+def _record(kind: Any, document: dict[str, Any], key: str, where: object) -> Any:
+    hints = get_type_hints(kind)
+    values = {}
+    for field in fields(kind):
+        inner = f"{key}.{field.name}".lstrip(".")
+        if field.name in document:
+            values[field.name] = _value(hints[field.name], document[field.name], inner, where)
+        elif field.default is MISSING and field.default_factory is MISSING:
+            raise HubError(f"{inner} is missing", where, FIX)
+    return kind(**values)
+
+
+def _of_type(kind: type[Any], value: Any, key: str, where: object) -> Any:
+    if type(value) is not kind:  # exact: True is no int here
+        found = type(value).__name__
+        raise HubError(f"{key or 'the document'} is {found}, not {kind.__name__}", where, FIX)
+    return value

@@ -1,0 +1,250 @@
+"""The branch transaction: after it, a branch holds exactly the given files, put there by one commit.
+
+huggingface_hub's create_commit is neither repeated nor timed out; a commit can be answered 504 and still be
+applied; a blind repeat makes a second commit (facts/hub-protocol.md, "Who retries what"; datasets#7708). So
+the commit names its parent, a lost answer is answered by looking at the tip, and the tip is read back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from publish.errors import HubError
+from publish.hub.branchfile import BranchFile, by_path, differences, spelled, surplus
+from publish.hub.repository import Base, validate_card
+from publish.wire.client import Client, backoff
+from publish.wire.clock import Interrupted
+from publish.wire.failures import RateLimited, Refused, Unavailable, Uncertain
+from publish.wire.repo import CommitRecord, latest_commits, list_tree
+
+if TYPE_CHECKING:
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+README = "README.md"
+READ_BACKS = 3  # the tree may lag behind the commit for a moment
+CONFLICT = frozenset({409, 412})
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The branch got its commit and was read back.
+
+    `removed`: files that the branch had inherited or held before, a finding. `recovered`: why the tip had to
+    be looked at to know that the commit is there; None when the Hub simply said so.
+    """
+
+    branch: str
+    commit: str
+    requests: int
+    removed: tuple[str, ...] = ()
+    recovered: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """The branch held exactly these files already; nothing was committed by us."""
+
+    branch: str
+    commit: str
+    requests: int
+
+
+Outcome = Committed | Skipped
+
+
+def publish_branch(
+    client: Client,
+    base: Base,
+    branch: str,
+    files: Iterable[BranchFile],
+    message: str,
+    *,
+    description: str = "",
+    tip: str | None = None,
+) -> Outcome:
+    """Make `branch` hold exactly `files`, by at most one commit.
+
+    `tip` is the branch's commit as the caller has seen it (and may replace), None when there was no such
+    branch: then it is created at the repo's first commit. One that moved from there is never overwritten.
+
+    Raises:
+        HubError: somebody else's commit is on the branch; the Hub refuses; the branch, read back, differs.
+        StorageError: a local file is gone or changed.
+        Interrupted: the client's interrupt event was set; the branch is untouched or complete.
+    """
+    return _Transaction(client, base, branch, files, message, description).run(tip)
+
+
+class _Transaction:
+    def __init__(
+        self,
+        client: Client,
+        base: Base,
+        branch: str,
+        files: Iterable[BranchFile],
+        message: str,
+        description: str,
+    ) -> None:
+        self.client = client
+        self.base = base
+        self.repo = base.repo
+        self.branch = branch
+        self.where = f"{client.endpoint.url}/{self.repo} branch {branch}"
+        self.wanted = by_path(files, self.where)
+        self.message = message
+        self.description = description
+        self.before = client.requests_of_thread
+        self.recovered: str | None = None
+
+    def run(self, tip: str | None) -> Outcome:
+        self._check()
+        if tip is None and not self._create_branch():
+            # somebody created it after the caller looked
+            commit = self._ours_at_tip(self.base.commit)
+            if commit is not None:
+                return Skipped(self.branch, commit, self._requests())
+        parent, removed = self.base.commit, tuple(p for p in self.base.inherited if p not in self.wanted)
+        if tip is not None and tip != self.base.commit:
+            entries = list_tree(self.client, self.repo, tip)
+            if not differences(entries, self.wanted):
+                return Skipped(self.branch, tip, self._requests())
+            parent, removed = tip, surplus(entries, self.wanted)
+        commit, made = self._commit(parent, self._upload(removed))
+        if not made:
+            return Skipped(self.branch, commit, self._requests())
+        self._read_back(commit)
+        return Committed(self.branch, commit, self._requests(), removed, self.recovered)
+
+    def _requests(self) -> int:
+        return self.client.requests_of_thread - self.before
+
+    def _check(self) -> None:
+        for file in self.wanted.values():
+            file.check()
+        card = self.wanted.get(README)
+        if card is not None:
+            content = card.content if isinstance(card.content, bytes) else card.content.read_bytes()
+            validate_card(self.client, content.decode(), self.where)
+
+    def _create_branch(self) -> bool:
+        """False when it exists; a repeat after a lost answer finds our own, which is no different."""
+
+        def create() -> None:
+            self.client.api.create_branch(self.repo, branch=self.branch, revision=self.base.commit)
+
+        try:
+            self.client.call(f"creating branch {self.branch}", create)
+        except Refused as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
+
+    def _upload(self, removed: tuple[str, ...]) -> list[CommitOperationAdd | CommitOperationDelete]:
+        """The commit's operations, LFS bytes sent ahead: they do not count as commits and need no repeat."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        additions = []
+        for file in self.wanted.values():
+            addition = CommitOperationAdd(file.path, file.content)
+            addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # hashed while it was written: once is enough
+            additions.append(addition)
+
+        def send() -> None:
+            self.client.api.preupload_lfs_files(self.repo, additions, revision=self.branch, free_memory=False)
+
+        self.client.call(f"uploading {self.branch}", send)
+        return [*additions, *(CommitOperationDelete(path, is_folder=False) for path in removed)]
+
+    def _commit(self, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> tuple[str, bool]:
+        """The commit at the tip, and whether it is of our making. One at a time, on top of `parent`."""
+        failure: HubError | None = None
+        uncertain = False
+        for attempt in range(1, self.client.patience.tries + 1):
+            try:
+                return self._send(parent, operations), True
+            except Uncertain as error:
+                failure, uncertain = error, True
+            except Refused as error:
+                if error.status not in CONFLICT:
+                    raise
+                failure = error
+            commit = self._ours_at_tip(parent)
+            if commit is not None:
+                self.recovered = failure.what
+                return commit, uncertain
+            self.client.clock.sleep(backoff(attempt, self.client.patience), self.client.interrupt)
+        raise Unavailable(
+            f"the commit to {self.branch} did not get through: {failure.what if failure else ''}",
+            self.where,
+            "run the same command again; the branch is as it was",
+        ) from failure
+
+    def _send(self, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str:
+        slot = self.client.commits.reserve(self.repo)
+
+        def send() -> str:
+            try:
+                return self.client.api.create_commit(
+                    self.repo,
+                    operations,
+                    commit_message=self.message,
+                    commit_description=self.description,
+                    revision=self.branch,
+                    parent_commit=parent,
+                ).oid
+            except RateLimited as limited:
+                if limited.commits and limited.seconds is not None:
+                    self.client.commits.hold(self.repo, limited.seconds)
+                raise
+
+        applied = False
+        try:
+            commit = self.client.call(f"committing to {self.branch}", send, idempotent=False)
+            applied = True
+        except (Uncertain, Interrupted, KeyboardInterrupt):
+            applied = True  # it may be: the quota counts it
+            raise
+        finally:
+            slot.settle(applied=applied)
+        return commit
+
+    def _ours_at_tip(self, parent: str) -> str | None:
+        """The tip if it holds exactly our files, None if it still is `parent`.
+
+        Raises:
+            HubError: the tip is somebody else's.
+        """
+        tip = latest_commits(self.client, self.repo, self.branch)[0]
+        if tip.id == parent:
+            return None
+        found = differences(list_tree(self.client, self.repo, tip.id), self.wanted)
+        if found:
+            raise self._foreign(tip, found)
+        return tip.id
+
+    def _foreign(self, tip: CommitRecord, found: tuple[str, ...]) -> HubError:
+        author = ", ".join(tip.authors) or "somebody"
+        return HubError(
+            f"{self.branch} was changed by {author}: commit {tip.id} {tip.title!r} ({spelled(found)})",
+            self.where,
+            "agree with them on who publishes this branch, then run again",
+        )
+
+    def _read_back(self, commit: str) -> None:
+        found: tuple[str, ...] = ()
+        for attempt in range(1, READ_BACKS + 1):
+            found = differences(list_tree(self.client, self.repo, self.branch), self.wanted)
+            if not found:
+                return
+            tip = latest_commits(self.client, self.repo, self.branch)[0]
+            if tip.id != commit:
+                raise self._foreign(tip, found)
+            self.client.clock.sleep(backoff(attempt, self.client.patience), self.client.interrupt)
+        raise HubError(
+            f"{self.branch}, read back, is not what was sent: {spelled(found)}",
+            f"{self.where} commit {commit}",
+            "run again: the branch will be published anew; if it stays, report it to the Hub",
+        )

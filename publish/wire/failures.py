@@ -1,0 +1,93 @@
+"""What can go wrong on the wire, and how it is told.
+
+:class:`Transient` never leaves :meth:`publish.wire.client.Client.call` except as :class:`Uncertain`;
+everything else that leaves is a :class:`~publish.errors.HubError`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from publish.errors import HubError
+
+_SECRETS = re.compile(r"\b(?:hf|api_org|hf_jwt)_[A-Za-z0-9]{20,}|(?i:bearer)\s+[^\s'\",;]+")
+_QUERY = re.compile(r"(https?://[^\s?'\"]+)\?[^\s'\"]+")
+
+
+_known: set[str] = set()
+
+
+def keep_secret(token: str) -> None:
+    """Let :func:`redact` take out this token, whatever it looks like."""
+    _known.add(token)
+
+
+def redact(text: str) -> str:
+    """`text` without tokens and without the query of any URL (signed locations carry their key there)."""
+    for token in tuple(_known):  # another thread may add one
+        text = text.replace(token, "<token>")
+    return _SECRETS.sub("<token>", _QUERY.sub(r"\1?<query>", text))
+
+
+class Transient(Exception):
+    """A try that failed in a way which another try may not. `sent`: the server may have acted on it."""
+
+    def __init__(self, message: str, *, where: str = "", sent: bool = True, status: int = 0) -> None:
+        super().__init__(redact(message))
+        self.where = redact(where)
+        self.sent = sent
+        self.status = status
+
+
+class RateLimited(Transient):
+    """429: not acted on. `seconds` as the server told, None when it did not say."""
+
+    def __init__(self, message: str, *, where: str, seconds: float | None, commits: bool) -> None:
+        super().__init__(message, where=where, sent=False, status=429)
+        self.seconds = seconds
+        self.commits = commits  # the quota of commits to one repo, not that of API requests
+
+
+class Refused(HubError):
+    """The Hub answered no, and would again. `status`, `code` (X-Error-Code), `message` are its own."""
+
+    def __init__(
+        self, what: str, where: object, fix: str, *, status: int = 0, code: str = "", message: str = ""
+    ) -> None:
+        super().__init__(redact(what), redact(str(where)), redact(fix))
+        self.status = status
+        self.code = code
+        self.message = redact(message)
+
+
+class Unreachable(HubError):
+    """The endpoint has never answered."""
+
+
+class Unavailable(HubError):
+    """The endpoint kept failing for as long as we were ready to wait."""
+
+
+class Uncertain(Unavailable):
+    """A request that changes something failed after it was sent: look before repeating."""
+
+
+_FIXES = {
+    401: "log in (`hf auth login`) or set HF_TOKEN to a valid token",
+    402: "the account's plan does not cover this; see the Hub's billing page",
+    403: "use a token with write access to this repo, and check that its owner lets you write",
+    404: "check the repo's name and HF_ENDPOINT; a private repo needs a token that may read it",
+    409: "somebody else changes this repo; run again",
+    412: "the branch moved meanwhile; run again",
+    413: "the request is too large for the Hub",
+    416: "the file is shorter than recorded; list the source again",
+}
+
+
+def refusal(what: str, where: str, status: int, message: str, code: str = "") -> Refused:
+    """The :class:`Refused` for an HTTP status, with what to do about it."""
+    fix = _FIXES.get(status, "see the message; correct the request and run again")
+    if code == "GatedRepo":
+        fix = "ask for access on the repo's page, or use a token that has it"
+    told = f": {message.strip()}" if message.strip() else ""
+    return Refused(f"{what}: HTTP {status}{told}", where, fix, status=status, code=code, message=message)

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from publish.errors import HubError
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints
+from publish.hub.manifest import (
+    Converter,
+    FileRecord,
+    GateRecord,
+    Manifest,
+    Source,
+    SourceFile,
+    Tensors,
+    Training,
+)
+
+TEXT = st.text(max_size=20)
+DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
+NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+SIZE = st.integers(0, 2**60)
+OPTIONAL_INT = st.none() | st.integers(-(2**60), 2**60)
+FIGURES = st.dictionaries(TEXT, NUMBER | st.integers() | TEXT | st.none() | st.booleans(), max_size=3)
+MANIFESTS = st.builds(
+    Manifest,
+    step=SIZE,
+    branch=TEXT,
+    tokens=OPTIONAL_INT,
+    source=st.builds(
+        Source,
+        location=TEXT,
+        repo=st.none() | TEXT,
+        commit=st.none() | TEXT,
+        files=st.lists(
+            st.builds(SourceFile, path=TEXT, size=SIZE, sha256=st.none() | DIGEST, oid=st.none() | TEXT),
+            max_size=3,
+        ).map(tuple),
+    ),
+    plan=DIGEST,
+    converter=st.builds(Converter, name=TEXT, version=TEXT),
+    files=st.lists(st.builds(FileRecord, path=TEXT, size=SIZE, sha256=DIGEST), max_size=3).map(tuple),
+    dtype=TEXT,
+    architecture=TEXT,
+    parameters=SIZE,
+    tensors=st.builds(Tensors, count=SIZE, digest=DIGEST),
+    gates=st.lists(st.builds(GateRecord, name=TEXT, outcome=TEXT, detail=TEXT, figures=FIGURES), max_size=3).map(tuple),
+    training=st.builds(
+        Training,
+        iteration=OPTIONAL_INT,
+        learning_rate=st.none() | NUMBER,
+        loss_scale=st.none() | NUMBER,
+        skipped_steps=OPTIONAL_INT,
+    ),
+    tokenizer=st.none() | DIGEST,
+    statistics=st.none() | FIGURES,
+    notes=TEXT,
+)
+
+
+def example() -> Manifest:
+    return Manifest(
+        step=512,
+        branch="step512",
+        tokens=1073741824,
+        source=Source("hf://a/raw", "a/raw", "c" * 40, (SourceFile("x.pt", 3, sha256="d" * 64),)),
+        plan="e" * 64,
+        converter=Converter("publish-neox", "0.1.0"),
+        files=(FileRecord("model.safetensors", 5, "f" * 64), FileRecord("README.md", 2, "a" * 64)),
+        dtype="float16",
+        architecture="GPTNeoXForCausalLM",
+        parameters=14067712,
+        tensors=Tensors(76, "b" * 64),
+    )
+
+
+@given(MANIFESTS)
+def test_roundtrip_is_exact(manifest: Manifest) -> None:
+    content = manifest.to_bytes()
+    again = Manifest.from_bytes(content, "here")
+    assert again == manifest
+    assert again.to_bytes() == content
+    assert content.endswith(b"}\n")
+
+
+@given(MANIFESTS, st.dictionaries(TEXT.map("x-{}".format), TEXT))
+def test_unknown_keys_are_ignored(manifest: Manifest, more: dict[str, str]) -> None:
+    document = json.loads(manifest.to_bytes()) | more
+    document["source"] |= more
+    assert Manifest.from_bytes(json.dumps(document).encode(), "here") == manifest
+
+
+@given(st.binary(max_size=40))
+def test_noise_is_an_error_not_a_crash(content: bytes) -> None:
+    with pytest.raises(HubError):
+        Manifest.from_bytes(content, "here")
+
+
+def broken(path: str, value: Any) -> bytes:
+    document = json.loads(example().to_bytes())
+    inner = document
+    *parents, last = path.split(".")
+    for key in parents:
+        inner = inner[key]
+    if value is None:
+        del inner[last]
+    else:
+        inner[last] = value
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "what"),
+    [
+        ("step", None, "step is missing"),
+        ("step", "512", "step is str, not int"),
+        ("step", True, "step is bool, not int"),
+        ("files", {}, "files is dict, not list"),
+        ("files", [{"path": "x", "size": 1}], "files[0].sha256 is missing"),
+        ("source.files", [3], "source.files[0] is int, not dict"),
+        ("source", [], "source is list, not dict"),
+        ("tensors.count", 1.5, "tensors.count is float, not int"),
+        ("statistics", [1], "statistics is list, not dict"),
+    ],
+)
+def test_malformed_names_the_key(path: str, value: Any, what: str) -> None:
+    with pytest.raises(HubError) as caught:
+        Manifest.from_bytes(broken(path, value), "a/b@c/publish.json")
+    assert caught.value.what == what
+    assert caught.value.where == "a/b@c/publish.json"
+
+
+def test_keys_are_sorted_and_there_is_no_clock() -> None:
+    document = json.loads(example().to_bytes())
+    assert list(document) == sorted(document)
+    assert not {"date", "time", "created"} & set(document)
+
+
+def test_checkpoints_roundtrip_and_order() -> None:
+    record = CheckpointRecord.of(example(), "9" * 40, ["no logits"])
+    assert record.weights == ("f" * 64,)
+    assert record.card == "a" * 64
+    checkpoints = Checkpoints("a/b", (record,))
+    assert Checkpoints.from_bytes(checkpoints.to_bytes(), "here") == checkpoints
+    assert checkpoints.by_branch() == {"step512": record}
+    with pytest.raises(HubError, match="twice"):
+        Checkpoints("a/b", (record, record))

@@ -1,0 +1,155 @@
+"""The same against the rehearsal Hub: real git, real LFS, stock huggingface_hub."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_manifest import example
+
+from publish.errors import HubError
+from publish.hub.branchfile import BranchFile
+from publish.hub.checkpoints import NAME, CheckpointRecord, Checkpoints
+from publish.hub.manifest import FileRecord, Manifest
+from publish.hub.repository import Base, check_may_write, ensure_repo, find_base, probe_write, whoami
+from publish.hub.status import Expected, look
+from publish.hub.transaction import Committed, Outcome, Skipped, publish_branch
+from publish.rehearsal import RehearsalHub
+from publish.wire.client import Client
+from publish.wire.clock import ManualClock
+from publish.wire.download import fetch_file
+from publish.wire.endpoint import Endpoint
+from publish.wire.failures import Refused
+from publish.wire.ranges import RemoteFile
+from publish.wire.repo import first_commit, latest_commits, list_branches, list_tree
+
+REPO = "alice/m"
+STEPS = (0, 1, 2)
+WEIGHTS = {step: random.Random(step).randbytes(300_000) for step in STEPS}
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[RehearsalHub]:
+    with RehearsalHub(tmp_path / "hub") as server:
+        yield server
+
+
+@pytest.fixture
+def client(hub: RehearsalHub, tmp_path: Path) -> Client:
+    return Client(Endpoint(hub.url, "hf_alice"), clock=ManualClock(), quota_dir=tmp_path / "quota")
+
+
+@pytest.fixture
+def base(client: Client) -> Base:
+    assert ensure_repo(client, REPO) is True
+    assert ensure_repo(client, REPO) is False
+    return find_base(client, REPO)
+
+
+def step_files(step: int, folder: Path) -> tuple[Manifest, list[BranchFile]]:
+    weights = folder / f"{step}.safetensors"
+    weights.write_bytes(WEIGHTS[step])
+    card = f"---\nlicense: apache-2.0\n---\n# step {step}\n".encode()
+    files = [
+        BranchFile.of_bytes("README.md", card),
+        BranchFile.of_bytes("config.json", b"{}\n"),
+        BranchFile("model.safetensors", weights, 300_000, hashlib.sha256(WEIGHTS[step]).hexdigest()),
+    ]
+    records = tuple(FileRecord(file.path, file.size, file.sha256) for file in files)
+    made = replace(example(), step=step, branch=f"step{step}", files=records)
+    return made, [*files, BranchFile.of_bytes("publish.json", made.to_bytes())]
+
+
+def release(client: Client, base: Base, folder: Path) -> list[Outcome]:
+    tips = list_branches(client, REPO)
+    outcomes: list[Outcome] = []
+    records = []
+    for step in STEPS:
+        made, files = step_files(step, folder)
+        outcome = publish_branch(client, base, made.branch, files, f"step {step}", tip=tips.get(made.branch))
+        outcomes.append(outcome)
+        records.append(CheckpointRecord.of(made, outcome.commit))
+    summary = BranchFile.of_bytes(NAME, Checkpoints(REPO, tuple(records)).to_bytes())
+    outcomes.append(publish_branch(client, base, "main", [summary], "all steps", tip=tips["main"]))
+    return outcomes
+
+
+def test_a_release_and_again(client: Client, base: Base, tmp_path: Path) -> None:
+    first = release(client, base, tmp_path)
+    assert all(isinstance(each, Committed) and each.recovered is None for each in first)
+    assert [each.requests for each in first[1:3]] == [7, 7]
+    tips = list_branches(client, REPO)
+    for step in STEPS:
+        history = latest_commits(client, REPO, f"step{step}")
+        assert [each.id for each in history] == [tips[f"step{step}"], base.commit]
+        paths = [entry.path for entry in list_tree(client, REPO, f"step{step}")]
+        assert paths == [".gitattributes", "README.md", "config.json", "model.safetensors", "publish.json"]
+    again = release(client, base, tmp_path)
+    assert all(isinstance(each, Skipped) for each in again)
+    assert list_branches(client, REPO) == tips
+
+
+def test_status_costs_two_requests(client: Client, base: Base, tmp_path: Path) -> None:
+    release(client, base, tmp_path)
+    made = [step_files(step, tmp_path)[0] for step in STEPS]
+    expected = [Expected(each.step, each.branch, each.source.commit, each.plan, each.card) for each in made]
+    before = sum(client.requests.values())
+    states = look(client, REPO, [*expected, Expected(4, "step4", None, None)])
+    assert [each.state for each in states] == ["published"] * 3 + ["missing"]
+    assert sum(client.requests.values()) - before == 2
+
+
+def test_reading_back_bytes(client: Client, base: Base, tmp_path: Path) -> None:
+    release(client, base, tmp_path)
+    commit = list_branches(client, REPO)["step1"]
+    entries = {entry.path: entry for entry in list_tree(client, REPO, commit)}
+    weights = entries["model.safetensors"]
+    assert weights.lfs_sha256 == hashlib.sha256(WEIGHTS[1]).hexdigest()
+    remote = RemoteFile(client, REPO, commit, weights.path, weights.size)
+    for offset, length in ((0, 8), (123_456, 70_000), (299_999, 1)):
+        assert remote.read(offset, length) == WEIGHTS[1][offset : offset + length]
+    assert fetch_file(client, REPO, commit, weights) == WEIGHTS[1]
+    assert fetch_file(client, REPO, commit, entries["config.json"]) == b"{}\n"
+    before = sum(client.requests.values())
+    again = RemoteFile(client, REPO, commit, weights.path, weights.size)
+    for offset in (0, 1000, 2000):
+        again.read(offset, 10)
+    assert sum(client.requests.values()) - before <= 4
+
+
+def test_rights(hub: RehearsalHub, client: Client, base: Base, tmp_path: Path) -> None:
+    check_may_write(whoami(client), REPO)
+    probe_write(client, REPO)
+    assert first_commit(client, REPO) == base.commit
+    mallory = Client(Endpoint(hub.url, "hf_mallory"), clock=ManualClock(), quota_dir=tmp_path / "quota")
+    with pytest.raises(HubError, match="belongs to mallory"):
+        check_may_write(whoami(mallory), REPO)
+    with pytest.raises(Refused) as caught:
+        publish_branch(mallory, base, "step9", [BranchFile.of_bytes("x", b"x")], "mine")
+    assert caught.value.status in (401, 403)
+    assert "step9" not in list_branches(client, REPO)
+
+
+def test_two_publishers_at_once(hub: RehearsalHub, client: Client, base: Base, tmp_path: Path) -> None:
+    twin = Client(Endpoint(hub.url, "hf_alice"), clock=ManualClock(), quota_dir=tmp_path / "quota")
+    outcomes: list[list[Outcome]] = []
+    folders = [tmp_path / "a", tmp_path / "b"]
+    for folder in folders:
+        folder.mkdir()
+    runs = zip((client, twin), folders, strict=True)
+    threads = [
+        threading.Thread(target=lambda each=each, folder=folder: outcomes.append(release(each, base, folder)))
+        for each, folder in runs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(outcomes) == 2
+    for step in STEPS:
+        assert len(latest_commits(client, REPO, f"step{step}")) == 2

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from smallhub import SmallHub
+from test_manifest import example
+
+from publish.hub.branchfile import BranchFile
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints
+from publish.hub.ledger import Ledger
+from publish.hub.manifest import FileRecord, Manifest
+from publish.hub.repository import Base
+from publish.hub.status import Expected, Seen, judge, look
+from publish.hub.transaction import publish_branch
+from publish.wire.client import Client
+
+REPO = "alice/m"
+
+
+def manifest(step: int) -> Manifest:
+    card = BranchFile.of_bytes("README.md", f"step {step}".encode())
+    return replace(example(), step=step, branch=f"step{step}", files=(FileRecord("README.md", card.size, card.sha256),))
+
+
+def expected(step: int) -> Expected:
+    made = manifest(step)
+    return Expected(step, made.branch, made.source.commit, made.plan, made.card)
+
+
+def push(client: Client, hub: SmallHub, step: int) -> CheckpointRecord:
+    made = manifest(step)
+    files = [
+        BranchFile.of_bytes("README.md", f"step {step}".encode()),
+        BranchFile.of_bytes("publish.json", made.to_bytes()),
+    ]
+    outcome = publish_branch(client, Base(REPO, hub.first), made.branch, files, f"step {step}")
+    return CheckpointRecord.of(made, outcome.commit)
+
+
+@pytest.fixture
+def released(client: Client, hub: SmallHub) -> list[int]:
+    """Four steps and main, as a release leaves them."""
+    records = tuple(push(client, hub, step) for step in (0, 1, 2, 4))
+    hub.push("main", {"checkpoints.json": Checkpoints(REPO, records).to_bytes()}, author="alice")
+    hub.calls.clear()
+    return [0, 1, 2, 4]
+
+
+def test_a_finished_release_costs_two_requests(client: Client, hub: SmallHub, released: list[int]) -> None:
+    found = look(client, REPO, [expected(step) for step in released])
+    assert {each.state for each in found} == {"published"}
+    assert [each.commit for each in found] == [hub.branches[f"step{s}"] for s in released]
+    assert hub.calls == ["refs", "resolve"]
+
+
+def test_with_a_ledger_one(client: Client, hub: SmallHub, released: list[int], tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    del hub.branches["main"]  # nothing but the branches to read from
+    look(client, REPO, [expected(step) for step in released], ledger=ledger)
+    assert sorted(hub.calls) == ["refs", *["resolve"] * 4]
+    hub.calls.clear()
+    again = look(client, REPO, [expected(step) for step in released], ledger=Ledger(tmp_path))
+    assert {each.state for each in again} == {"published"}
+    assert hub.calls == ["refs"]
+
+
+def test_a_branch_that_moved_is_not_believed(client: Client, hub: SmallHub, released: list[int]) -> None:
+    hub.push("step2", {"x": b"theirs"})
+    states = {each.step: each for each in look(client, REPO, [expected(step) for step in released])}
+    assert states[2].state == "foreign"
+    assert "no publish.json" in states[2].reason
+    assert states[1].state == "published"
+
+
+def test_every_state(client: Client, hub: SmallHub, released: list[int]) -> None:
+    hub.branches["step8"] = hub.first
+    hub.push("step16", {"publish.json": b"{}"})
+    hub.push("step32", {"publish.json": manifest(4).to_bytes()})
+    wanted = [
+        expected(0),
+        replace(expected(1), source_commit="f" * 40),
+        replace(expected(2), plan="0" * 64),
+        replace(expected(4), card="0" * 64),
+        *(expected(step) for step in (8, 16, 32, 64)),
+    ]
+    found = look(client, REPO, wanted)
+    assert [each.state for each in found] == [
+        "published",
+        "stale",
+        "stale",
+        "stale",
+        "missing",
+        "foreign",
+        "foreign",
+        "missing",
+    ]
+    assert [each.reason for each in found[1:]] == [
+        f"source {'f' * 12}, published from {'c' * 12}",
+        f"plan {'0' * 12}, published from {'e' * 12}",
+        f"card {'0' * 12}, published from {(manifest(4).card or '')[:12]}",
+        "the branch is there, without a commit of its own",
+        "its publish.json cannot be read: step is missing",
+        "its publish.json is that of branch step4",
+        "there is no such branch",
+    ]
+
+
+def test_somebodys_own_checkpoints_json_is_not_believed(client: Client, hub: SmallHub, released: list[int]) -> None:
+    hub.push("main", {"checkpoints.json": b'["mine"]'})
+    found = look(client, REPO, [expected(step) for step in released])
+    assert {each.state for each in found} == {"published"}
+    assert hub.calls.count("resolve") == 5
+
+
+def test_a_known_base_saves_questions(client: Client, hub: SmallHub) -> None:
+    hub.branches |= {f"step{step}": hub.first for step in range(5)}
+    steps = [expected(step) for step in range(5)]
+    found = look(client, REPO, steps, branches=dict(hub.branches), base=Base(REPO, hub.first))
+    assert {each.state for each in found} == {"missing"}
+    assert hub.calls == []
+
+
+def test_judge_says_all_that_is_stale() -> None:
+    status = judge(Expected(1, "step1", "a", "b", "c"), Seen("x", 1, "z", "z", "z", "m"))
+    assert status.reason == "source a, published from z; plan b, published from z; card c, published from z"
+    unknown = judge(Expected(1, "step1", None, None), Seen("x", 1, "z", "z", "z", "m"))
+    assert unknown.state == "published"
+    assert judge(Expected(1, "step1", "a", "b"), Seen("x", 2, "a", "b", None, "m")).state == "foreign"

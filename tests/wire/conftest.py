@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from scripted import TOKEN, Scripted
+
+from publish.wire.client import Client
+from publish.wire.clock import ManualClock
+from publish.wire.endpoint import Endpoint, Timeouts
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    server = Scripted()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def client(scripted: Scripted, clock: ManualClock, tmp_path: Path) -> Client:
+    return Client(
+        Endpoint(scripted.url, TOKEN),
+        clock=clock,
+        quota_dir=tmp_path / "quota",
+        timeouts=Timeouts(connect=1, read=0.5, write=1),
+    )
