@@ -54,7 +54,7 @@ class PublishGroup(click.Group):
             click.echo("Interrupted.", err=True)
             ctx.exit(130)
         except BrokenPipeError:
-            sys.stdout = None  # type: ignore[assignment]  # the reader went away; nothing is left to say
+            sys.stdout = None  # the reader went away; nothing is left to say
             ctx.exit(1)
 
 

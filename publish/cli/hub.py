@@ -12,8 +12,17 @@ from publish.rehearsal import RehearsalHub
 @click.command("hub")
 @click.option("--root", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where its repos lie.")
 @click.option("--port", type=click.IntRange(0, 65535), default=7860, show_default=True, help="0: any free port.")
-def command(root: Path, port: int) -> None:
+@click.option(
+    "--faults", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Faults to inject, YAML or JSON."
+)
+@click.option(
+    "--api-quota",
+    type=click.IntRange(min=1),
+    help="Enforce so many API requests in five minutes, as the Hub does; default: no limit.",
+)
+def command(root: Path, port: int, faults: Path | None, api_quota: int | None) -> None:
     """Run a rehearsal Hub on loopback until it is stopped. Any token is a user of its own."""
-    hub = RehearsalHub(root, port=port)
-    click.echo(f"listening on {hub.url}")
-    hub.serve()
+    quota = api_quota or 10**6
+    RehearsalHub(
+        root, port=port, faults=faults, api_quota=quota, resolver_quota=5 * quota, enforce_quota=api_quota is not None
+    ).serve()

@@ -50,6 +50,7 @@ def convert(
     temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
     try:
         check_space(out.parent, plan.weight_bytes)
+        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this number
         temporary.mkdir(parents=True)
         small = small_files(plan, tokenizer, overrides or {})
         records = tuple(save(temporary, name, content) for name, content in small.items())

@@ -32,6 +32,11 @@ def header(file: WeightFile) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
+def file_size(file: WeightFile) -> int:
+    """Bytes of the whole file, known before anything is written."""
+    return len(header(file)) + sum(recipe.nbytes for recipe in file.recipes)
+
+
 def index(plan: ConversionPlan) -> bytes:
     """``model.safetensors.index.json`` as transformers writes it: canonical JSON, names sorted."""
     places: Mapping[str, str] = {recipe.name: file.name for file in plan.files for recipe in file.recipes}

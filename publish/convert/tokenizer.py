@@ -129,9 +129,10 @@ def _chosen(choice: str, fetch: Fetch) -> Tokenizer:
         return read_tokenizer(files, str(path))
     if path.is_file():
         return read_tokenizer({MAIN: _read(path)}, str(path))
-    if choice.endswith(".json") or choice.startswith((".", "/", "~")) or choice.count("/") > 1:
+    name = choice.removeprefix("hf://")
+    if name == choice and (name.endswith(".json") or name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise TokenizerError("no such file or folder", choice, "check the path")
-    fetched = fetch(choice)
+    fetched = fetch(name)
     return read_tokenizer({name: fetched[name] for name in TOKENIZER_FILES if name in fetched}, choice)
 
 
@@ -189,7 +190,7 @@ def _ids(document: Mapping[str, Any], where: str) -> dict[str, int]:
         vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary) if isinstance(entry, list) and entry}
     if not isinstance(vocabulary, dict):
         raise TokenizerError(
-            "it has no model with a vocabulary", where, "name a tokenizer.json, as HFTokenizer reads it"
+            "it has no model with a vocabulary", where, "name a tokenizer.json (or none) with --tokenizer"
         )
     extra = {entry.get("content"): entry.get("id") for entry in added or [] if isinstance(entry, dict)}
     ids = {**vocabulary, **extra}

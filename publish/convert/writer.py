@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -15,9 +16,10 @@ from publish.convert.blocks import check_identical, tensor_bytes
 from publish.convert.recipes import INDEX_NAME, ConversionPlan, Recipe, WeightFile
 from publish.convert.safetensors_file import header, index
 from publish.convert.written import TensorDigest, Written, WrittenFile, save
-from publish.errors import ConversionError, StorageError
+from publish.errors import StorageError
 from publish.neox.checkpoint import RawCheckpoint
 
+_WORTH_A_THREAD = 1 << 16  # bytes: handing over takes some 20 microseconds, as long as hashing them
 Observer = Callable[[Recipe, memoryview], None]  # called with every chunk of every tensor, in order
 
 
@@ -65,6 +67,35 @@ def storage_error(error: OSError, folder: Path) -> StorageError:
     return StorageError(f"cannot write: {error.strerror or error}", error.filename or folder, fix)
 
 
+class _Output:
+    """A file and its SHA-256, which a second thread computes while the next bytes are read and written."""
+
+    def __init__(self, file: BinaryIO, hasher: ThreadPoolExecutor) -> None:
+        self.size = 0
+        self._file, self._hasher = file, hasher
+        self._whole = hashlib.sha256()
+        self._pending: Future[None] | None = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.settle()
+        if len(data) < _WORTH_A_THREAD:
+            self._whole.update(data)
+        else:
+            self._pending = self._hasher.submit(self._whole.update, data)
+        self._file.write(data)
+        self.size += len(data)
+
+    def settle(self) -> None:
+        """Wait until all bytes are hashed, so that their buffer can go."""
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+    def sha256(self) -> str:
+        self.settle()
+        return self._whole.hexdigest()
+
+
 def _write_file(
     checkpoint: RawCheckpoint,
     file: WeightFile,
@@ -74,40 +105,27 @@ def _write_file(
 ) -> WrittenFile:
     temporary = folder / f".{file.name}.tmp-{os.getpid()}"
     try:
-        with temporary.open("wb", buffering=1 << 20) as out:
-            out.truncate(0)
-            whole = hashlib.sha256()
-            size = _emit(out, whole, header(file))
-            for recipe in file.recipes:
-                digest, written = _write_tensor(checkpoint, recipe, out, whole, observer)
-                digests.append(digest)
-                size += written
-            out.flush()
-            os.fsync(out.fileno())
+        with temporary.open("wb", buffering=1 << 18) as raw, ThreadPoolExecutor(1) as hasher:
+            out = _Output(raw, hasher)
+            out.write(header(file))
+            digests.extend(_write_tensor(checkpoint, recipe, out, observer) for recipe in file.recipes)
+            raw.flush()
+            os.fsync(raw.fileno())
         temporary.replace(folder / file.name)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return WrittenFile(file.name, size, whole.hexdigest(), None)
+    return WrittenFile(file.name, out.size, out.sha256(), None)
 
 
-def _write_tensor(
-    checkpoint: RawCheckpoint, recipe: Recipe, out: BinaryIO, whole: hashlib._Hash, observer: Observer | None
-) -> tuple[TensorDigest, int]:
-    own, size = xxhash.xxh3_128(), 0
+def _write_tensor(checkpoint: RawCheckpoint, recipe: Recipe, out: _Output, observer: Observer | None) -> TensorDigest:
+    own, start = xxhash.xxh3_128(), out.size
     for chunk in tensor_bytes(checkpoint, recipe):
+        out.write(chunk)
         own.update(chunk)
-        size += _emit(out, whole, chunk)
         if observer is not None:
             observer(recipe, chunk)
-    if size != recipe.nbytes:
-        raise ConversionError(
-            f"{recipe.name} has {size:,} bytes where the plan has {recipe.nbytes:,}", checkpoint.where, "report this"
-        )
-    return TensorDigest(recipe.name, own.hexdigest()), size
-
-
-def _emit(out: BinaryIO, whole: hashlib._Hash, data: bytes | memoryview) -> int:
-    whole.update(data)
-    out.write(data)
-    return len(data)
+    out.settle()
+    if out.size - start != recipe.nbytes:
+        raise AssertionError(f"{recipe.name}: {out.size - start} bytes where the plan has {recipe.nbytes}")
+    return TensorDigest(recipe.name, own.hexdigest())

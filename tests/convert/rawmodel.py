@@ -95,65 +95,75 @@ LLAMA = replace(
 MISTRAL = replace(LLAMA, sliding_window=8)
 
 
-def hf_model(case: Case) -> Arrays:
-    """Random bits under Hugging Face names; biases of row-parallel layers are never -0.0, so that sums keep them."""
-    net, random = case.network, np.random.default_rng(case.seed)
+def hf_shapes(case: Case) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the Hugging Face model and its shape."""
+    net = case.network
+    outer = (
+        ("model.embed_tokens", "lm_head", "model.norm")
+        if case.llama
+        else ("gpt_neox.embed_in", "embed_out", "gpt_neox.final_layer_norm")
+    )
+    shapes: dict[str, tuple[int, ...]] = {
+        f"{outer[0]}.weight": (case.vocabulary, net.hidden),
+        f"{outer[2]}.weight": (net.hidden,),
+    }
+    if not net.tied:
+        shapes[f"{outer[1]}.weight"] = (case.vocabulary, net.hidden)
+    if not case.llama:
+        shapes[f"{outer[2]}.bias"] = (net.hidden,)
+    prefix = "model.layers." if case.llama else "gpt_neox.layers."
+    layer = _llama_layer(case) if case.llama else _neox_layer(case)
+    return shapes | {f"{prefix}{i}.{name}": shape for i in range(net.layers) for name, shape in layer.items()}
 
-    def bits(*shape: int) -> np.ndarray:
+
+def _neox_layer(case: Case) -> dict[str, tuple[int, ...]]:
+    hidden, ffn = case.network.hidden, case.intermediate
+    norms = ("input_layernorm", "post_attention_layernorm")
+    shapes: dict[str, tuple[int, ...]] = {f"{n}.{kind}": (hidden,) for n in norms for kind in ("weight", "bias")}
+    for name, rows, columns in (
+        ("attention.query_key_value", 3 * hidden, hidden),
+        ("attention.dense", hidden, hidden),
+        ("mlp.dense_h_to_4h", ffn, hidden),
+        ("mlp.dense_4h_to_h", hidden, ffn),
+    ):
+        shapes[f"{name}.weight"] = (rows, columns)
+        if case.attention_biases or name.startswith("mlp"):
+            shapes[f"{name}.bias"] = (rows,)
+    return shapes
+
+
+def _llama_layer(case: Case) -> dict[str, tuple[int, ...]]:
+    net, ffn = case.network, case.intermediate
+    hidden, kv = net.hidden, net.kv_heads * net.head_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "input_layernorm.weight": (hidden,),
+        "post_attention_layernorm.weight": (hidden,),
+        "mlp.gate_proj.weight": (ffn, hidden),
+        "mlp.up_proj.weight": (ffn, hidden),
+        "mlp.down_proj.weight": (hidden, ffn),
+    }
+    for name, rows in (("q", hidden), ("k", kv), ("v", kv), ("o", hidden)):
+        shapes[f"self_attn.{name}_proj.weight"] = (rows, hidden)
+        if case.attention_biases:
+            shapes[f"self_attn.{name}_proj.bias"] = (rows,)
+    return shapes
+
+
+def hf_model(case: Case) -> Arrays:
+    """Random numbers under Hugging Face names; none is zero, so that sums keep their sign."""
+    random = np.random.default_rng(case.seed)
+
+    def bits(shape: tuple[int, ...]) -> np.ndarray:
         values = random.standard_normal(shape).astype("<f4")
         values[values == 0] = 1
         if case.dtype == "bfloat16":
             return (values.view("<u4") >> 16).astype("<u2")
         return values.astype(VIEWS[case.dtype])
 
-    hidden, kv, ffn = net.hidden, net.kv_heads * net.head_size, case.intermediate
-    model: Arrays = {}
-    outer = (
-        ("model.embed_tokens", "lm_head", "model.norm")
-        if case.llama
-        else ("gpt_neox.embed_in", "embed_out", "gpt_neox.final_layer_norm")
-    )
-    model[f"{outer[0]}.weight"] = bits(case.vocabulary, hidden)
-    if not net.tied:
-        model[f"{outer[1]}.weight"] = bits(case.vocabulary, hidden)
-    model[f"{outer[2]}.weight"] = bits(hidden)
-    if not case.llama:
-        model[f"{outer[2]}.bias"] = bits(hidden)
-    for i in range(net.layers):
-        if case.llama:
-            shapes = {
-                "self_attn.q_proj": (hidden, hidden),
-                "self_attn.k_proj": (kv, hidden),
-                "self_attn.v_proj": (kv, hidden),
-                "self_attn.o_proj": (hidden, hidden),
-            }
-            for name, shape in shapes.items():
-                model[f"model.layers.{i}.{name}.weight"] = bits(*shape)
-                if case.attention_biases:
-                    model[f"model.layers.{i}.{name}.bias"] = bits(shape[0])
-            for name, shape in {
-                "mlp.gate_proj": (ffn, hidden),
-                "mlp.up_proj": (ffn, hidden),
-                "mlp.down_proj": (hidden, ffn),
-            }.items():
-                model[f"model.layers.{i}.{name}.weight"] = bits(*shape)
-            for name in ("input_layernorm", "post_attention_layernorm"):
-                model[f"model.layers.{i}.{name}.weight"] = bits(hidden)
-            continue
-        pre = f"gpt_neox.layers.{i}."
-        for name, shape in {
-            "attention.query_key_value": (3 * hidden, hidden),
-            "attention.dense": (hidden, hidden),
-            "mlp.dense_h_to_4h": (ffn, hidden),
-            "mlp.dense_4h_to_h": (hidden, ffn),
-        }.items():
-            model[f"{pre}{name}.weight"] = bits(*shape)
-            if case.attention_biases or name.startswith("mlp"):
-                model[f"{pre}{name}.bias"] = bits(shape[0])
-        for name in ("input_layernorm", "post_attention_layernorm"):
-            for kind in ("weight", "bias"):
-                same = net.shared_norm and name != "input_layernorm"
-                model[f"{pre}{name}.{kind}"] = model[f"{pre}input_layernorm.{kind}"] if same else bits(hidden)
+    model = {name: bits(shape) for name, shape in hf_shapes(case).items()}
+    if case.network.shared_norm:
+        for name in [name for name in model if "post_attention_layernorm" in name]:
+            model[name] = model[name.replace("post_attention_layernorm", "input_layernorm")]
     return model
 
 

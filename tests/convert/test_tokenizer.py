@@ -74,6 +74,11 @@ def test_what_is_named_explicitly(tmp_path: Path) -> None:
     by_file = find_tokenizer(str(tmp_path / "tokenizer.json"), config, None, no_fetch)
     by_folder = find_tokenizer(str(tmp_path), config, None, no_fetch)
     by_repo = find_tokenizer("owner/name", config, None, lambda repo: {"tokenizer.json": content(), "x": b""})
+    asked: list[str] = []
+    find_tokenizer(
+        "hf://owner/name@main", config, None, lambda repo: asked.append(repo) or {"tokenizer.json": content()}
+    )
+    assert asked == ["owner/name@main"]
     assert by_file is not None
     assert by_folder is not None
     assert by_repo is not None

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +24,7 @@ from publish.convert.blocks import streams
 from publish.convert.dtypes import cast, from_float32, to_float32
 from publish.convert.folder import convert
 from publish.convert.plan import Recipe, make_plan
+from publish.convert.safetensors_file import file_size
 from publish.convert.writer import write_weights
 from publish.errors import StorageError
 from publish.neox.checkpoint import RawCheckpoint
@@ -36,6 +39,7 @@ def test_the_file_is_what_safetensors_would_write(ranks: int, tmp_path: Path) ->
     content = (tmp_path / "model.safetensors").read_bytes()
     assert content == save(model, {"format": "pt"})
     (file,) = written.files
+    assert file_size(make_plan(raw, config_of(case)).files[0]) == len(content)
     assert (file.path, file.size, file.sha256) == (
         "model.safetensors",
         len(content),
@@ -197,6 +201,23 @@ def test_space_is_checked_before_a_weight_is_read(tmp_path: Path, monkeypatch: p
         convert(raw, make_plan(raw, config_of(case)), None, tmp_path / "deep" / "out")
     assert raw.files.bytes_read == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_remains_of_a_killed_process_are_no_obstacle(tmp_path: Path) -> None:
+    case = Case(NEOX)
+    _, raw = raw_of(case)
+    (tmp_path / f".out.tmp-{os.getpid()}" / "deep").mkdir(parents=True)
+    convert(raw, make_plan(raw, config_of(case)), None, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_nothing_heavy_is_imported() -> None:
+    code = (
+        "import sys, publish.convert.folder, publish.convert.plan, publish.convert.tokenizer\n"
+        "print([name for name in ('torch', 'transformers', 'tokenizers', 'huggingface_hub') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 def test_an_existing_folder_is_kept_unless_told(tmp_path: Path) -> None:

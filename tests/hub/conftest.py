@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from smallhub import SmallHub
 
 from publish.wire.client import Client
 from publish.wire.clock import ManualClock
 from publish.wire.endpoint import Endpoint, Timeouts
+from tests.hub.smallhub import SmallHub
 
 
 @pytest.fixture

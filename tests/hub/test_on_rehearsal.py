@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_manifest import example
 
 from publish.errors import HubError
 from publish.hub.branchfile import BranchFile
@@ -27,6 +26,7 @@ from publish.wire.endpoint import Endpoint
 from publish.wire.failures import Refused
 from publish.wire.ranges import RemoteFile
 from publish.wire.repo import first_commit, latest_commits, list_branches, list_tree
+from tests.hub.test_manifest import example
 
 REPO = "alice/m"
 STEPS = (0, 1, 2)

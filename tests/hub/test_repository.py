@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from smallhub import Fault, Reply, SmallHub, as_json, error
 
 from publish.errors import HubError
 from publish.hub.repository import (
@@ -22,6 +21,7 @@ from publish.hub.repository import (
 from publish.wire.client import Client
 from publish.wire.endpoint import Endpoint
 from publish.wire.failures import Refused, Unavailable
+from tests.hub.smallhub import Fault, Reply, SmallHub, as_json, error
 
 REPO = "alice/m"
 

@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from smallhub import SmallHub
-from test_manifest import example
 
 from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
@@ -15,6 +13,8 @@ from publish.hub.repository import Base
 from publish.hub.status import Expected, Seen, judge, look
 from publish.hub.transaction import publish_branch
 from publish.wire.client import Client
+from tests.hub.smallhub import SmallHub
+from tests.hub.test_manifest import example
 
 REPO = "alice/m"
 

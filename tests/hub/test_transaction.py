@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from smallhub import Fault, Reply, SmallHub, as_json, error
 
 from publish.errors import HubError, StorageError
 from publish.hub.branchfile import BranchFile
@@ -19,6 +18,7 @@ from publish.wire.clock import Interrupted, ManualClock
 from publish.wire.commit_quota import seconds_to_commit
 from publish.wire.endpoint import Endpoint
 from publish.wire.failures import Refused, Unavailable
+from tests.hub.smallhub import Fault, Reply, SmallHub, as_json, error
 
 REPO = "alice/m"
 CARD = b"---\nlicense: apache-2.0\n---\n# a model\n"

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from scripted import TOKEN, Scripted
 
 from publish.wire.client import Client
 from publish.wire.clock import ManualClock
 from publish.wire.endpoint import Endpoint, Timeouts
+from tests.wire.scripted import TOKEN, Scripted
 
 
 @pytest.fixture

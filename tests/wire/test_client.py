@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scripted import TOKEN, Answer, Asked, Scripted
 
 from publish.errors import HubError
 from publish.wire.client import Client
@@ -18,6 +17,7 @@ from publish.wire.endpoint import Endpoint, Timeouts
 from publish.wire.failures import Refused, Unavailable, Uncertain, Unreachable, redact
 from publish.wire.repo import list_branches
 from publish.wire.waits import Wait
+from tests.wire.scripted import TOKEN, Answer, Asked, Scripted
 
 GOOD = Answer(body=json.dumps({"branches": [], "converts": [], "tags": []}).encode())
 COMMITS = (

@@ -5,7 +5,6 @@ import random
 import threading
 
 import pytest
-from scripted import TOKEN, Answer, Asked, Scripted
 
 from publish.errors import HubError
 from publish.wire.client import Client
@@ -13,6 +12,7 @@ from publish.wire.download import fetch_file, fetch_text_if_there
 from publish.wire.failures import Refused, Unavailable
 from publish.wire.ranges import SKIP_LIMIT, RemoteFile
 from publish.wire.repo import TreeEntry, git_blob_sha1
+from tests.wire.scripted import TOKEN, Answer, Asked, Scripted
 
 SHA = "c" * 40
 CONTENT = random.Random(5).randbytes(300_000)

@@ -1,0 +1,91 @@
+"""``publish all-steps``."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import click
+
+from publish.cli import show
+from publish.cli.given import given_release
+from publish.run.job import Wishes, adopt, make_job
+from publish.run.outcome import Outcome
+from publish.run.progress import progress
+from publish.run.release import Options, release
+from publish.run.where import hub_of
+from publish.run.workplace import default_folder, workplace
+
+
+@click.command("all-steps")
+@click.argument("release_or_source", metavar="RELEASE|SOURCE")
+@click.argument("target", required=False)
+@click.option("--steps", help="Only these: 0,1,512 or 1000:143000:1000.")
+@click.option("--schedule", "schedule", help="A name, from-config, or a list of steps.")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Steps in flight.")
+@click.option("--tokenizer", help="Repo, folder or tokenizer.json; none to do without.")
+@click.option("--rehearse", is_flag=True, help="Onto a rehearsal Hub in the work folder, not onto the Hub.")
+@click.option("--private", is_flag=True, help="Create the repo private.")
+@click.option(
+    "--verify-logits",
+    "logits",
+    type=click.Choice(["changed", "all", "off"]),
+    default="changed",
+    show_default=True,
+    help="changed: first, last, and whenever plan or config differ.",
+)
+@click.option(
+    "--work-dir", type=click.Path(file_okay=False, path_type=Path), help="For the ledger and steps in flight."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    release_or_source: str,
+    target: str | None,
+    steps: str | None,
+    schedule: str | None,
+    workers: int,
+    tokenizer: str | None,
+    rehearse: bool,
+    private: bool,
+    logits: str,
+    work_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Release every step of a run, each as its own branch, proven before it leaves.
+
+    Takes a release file, or a SOURCE and a TARGET; what is there already is skipped.
+    """
+    plan = adopt(given_release(release_or_source, target), schedule=schedule)
+    job = make_job(plan, Wishes(steps, tokenizer))
+    stop, bar = threading.Event(), progress()
+    with hub_of(rehearse, work_dir, bar, stop) as client:
+        folder = work_dir or default_folder(client.endpoint.url, plan.target)
+        with workplace(folder) as place:
+            try:
+                outcome = release(job, client, place, Options(workers, logits, private), bar, stop)
+            finally:
+                bar.stop()
+    show.as_json(outcome.document()) if as_json else click.echo(summary(outcome))
+    ctx.exit(1 if outcome.failed else 0)
+
+
+def summary(outcome: Outcome) -> str:
+    """What a run did, for people."""
+    rows = [
+        ("target", outcome.address),
+        ("published", f"{len(outcome.published):,} steps"),
+        ("already there", f"{len(outcome.skipped):,} steps"),
+        ("failed", f"{len(outcome.failed):,} steps"),
+        ("main", outcome.main),
+        ("commits", outcome.commits),
+        ("read", show.size(outcome.bytes_read)),
+        ("uploaded", show.size(outcome.bytes_uploaded)),
+        ("time", f"{outcome.seconds:.1f} s"),
+    ]
+    text = show.facts(rows)
+    if outcome.failed:
+        failures = [(each.step, each.kind, each.detail, each.fix) for each in outcome.failed]
+        text += "\n\n" + show.table(("step", "kind", "what", "fix"), failures)
+    return text

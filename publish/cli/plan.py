@@ -1,0 +1,50 @@
+"""``publish plan``."""
+
+from __future__ import annotations
+
+import click
+
+from publish.cli import show
+from publish.cli.given import given_release
+from publish.run.job import Wishes, adopt, make_job
+from publish.run.plan import ReleasePlan, plan_release
+
+
+@click.command("plan")
+@click.argument("release_or_source", metavar="RELEASE|SOURCE")
+@click.argument("target", required=False)
+@click.option("--steps", help="Only these: 0,1,512 or 1000:143000:1000.")
+@click.option("--schedule", help="A name, from-config, or a list of steps.")
+@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Steps in flight.")
+@click.option("--tokenizer", help="Repo, folder or tokenizer.json; none to do without.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(
+    release_or_source: str,
+    target: str | None,
+    steps: str | None,
+    schedule: str | None,
+    workers: int,
+    tokenizer: str | None,
+    as_json: bool,
+) -> None:
+    """Dry run of a release: steps, bytes, commits, hours under the quota, disk. Changes nothing, writes nothing."""
+    job = make_job(adopt(given_release(release_or_source, target), schedule=schedule), Wishes(steps, tokenizer))
+    planned = plan_release(job, workers)
+    show.as_json(planned.document()) if as_json else click.echo(_text(planned))
+
+
+def _text(planned: ReleasePlan) -> str:
+    return show.facts(
+        [
+            ("source", planned.source),
+            ("target", planned.target),
+            ("steps", show.steps(planned.steps)),
+            ("architecture", planned.architecture),
+            ("weights to read", show.size(planned.weight_bytes)),
+            ("to upload", show.size(planned.upload_bytes)),
+            ("commits", f"{planned.commits:,}"),
+            ("time under the commit quota", f"{planned.hours_at_quota:.1f} h at least"),
+            ("disk at most", show.size(planned.disk_bytes)),
+            ("tokenizer", planned.tokenizer or "none"),
+        ]
+    )

@@ -1,0 +1,50 @@
+"""``publish status``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from publish.cli import show
+from publish.cli.given import given_release
+from publish.run.job import Wishes, adopt, make_job
+from publish.run.target import look_at
+
+
+@click.command("status")
+@click.argument("release_or_source", metavar="RELEASE|SOURCE")
+@click.argument("target", required=False)
+@click.option("--steps", help="Only these: 0,1,512 or 1000:143000:1000.")
+@click.option("--schedule", help="A name, from-config, or a list of steps.")
+@click.option(
+    "--work-dir", type=click.Path(file_okay=False, path_type=Path), help="Where its ledger lies."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def command(
+    ctx: click.Context,
+    release_or_source: str,
+    target: str | None,
+    steps: str | None,
+    schedule: str | None,
+    work_dir: Path | None,
+    as_json: bool,
+) -> None:
+    """Each step of a release on the Hub: published, stale, missing or foreign, with the reason. Writes nothing there."""
+    plan = adopt(given_release(release_or_source, target), schedule=schedule)
+    job = make_job(plan, Wishes(steps), need_tokenizer=False)
+    found = look_at(job, work_dir)
+    counts: dict[str, list[int]] = {}
+    for each in found:
+        counts.setdefault(each.state, []).append(each.step)
+    ok = set(counts) <= {"published"}
+    if as_json:
+        rows = [{"step": s.step, "state": s.state, "reason": s.reason, "commit": s.commit} for s in found]
+        show.as_json({"target": plan.target, "steps": rows, "ok": ok})
+    else:
+        click.echo(show.facts([(state, show.steps(numbers)) for state, numbers in counts.items()]))
+        odd = [(each.step, each.state, each.reason) for each in found if each.state not in ("published", "missing")]
+        if odd:
+            click.echo("\n" + show.table(("step", "state", "reason"), odd))
+    ctx.exit(0 if ok else 1)

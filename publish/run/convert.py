@@ -1,0 +1,120 @@
+"""One checkpoint to one folder, proven before the folder gets its name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from publish.convert.folder import check_free, convert
+from publish.convert.plan import make_plan
+from publish.convert.tokenizer import find_tokenizer, not_found
+from publish.convert.written import WrittenFile
+from publish.errors import StorageError
+from publish.neox.checkpoint import RawCheckpoint
+from publish.neox.config import read_config
+from publish.run.claims import check_step
+from publish.run.job import fetch_tokenizer
+from publish.run.prove import prove
+from publish.source.checkpoints import CheckpointSource
+from publish.source.files import CheckpointFiles
+from publish.verify.gate import FAILED, GateResult
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What ``publish convert`` is asked for."""
+
+    tokenizer: str | None = None
+    dtype: str | None = None
+    architecture: str | None = None
+    overwrite: bool = False
+    logits: bool = True
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written and what the gates found. ``notes`` are for people: deviations, a missing tokenizer."""
+
+    out: Path
+    step: int | None
+    tensors: int
+    parameters: int
+    dtype: str
+    bytes_read: int
+    files: tuple[WrittenFile, ...]
+    gates: tuple[GateResult, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def failed(self) -> bool:
+        return any(gate.outcome == FAILED for gate in self.gates)
+
+    def document(self) -> dict[str, Any]:
+        """The JSON of ``CLI.md``."""
+        return {
+            "step": self.step,
+            "out": str(self.out),
+            "tensors": self.tensors,
+            "parameters": self.parameters,
+            "dtype": self.dtype,
+            "bytes_read": self.bytes_read,
+            "files": [{"path": each.path, "size": each.size, "sha256": each.sha256} for each in self.files],
+            "gates": [gate.document() for gate in self.gates],
+            "notes": list(self.notes),
+        }
+
+
+def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wanted: Wanted) -> Conversion:
+    """Convert into a folder beside ``out``, run the gates on it, and give it its name when they pass.
+
+    When a gate fails the folder is removed and the failed gates are in the result.
+
+    Raises:
+        PublishError: as the stages do; nothing is left under ``out``.
+    """
+    checkpoint = RawCheckpoint.open(files)
+    check_step(source, checkpoint)
+    config = read_config(checkpoint)
+    plan = make_plan(checkpoint, config, wanted.dtype, wanted.architecture)
+    folder = Path(files.where) if source.commit is None else None
+    tokenizer = find_tokenizer(wanted.tokenizer, config, folder, fetch_tokenizer)
+    notes = list(plan.notes)
+    if tokenizer is None and wanted.tokenizer != "none":
+        notes.append(f"written without tokenizer files: {not_found(config).what}; name one with --tokenizer")
+    check_free(out, wanted.overwrite)
+    unproven = out.absolute().with_name(f".{out.name}.unproven-{os.getpid()}")
+    try:
+        checkpoint.want()
+        written = convert(checkpoint, plan, tokenizer, unproven, overwrite=True).written
+        gates = prove(source.step, checkpoint, config, plan, unproven, written.tensors, with_logits=wanted.logits)
+        if not any(gate.outcome == FAILED for gate in gates):
+            _put(unproven, out)
+    finally:
+        shutil.rmtree(unproven, ignore_errors=True)
+    return Conversion(
+        out=out,
+        step=source.step if source.step >= 0 else checkpoint.state.iteration,
+        tensors=len(plan.recipes),
+        parameters=plan.parameters,
+        dtype=plan.dtype,
+        bytes_read=files.bytes_read,
+        files=written.files,
+        gates=gates,
+        notes=tuple(notes),
+    )
+
+
+def _put(proven: Path, out: Path) -> None:
+    old = out.absolute().with_name(f".{out.name}.old-{os.getpid()}")
+    try:
+        if out.is_dir():
+            out.rename(old)
+        proven.rename(out)
+    except OSError as error:
+        raise StorageError(f"cannot write: {error.strerror}", out, "name another --out") from error
+    finally:
+        if old.is_dir() and out.is_dir():
+            shutil.rmtree(old, ignore_errors=True)

@@ -1,0 +1,131 @@
+"""One step, whole: open, plan, convert, prove, describe, push. It names its own inputs and can run anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from publish.card.render import render_step
+from publish.convert.folder import Converted, convert
+from publish.convert.plan import make_plan
+from publish.convert.recipes import ConversionPlan
+from publish.hub import manifest as manifests
+from publish.hub.branchfile import BranchFile
+from publish.hub.manifest import FileRecord, Manifest
+from publish.neox.checkpoint import RawCheckpoint
+from publish.neox.config import NeoxConfig, read_config
+from publish.run.claims import check_same_run, check_step
+from publish.run.facts import step_facts, step_manifest
+from publish.run.job import Job
+from publish.run.prove import prove, refuse_failures
+from publish.source.checkpoints import CheckpointSource
+from publish.verify.gate import GateResult
+
+README = "README.md"
+
+
+@dataclass(frozen=True)
+class ProvenStep:
+    """A step that passed its gates: the files of its branch, not yet pushed."""
+
+    step: int
+    folder: Path
+    files: tuple[BranchFile, ...]
+    manifest: Manifest
+    fingerprint: str
+    bytes_read: int
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """SHA-256 of the weight files."""
+        return tuple(file.sha256 for file in self.files if file.path.endswith(".safetensors"))
+
+    def discard(self) -> None:
+        """Remove the folder."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def make_step(job: Job, source: CheckpointSource, work: Path, *, logits: str, tokenizer: str | None) -> ProvenStep:
+    """Convert and prove one step into ``work``; nothing is pushed.
+
+    ``logits``: ``all``, ``off``, or ``changed`` (first and last step, and where plan or config differ from the job's).
+    ``tokenizer`` is the fingerprint of the job's.
+
+    Raises:
+        GateError: a gate found something. PublishError: as the stages do. Nothing is left behind.
+    """
+    files = job.run.open(source)
+    folder = work / f"step{source.step}"
+    try:
+        checkpoint = RawCheckpoint.open(files)
+        config = read_config(checkpoint)
+        check_same_run(job.config, config)
+        plan = make_plan(checkpoint, config)
+        check_step(source, checkpoint)
+        checkpoint.want()
+        converted = convert(checkpoint, plan, job.tokenizer, folder, overwrite=True)
+        results = _proven(job, source, checkpoint, config, plan, converted, logits)
+        return _described(job, source, checkpoint, plan, converted, results, tokenizer)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        files.close()
+
+
+def _proven(
+    job: Job,
+    source: CheckpointSource,
+    checkpoint: RawCheckpoint,
+    config: NeoxConfig,
+    plan: ConversionPlan,
+    converted: Converted,
+    logits: str,
+) -> tuple[GateResult, ...]:
+    ends = source.step in (job.steps[0], job.steps[-1])
+    changed = plan.digest != job.plan.digest or config.options != job.config.options
+    results = prove(
+        source.step,
+        checkpoint,
+        config,
+        plan,
+        converted.folder,
+        converted.written.tensors,
+        with_logits=logits == "all" or (logits == "changed" and (ends or changed)),
+        why_not="same plan and config as the first step" if logits == "changed" else "turned off",
+    )
+    refuse_failures(results, checkpoint.where)
+    return results
+
+
+def _described(
+    job: Job,
+    source: CheckpointSource,
+    checkpoint: RawCheckpoint,
+    plan: ConversionPlan,
+    converted: Converted,
+    results: Sequence[GateResult],
+    tokenizer: str | None,
+) -> ProvenStep:
+    written = converted.written
+    records = [FileRecord(file.path, file.size, file.sha256) for file in written.files]
+    card = render_step(step_facts(job, source, checkpoint, plan, records, results)).encode()
+    readme = BranchFile.of_bytes(README, card)
+    records = sorted([*records, FileRecord(README, readme.size, readme.sha256)], key=lambda record: record.path)
+    digest = hashlib.sha256("".join(f"{each.name} {each.xxh3}\n" for each in written.tensors).encode()).hexdigest()
+    manifest = step_manifest(
+        job, source, checkpoint, plan, records, results, tensors_digest=digest, tokenizer=tokenizer
+    )
+    small = BranchFile.of_bytes(manifests.NAME, manifest.to_bytes())
+    large = [BranchFile(each.path, converted.folder / each.path, each.size, each.sha256) for each in written.files]
+    return ProvenStep(
+        step=source.step,
+        folder=converted.folder,
+        files=(*large, readme, small),
+        manifest=manifest,
+        fingerprint=checkpoint.fingerprint,
+        bytes_read=checkpoint.files.bytes_read,
+    )
