@@ -1,19 +1,42 @@
-"""Facts through templates. Pure: same facts, same bytes; a fact that is missing is an error."""
+"""Facts through templates. Pure: same facts, same bytes; a fact that is missing is an error.
+
+Escaping is the default, not the template's duty: whatever a template prints is text (see
+:mod:`publish.card.escape`) unless a filter of :mod:`publish.card.text` made it something else.
+"""
 
 from __future__ import annotations
 
 import functools
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import jinja2
+from markupsafe import Markup
 
-from publish.card import text
+from publish.card import numbers, text
+from publish.card.escape import escaped
 from publish.card.facts import StepFacts, SuiteFacts
 from publish.card.metadata import front_matter
 from publish.errors import CardError
 
 STEP, SUITE = "step.md.j2", "model.md.j2"
+
+_LINKS = ("branch_link", "dataset_link", "source_link", "step_link")
+_FILTERS = {
+    "plain": text.plain,
+    "code": text.code,
+    "notes": text.notes,
+    "repo": text.repo_name,
+    "branch": text.branch_name,
+    "address": text.address,
+    "paper": text.paper,
+    "digest": text.digest,
+    "fenced": text.fenced,
+    "count": numbers.count,
+    "percent": numbers.percent,
+    "schedule": numbers.describe_steps,
+}
 
 
 def templates_folder() -> Path:
@@ -30,23 +53,8 @@ def templates_folder() -> Path:
     raise CardError("the card templates are missing", inside, "install publish again")
 
 
-@functools.lru_cache(maxsize=8)
-def _environment(own: Path | None) -> jinja2.Environment:
-    folders = [folder for folder in (own, templates_folder()) if folder is not None]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folders),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # the output is Markdown: every value goes through a filter of its own
-    )
-    environment.filters |= {"plain": text.plain, "code": text.code, "notes": text.notes, "count": text.count}
-    return environment
-
-
 def render_step(facts: StepFacts, templates: Path | None = None) -> str:
-    """The card of one step's branch.
+    """The card of one step's branch. ``templates``: a folder whose templates come before our own.
 
     Raises:
         CardError: a template needs a fact that is missing, or cannot be read.
@@ -55,7 +63,7 @@ def render_step(facts: StepFacts, templates: Path | None = None) -> str:
 
 
 def render_suite(facts: SuiteFacts, templates: Path | None = None) -> str:
-    """The card of ``main``.
+    """The card of ``main``. ``templates``: a folder whose templates come before our own.
 
     Raises:
         CardError: a template needs a fact that is missing, or cannot be read.
@@ -64,9 +72,44 @@ def render_suite(facts: SuiteFacts, templates: Path | None = None) -> str:
 
 
 def _render(name: str, facts: StepFacts | SuiteFacts, templates: Path | None) -> str:
+    if templates is not None and not templates.is_dir():
+        raise CardError("no such folder of templates", templates, "name a folder, or leave the option out")
     try:
         body = _environment(templates).get_template(name).render(facts=facts)
-    except jinja2.TemplateError as error:
-        where = f"{name}, line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else name
-        raise CardError(f"the card cannot be written: {error}", where, "mend the template or give the fact") from error
+    except jinja2.TemplateSyntaxError as error:
+        raise CardError(f"the template is no Jinja: {error.message}", _line(error), "mend that line") from error
+    except (jinja2.TemplateError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        raise CardError(
+            f"the card cannot be written: {error}",
+            f"template {name} of {facts.repo}",
+            "give the fact, or mend the template",
+        ) from error
     return front_matter(facts.text, facts.repo) + body
+
+
+def _line(error: jinja2.TemplateSyntaxError) -> str:
+    return f"{error.filename or error.name}, line {error.lineno}"
+
+
+@functools.lru_cache(maxsize=8)
+def _environment(own: Path | None) -> jinja2.Environment:
+    """Templates of ``own`` before ours; ours also as ``publish/NAME``, for a template that extends its namesake."""
+    ours = jinja2.FileSystemLoader(templates_folder())
+    loaders: list[jinja2.BaseLoader] = [jinja2.FileSystemLoader(own)] if own is not None else []
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([*loaders, ours, jinja2.PrefixLoader({"publish": ours})]),
+        undefined=jinja2.StrictUndefined,
+        finalize=_printed,
+        autoescape=True,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= _FILTERS
+    environment.globals |= {name: getattr(text, name) for name in _LINKS}
+    return environment
+
+
+def _printed(value: Any) -> Markup:
+    """What a template prints: Markup as it is, anything else as text."""
+    return value if isinstance(value, Markup) else escaped(value)

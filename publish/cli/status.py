@@ -31,7 +31,7 @@ def command(
     work_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Each step of a release on the Hub: published, stale, missing or foreign, with the reason. Writes nothing there."""
+    """Each step of a release: published, stale, missing or foreign, with the reason. Changes nothing."""
     plan = adopt(given_release(release_or_source, target), schedule=schedule)
     job = make_job(plan, Wishes(steps), need_tokenizer=False)
     found = look_at(job, work_dir)

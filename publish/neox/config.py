@@ -12,6 +12,7 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.network import Network
 from publish.neox.options import HARMLESS, MAPPED, REFUSED
 
+_NO_COUNTERPART = "no Hugging Face model computes this; the checkpoint can only be used with GPT-NeoX"
 _GATED = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu", "bilinear": "linear", "glu": "sigmoid"}
 
 
@@ -65,7 +66,7 @@ def check_options(options: Mapping[str, Any], where: str) -> None:
             raise ConfigError(
                 f"{name}: {value!r} cannot be converted: {REFUSED[name].reason}",
                 where,
-                "no Hugging Face model expresses it",
+                _NO_COUNTERPART,
             )
         if name not in MAPPED and name not in HARMLESS and name not in REFUSED:
             raise ConfigError(
@@ -94,7 +95,7 @@ def network_of(options: Mapping[str, Any], checkpoint: RawCheckpoint, where: str
         raise ConfigError(
             "gpt_j_residual without use_bias_in_mlp: GPT-NeoX then leaves the attention out of the sum",
             where,
-            "no Hugging Face model expresses it",
+            _NO_COUNTERPART,
         )
     return Network(
         layers=reader.size("num_layers"),
@@ -155,7 +156,7 @@ class _Reader:
     def choice(self, name: str, allowed: tuple[str, ...], reason: str) -> str:
         value = self._value(name)
         if value not in allowed:
-            raise ConfigError(f"{name}: {value!r} cannot be converted: {reason}", self.where, "it is refused by name")
+            raise ConfigError(f"{name}: {value!r} cannot be converted: {reason}", self.where, _NO_COUNTERPART)
         return str(value)
 
     def activation(self) -> tuple[str, bool]:
@@ -179,5 +180,5 @@ class _Reader:
                     raise ConfigError(
                         f"attention_config: {kind!r} cannot be converted: only full attention has a counterpart",
                         self.where,
-                        "it is refused by name",
+                        _NO_COUNTERPART,
                     )

@@ -21,6 +21,7 @@ from publish.run.prove import prove
 from publish.source.checkpoints import CheckpointSource
 from publish.source.files import CheckpointFiles
 from publish.verify.gate import FAILED, GateResult
+from publish.verify.gates import Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,16 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
     try:
         checkpoint.want()
         written = convert(checkpoint, plan, tokenizer, unproven, overwrite=True).written
-        gates = prove(source.step, checkpoint, config, plan, unproven, written.tensors, with_logits=wanted.logits)
+        evidence = Evidence(
+            checkpoint,
+            config,
+            plan,
+            unproven,
+            written,
+            source.step,
+            vocabulary=tokenizer.ids if tokenizer else None,
+        )
+        gates = prove(evidence, with_logits=wanted.logits, why_not="turned off")
         if not any(gate.outcome == FAILED for gate in gates):
             _put(unproven, out)
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from publish import __version__
 from publish.card.facts import Fact, FileFact, Gate, Sizes, StepFacts, StepLine, SuiteFacts, Text, details
@@ -12,7 +13,7 @@ from publish.hub.manifest import Converter, FileRecord, GateRecord, Manifest, So
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.state import TrainingState
 from publish.run.job import Job
-from publish.source.checkpoints import CheckpointSource
+from publish.source.checkpoints import CheckpointSource, HubRun
 from publish.verify.gate import GateResult
 
 CONVERTER = f"publish {__version__}"
@@ -23,6 +24,11 @@ def text_of(job: Job) -> Text:
     """What the maintainer says."""
     card = job.release.card
     return Text(card.title, card.license, card.language, card.datasets, card.tags, card.papers, card.notes)
+
+
+def source_name(job: Job) -> str:
+    """The source as the world sees it: a repo's name, or a folder's without the machine's path to it."""
+    return job.run.where if isinstance(job.run, HubRun) else Path(job.run.where).resolve().name
 
 
 def tokens_at(job: Job, step: int) -> int | None:
@@ -87,7 +93,7 @@ def step_facts(
         has_tokenizer=job.tokenizer is not None,
         files=tuple(FileFact(file.path, file.size, file.sha256) for file in files),
         gates=gates_of(results),
-        source=job.release.source,
+        source=source_name(job),
         source_commit=source.commit,
         source_files=weight_files(checkpoint),
         converter=CONVERTER,
@@ -119,7 +125,7 @@ def step_manifest(
         branch=f"step{source.step}",
         tokens=tokens_at(job, source.step),
         source=Source(
-            location=job.release.source,
+            location=source_name(job),
             repo=job.run.where if source.commit and not source.commit.startswith("index:") else None,
             commit=source.commit,
             files=tuple(
@@ -151,7 +157,7 @@ def suite_facts(job: Job, records: Sequence[CheckpointRecord], manifests: Sequen
         ),
         has_tokenizer=job.tokenizer is not None,
         gates=_counted(manifests),
-        source=job.release.source,
+        source=source_name(job),
         converter=CONVERTER,
         expected=tuple(
             f"{' and '.join(f'step{step}' for step in each.steps)} hold the same weights: {each.because}."

@@ -1,53 +1,29 @@
-"""All gates of one converted step, in the order of what they cost."""
+"""Which gates a converted step is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
 
-from publish.convert.recipes import ConversionPlan
-from publish.convert.written import TensorDigest
-from publish.errors import GateError
-from publish.mygates import gates
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.config import NeoxConfig
-from publish.verify.gate import GateResult
+from publish.verify.gate import SKIPPED, GateResult, skipped
+from publish.verify.gates import Evidence, first_gates
 
 
-def prove(
-    step: int,
-    checkpoint: RawCheckpoint,
-    config: NeoxConfig,
-    plan: ConversionPlan,
-    folder: Path,
-    digests: Sequence[TensorDigest],
-    *,
-    with_logits: bool,
-    why_not: str = "not asked for",
-) -> tuple[GateResult, ...]:
-    """What every gate found. ``step`` below 0: the checkpoint's name claims none, and identity is skipped."""
-    if step >= 0:
-        first = gates.identity(step, checkpoint, config)
-    else:
-        first = gates.skipped("identity", "the location names no step")
-    results = [first, gates.completeness(plan, checkpoint, folder), gates.lengths(folder)]
-    results += gates.bits_and_values(digests, folder)
-    results.append(gates.strict_load(folder))
-    if not with_logits:
-        results.append(gates.skipped("logits", why_not))
-    elif gates.failures(results):
-        results.append(gates.skipped("logits", "an earlier gate failed"))
-    else:
-        results.append(gates.logits(checkpoint, config.network, plan, folder))
-    return tuple(results)
+def prove(evidence: Evidence, *, with_logits: bool, why_not: str) -> tuple[GateResult, ...]:
+    """What every gate found. A step below 0 means that the location names none: identity is skipped.
 
-
-def refuse_failures(results: Sequence[GateResult], where: object) -> None:
-    """Stop a step whose gates found something.
-
-    Raises:
-        GateError: names the gates and what they found.
+    ``why_not`` is what the logits gate says when it is skipped.
     """
-    if failed := gates.failures(results):
-        found = "; ".join(f"{result.name}: {result.detail}" for result in failed)
-        raise GateError(found, where, "the checkpoint is not what it claims; fetch it again or take it out of the run")
+    named = evidence.step >= 0
+    results = first_gates(
+        evidence if named else replace(evidence, step=evidence.checkpoint.state.iteration or 0),
+        compute_logits=with_logits,
+    )
+    return tuple(_said(result, named, with_logits, why_not) for result in results)
+
+
+def _said(result: GateResult, named: bool, with_logits: bool, why_not: str) -> GateResult:
+    if result.name == "identity" and not named:
+        return skipped("identity", "the location names no step")
+    if result.name == "logits" and result.outcome == SKIPPED and not with_logits:
+        return skipped("logits", why_not)
+    return result

@@ -118,7 +118,7 @@ class _Release:
                     ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
                     for future in ended:
                         self._ended(waiting.pop(future), future)
-            except KeyboardInterrupt:
+            except BaseException:
                 self.stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise

@@ -20,9 +20,10 @@ from publish.neox.config import NeoxConfig, read_config
 from publish.run.claims import check_same_run, check_step
 from publish.run.facts import step_facts, step_manifest
 from publish.run.job import Job
-from publish.run.prove import prove, refuse_failures
+from publish.run.prove import prove
 from publish.source.checkpoints import CheckpointSource
-from publish.verify.gate import GateResult
+from publish.verify.gate import GateResult, require
+from publish.verify.gates import Evidence
 
 README = "README.md"
 
@@ -87,17 +88,21 @@ def _proven(
 ) -> tuple[GateResult, ...]:
     ends = source.step in (job.steps[0], job.steps[-1])
     changed = plan.digest != job.plan.digest or config.options != job.config.options
-    results = prove(
-        source.step,
+    evidence = Evidence(
         checkpoint,
         config,
         plan,
         converted.folder,
-        converted.written.tensors,
+        converted.written,
+        source.step,
+        vocabulary=job.tokenizer.ids if job.tokenizer else None,
+    )
+    results = prove(
+        evidence,
         with_logits=logits == "all" or (logits == "changed" and (ends or changed)),
         why_not="same plan and config as the first step" if logits == "changed" else "turned off",
     )
-    refuse_failures(results, checkpoint.where)
+    require(results, checkpoint.where)
     return results
 
 

@@ -1,0 +1,127 @@
+"""The details table: what the config says of the run and what was measured on its files, each with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from publish.card.config import CONFIG, ConfigFacts, config_facts
+from publish.card.fact import Fact
+from publish.card.numbers import count, decimal, percent
+
+TENSORS, CHECKPOINT = "tensors", "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the details table takes from the tensors and the checkpoint, not from the config."""
+
+    architecture: str
+    dtype: str
+    parameters: int
+    embedding_parameters: int  # input and output embedding
+    vocabulary: int
+    tensor_parallel: int
+    tokens_per_step: int | None
+    data_parallel: int | None = None
+
+
+def details(options: Mapping[str, Any], sizes: Sizes, *, last_step: int) -> tuple[Fact, ...]:
+    """The details table from a normalised NeoX config and the sizes; what neither tells has no row."""
+    config = config_facts(options)
+    return (*_network(config, sizes), *_batch(config, sizes, last_step), *_training(config))
+
+
+def _network(config: ConfigFacts, sizes: Sizes) -> Iterator[Fact]:
+    yield Fact("Architecture", sizes.architecture, f"{TENSORS}, {CONFIG}")
+    yield Fact("Parameters", count(sizes.parameters), TENSORS)
+    yield Fact("Parameters without embeddings", count(sizes.parameters - sizes.embedding_parameters), TENSORS)
+    for name, value in (
+        ("Layers", config.layers),
+        ("Width", config.hidden),
+        ("Attention heads", config.heads),
+        ("Key-value heads", config.kv_heads),
+    ):
+        if value is not None:
+            yield Fact(name, count(value), CONFIG)
+    if config.context is not None:
+        yield Fact("Context", f"{count(config.context)} tokens", CONFIG)
+    if config.rotary_fraction is not None and config.rotary_base is not None:
+        value_of_each = f"{percent(config.rotary_fraction)} of each head, base {decimal(config.rotary_base)}"
+        yield Fact("Rotary embedding", value_of_each, config.source("rotary_pct", "rotary_emb_base"))
+    yield Fact("Vocabulary", f"{count(sizes.vocabulary)} rows, padding included", TENSORS)
+    yield Fact("Weights stored as", sizes.dtype, TENSORS)
+
+
+def _batch(config: ConfigFacts, sizes: Sizes, last_step: int) -> Iterator[Fact]:
+    """The batch in tokens and the total; without the number of ranks, the part of it that is known."""
+    tokens = sizes.tokens_per_step
+    if tokens is None:
+        if config.micro_batch is not None:
+            known = f"{count(config.micro_batch)} sequences a rank; the number of ranks is not recorded"
+            yield Fact("Batch", known, CONFIG)
+        return
+    source = CONFIG if config.global_batch is not None else f"{CONFIG}, {CHECKPOINT}"
+    text = f"{count(tokens)} tokens"
+    if config.sequence and tokens % config.sequence == 0:
+        text += f" ({count(tokens // config.sequence)} sequences of {count(config.sequence)})"
+    if sizes.data_parallel is not None and config.global_batch is None:
+        text += f", over {count(sizes.data_parallel)} data-parallel {_plural('rank', sizes.data_parallel)}"
+    yield Fact("Batch", text, source)
+    yield Fact("Tokens in all", f"{count(tokens * last_step)} in {count(last_step)} steps", "batch x last step")
+
+
+def _training(config: ConfigFacts) -> Iterator[Fact]:
+    if config.optimizer is not None:
+        yield Fact("Optimizer", _optimizer(config), CONFIG)
+    if config.learning_rate is not None:
+        yield Fact("Learning rate", *_learning_rate(config))
+    if config.warmup is not None and config.warmup_steps is not None:
+        steps = f"{count(config.warmup_steps)} {_plural('step', config.warmup_steps)}"
+        yield Fact("Warm-up", f"{percent(config.warmup)} ({steps})", config.source("warmup"))
+    for name, value in (
+        ("Weight decay", config.weight_decay),
+        ("Gradient clipping", config.gradient_clipping),
+    ):
+        if value is not None:
+            yield Fact(name, decimal(value), CONFIG)
+    if config.precision is not None:
+        yield Fact("Training precision", config.precision, CONFIG)
+    methods = f"{config.init_method}, output layers {config.output_init_method}"
+    yield Fact("Initialisation", methods, config.source("init_method", "output_layer_init_method"))
+    if config.seed is not None:
+        yield Fact("Seed", str(config.seed), config.source("seed"))
+    if config.data_paths:
+        yield Fact("Data path", ", ".join(config.data_paths), CONFIG, literal=True)
+    else:
+        yield Fact("Data path", "not recorded in the config", CONFIG)
+    if config.vocab_file is not None:
+        yield Fact("Tokenizer file", config.vocab_file, CONFIG, literal=True)
+
+
+def _optimizer(config: ConfigFacts) -> str:
+    params = []
+    if config.betas:
+        params.append(f"betas {', '.join(map(decimal, config.betas))}")
+    if config.epsilon is not None:
+        params.append(f"eps {decimal(config.epsilon)}")
+    return f"{config.optimizer} ({'; '.join(params)})" if params else str(config.optimizer)
+
+
+def _learning_rate(config: ConfigFacts) -> tuple[str, str]:
+    """Peak, decay and minimum, with the source."""
+    text = f"{decimal(config.learning_rate or 0.0)}, "
+    if config.decay_style == "constant":
+        return text + "constant", config.source("lr_decay_style")
+    text += f"{config.decay_style} decay"
+    if length := config.decay_steps or config.steps:
+        text += f" over {count(length)} steps"
+    if config.min_learning_rate:
+        text += f", not below {decimal(config.min_learning_rate)}"
+    # the rate itself is the config's even where the style is left to GPT-NeoX
+    return text, CONFIG if "lr_decay_style" not in config.defaults else f"{CONFIG}, {config.source('lr_decay_style')}"
+
+
+def _plural(noun: str, number: int) -> str:
+    return noun if number == 1 else f"{noun}s"

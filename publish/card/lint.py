@@ -1,0 +1,188 @@
+"""What is wrong with a card, ours or a published one: every card defect that really shipped has a rule here.
+
+Text only: no network, nothing rendered. ``kind`` is the audit's name for the finding, ``rule`` the lint's own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from publish.card import snippets
+
+METADATA, SNIPPET, STALE, LFS = "card-metadata", "card-snippet", "card-stale", "readme-in-lfs"
+
+REQUIRED = ("license", "language", "library_name", "pipeline_tag")
+PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".svg", ".webp")
+_FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
+_POINTER = "version https://git-lfs.github.com/spec/"
+_COUNT = re.compile(
+    r"(?<![\w.,])(\d[\d,]*)\s+(?:(?:intermediate|training|published|saved|model|available)\s+){0,2}"
+    r"(?:checkpoints|branches|revisions)\b|\bcheckpoint \d+ of (\d[\d,]*)",
+    re.IGNORECASE,
+)
+_STEP_NAME = re.compile(r"`(step\d+)`")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PLACE = r"(?:tree|blob|resolve|raw)/(?P<ref>[^/\s)\"'>\]#?]+)"
+_WEB_REPO = re.compile(r"huggingface\.co/(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/" + _PLACE + ")?")
+_NOT_MODELS = ("datasets", "spaces", "papers", "docs", "blog", "collections", "models", "api", "organizations")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: the audit's kind, the rule, what was found, and the line (0: the card as a whole)."""
+
+    kind: str
+    rule: str
+    detail: str
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Card:
+    """A card under the lint. ``branches`` are the steps' branches, without ``main``."""
+
+    text: str
+    repo: str
+    branches: tuple[str, ...]
+    revision: str | None
+    known: frozenset[str]
+
+    def line(self, position: int) -> int:
+        return self.text.count("\n", 0, position) + 1
+
+    def exists(self, ref: str) -> bool:
+        return ref == "main" or ref in self.branches or _COMMIT.fullmatch(ref) is not None
+
+
+def lint_card(
+    text: str,
+    repo: str,
+    branches: Iterable[str],
+    revision: str | None = None,
+    *,
+    known: Collection[str] = (),
+    lfs: Collection[str] = (),
+) -> tuple[Finding, ...]:
+    """What is wrong with the card ``text`` of ``repo``, in the order of its lines.
+
+    ``branches``: those that exist (``main`` may be among them). ``revision``: the branch that a step's card lies on;
+    None for the suite's. ``known``: other repos that the card may name (source, comparisons, base model). ``lfs``:
+    the paths that the branch keeps in LFS.
+    """
+    found = [Finding(LFS, "in-lfs", f"{path} is kept in LFS") for path in sorted(lfs) if _should_be_plain(path)]
+    if text.startswith(_POINTER):
+        return (*found, Finding(LFS, "pointer", "the card is an LFS pointer, not its text", 1))
+    steps = tuple(branch for branch in dict.fromkeys(branches) if branch != "main")
+    card = _Card(text, repo, steps, revision, frozenset(known))
+    for rule in _RULES:
+        found.extend(rule(card))
+    return tuple(sorted(dict.fromkeys(found), key=lambda finding: (finding.line, finding.kind, finding.detail)))
+
+
+def _should_be_plain(path: str) -> bool:
+    return path.endswith("README.md") or path.lower().endswith(PICTURES)
+
+
+def _metadata(card: _Card) -> Iterator[Finding]:
+    found = _FRONT.match(card.text)
+    if found is None:
+        yield Finding(METADATA, "no-front-matter", "the card has no YAML metadata at its head", 1)
+        return
+    try:
+        values = yaml.safe_load(found[1])
+    except yaml.YAMLError as error:
+        yield Finding(METADATA, "front-matter", f"the metadata is no valid YAML: {error}".splitlines()[0], 1)
+        return
+    if not isinstance(values, dict) or not values:
+        yield Finding(METADATA, "no-front-matter", "the metadata at the card's head is empty", 1)
+        return
+    yield from (Finding(METADATA, "missing-key", f"{key} is missing", 1) for key in REQUIRED if key not in values)
+    yield from (Finding(METADATA, "empty-key", f"{key} is empty", 1) for key, value in values.items() if _empty(value))
+
+
+def _empty(value: Any) -> bool:
+    if isinstance(value, list):
+        return not value or any(_empty(item) for item in value)
+    return value is None or value == {} or (isinstance(value, str) and not value.strip())
+
+
+def _snippets(card: _Card) -> Iterator[Finding]:
+    loads = tuple(snippets.loads(card.text))
+    if not loads:
+        yield Finding(SNIPPET, "no-snippet", "nothing in the card shows how to load the model")
+    for load in loads:
+        line = card.line(load.position)
+        if load.repo != card.repo and load.repo not in card.known:
+            yield Finding(SNIPPET, "snippet-repo", f"the snippet loads {load.repo}, not {card.repo}", line)
+            continue
+        if load.repo != card.repo:
+            continue
+        if load.revision is None and card.revision is not None:
+            yield Finding(SNIPPET, "snippet-revision", f"the snippet loads main, not {card.revision}", line)
+        elif load.revision is not None and card.revision not in (None, load.revision):
+            what = f"the snippet loads {load.revision}, not {card.revision}"
+            yield Finding(SNIPPET, "snippet-revision", what, line)
+        elif load.revision is not None and not card.exists(load.revision):
+            yield Finding(SNIPPET, "snippet-revision", f"the snippet loads {load.revision}, which does not exist", line)
+
+
+def _counts(card: _Card) -> Iterator[Finding]:
+    for found in _COUNT.finditer(card.text):
+        said = int((found[1] or found[2]).replace(",", ""))
+        if said != len(card.branches):
+            what = f"the card speaks of {said:,} checkpoints, and {len(card.branches):,} branches exist"
+            yield Finding(STALE, "count", what, card.line(found.start()))
+
+
+def _links(card: _Card) -> Iterator[Finding]:
+    linked: set[str] = set()
+    for found in _WEB_REPO.finditer(card.text):
+        ref = found["ref"]
+        if found["repo"] != card.repo or ref is None:
+            continue
+        linked.add(ref)
+        if not card.exists(ref):
+            what = f"a link leads to the branch {ref}, which does not exist"
+            yield Finding(STALE, "dead-link", what, card.line(found.start()))
+    for found in _STEP_NAME.finditer(card.text):
+        if not card.exists(found[1]):
+            yield Finding(STALE, "no-branch", f"{found[1]} is named and does not exist", card.line(found.start()))
+    absent = [branch for branch in card.branches if branch not in linked]
+    if absent and card.revision is None and len(linked & set(card.branches)) > 2:  # the card has a table of branches
+        shown = ", ".join(absent[:4]) + (f" and {len(absent) - 4:,} more" if len(absent) > 4 else "")
+        yield Finding(STALE, "unlisted", f"the card lists branches, but not {shown}")
+
+
+def _others(card: _Card) -> Iterator[Finding]:
+    """Repos named in links, repos of the same owner, and models of the same family, named anywhere."""
+    owner, name = card.repo.split("/")
+    prefix = name.partition("-")[0]
+    known = {card.repo.lower(), *(each.lower() for each in card.known), *_datasets(card.text)}
+    names = {each.rpartition("/")[2] for each in known}
+    for found in _WEB_REPO.finditer(card.text):
+        repo = found["repo"].rstrip(".")
+        if repo.partition("/")[0] not in _NOT_MODELS and repo.lower() not in known:
+            yield _other(card, repo, found.start())
+    for found in re.finditer(rf"(?<![\w/.-]){re.escape(owner)}/[A-Za-z0-9][\w.-]*[A-Za-z0-9]", card.text):
+        if found[0].lower() not in known:
+            yield _other(card, found[0], found.start())
+    for found in re.finditer(rf"(?<![\w/.-]){re.escape(prefix)}-[\w.-]*\d[\w.-]*", card.text, re.IGNORECASE):
+        if found[0].rstrip(".-").lower() not in names:
+            yield _other(card, found[0].rstrip(".-"), found.start())
+
+
+def _datasets(text: str) -> set[str]:
+    front = _FRONT.match(text)
+    return {found.lower() for found in re.findall(r"[\w.-]+/[\w.-]+", front[1])} if front else set()
+
+
+def _other(card: _Card, name: str, position: int) -> Finding:
+    return Finding(STALE, "other-model", f"the card names {name}, which is another model", card.line(position))
+
+
+_RULES: tuple[Callable[[_Card], Iterator[Finding]], ...] = (_metadata, _snippets, _counts, _links, _others)

@@ -1,0 +1,126 @@
+"""A README as HTML that is safe to show: markdown-it, then a list of what may stay.
+
+HTML in a README passes only as far as the list goes (details, summary, img, picture, tables); all other tags are
+shown as text. Pictures come from the repo itself: those from elsewhere become their alternative text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html import escape
+from html.parser import HTMLParser
+from urllib.parse import quote, unquote, urlsplit
+
+from markdown_it import MarkdownIt
+
+# fmt: off
+_TAGS = frozenset([
+    "a", "b", "blockquote", "br", "center", "code", "del", "details", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6",
+    "hr", "i", "img", "li", "ol", "p", "picture", "pre", "s", "source", "span", "strong", "sub", "summary", "sup",
+    "table", "tbody", "td", "th", "thead", "tr", "u", "ul",
+])
+# fmt: on
+_VOID = frozenset({"br", "hr", "img", "source"})
+_ATTRIBUTES = {
+    "*": frozenset({"align"}),
+    "a": frozenset({"href", "title"}),
+    "details": frozenset({"open"}),
+    "img": frozenset({"src", "alt", "title", "width", "height"}),
+    "source": frozenset({"srcset", "media"}),
+    "ol": frozenset({"start"}),
+    "td": frozenset({"colspan", "rowspan", "style"}),
+    "th": frozenset({"colspan", "rowspan", "style"}),
+}
+_STYLE = re.compile(r"text-align:(left|right|center)")
+_LINKS = frozenset({"http", "https", "mailto"})
+_parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
+
+
+def to_html(text: str, file_url: Callable[[str], str], page_url: Callable[[str], str]) -> str:
+    """Safe HTML. ``file_url`` and ``page_url`` give the addresses of a file's bytes and of its page, by its path."""
+    sieve = _Sieve(file_url, page_url)
+    sieve.feed(_parser.render(text))
+    sieve.close()
+    return sieve.result()
+
+
+class _Sieve(HTMLParser):
+    """Writes what may stay, balanced; everything else as text."""
+
+    def __init__(self, file_url: Callable[[str], str], page_url: Callable[[str], str]) -> None:
+        super().__init__(convert_charrefs=False)
+        self._file_url, self._page_url = file_url, page_url
+        self._out: list[str] = []
+        self._open: list[str] = []
+
+    def result(self) -> str:
+        return "".join(self._out) + "".join(f"</{tag}>" for tag in reversed(self._open))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in _TAGS:
+            self._out.append(escape(self.get_starttag_text() or ""))
+            return
+        kept = self._attributes(tag, attrs)
+        if tag in ("img", "source") and not ({"src", "srcset"} & kept.keys()):
+            self._out.append(escape(kept.get("alt", "")))
+            return
+        text = "".join(f' {name}="{escape(value)}"' for name, value in kept.items())
+        self._out.append(f"<{tag}{text}>")
+        if tag not in _VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in _TAGS:
+            self._out.append(escape(f"</{tag}>"))
+        elif tag in self._open:
+            while (last := self._open.pop()) != tag:
+                self._out.append(f"</{last}>")
+            self._out.append(f"</{tag}>")
+
+    def handle_data(self, data: str) -> None:
+        self._out.append(escape(data, quote=False))
+
+    def handle_entityref(self, name: str) -> None:
+        self._out.append(f"&{name};")
+
+    def handle_charref(self, name: str) -> None:
+        self._out.append(f"&#{name};")
+
+    def _attributes(self, tag: str, attrs: list[tuple[str, str | None]]) -> dict[str, str]:
+        allowed = _ATTRIBUTES["*"] | _ATTRIBUTES.get(tag, frozenset())
+        kept: dict[str, str] = {}
+        for name, value in attrs:
+            safe = self._value(name, value or "") if name in allowed else None
+            if safe is not None:
+                kept[name] = safe
+        return kept
+
+    def _value(self, name: str, value: str) -> str | None:
+        """The value of an attribute as it may stay; None when it may not."""
+        if name == "style":
+            return value if _STYLE.fullmatch(value.replace(" ", "")) else None
+        if name == "href":
+            return self._link(value)
+        if name in ("src", "srcset"):
+            path = _relative(value.split(" ")[0])
+            return self._file_url(path) if path else None
+        return value
+
+    def _link(self, value: str) -> str | None:
+        if value.startswith("#") or urlsplit(value).scheme in _LINKS:
+            return value
+        path = _relative(value)
+        return self._page_url(path) if path else None
+
+
+def _relative(value: str) -> str | None:
+    """The path of a file of the same repo; None for an address elsewhere or outside of it."""
+    try:
+        parts = urlsplit(value)
+    except ValueError:
+        return None
+    if parts.scheme or parts.netloc or not parts.path or parts.path.startswith("/"):
+        return None
+    steps = [step for step in unquote(parts.path).split("/") if step not in ("", ".")]
+    return None if ".." in steps else quote("/".join(steps))

@@ -1,0 +1,162 @@
+"""Is everything there, in the right place, finite, and bit for bit what the source held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import xxhash
+
+from publish.convert.merge import PLACE
+from publish.convert.recipes import ConversionPlan
+from publish.convert.written import TensorDigest, WrittenFile
+from publish.errors import GateError
+from publish.neox.checkpoint import RawCheckpoint
+from publish.verify.gate import GateResult, could_not_read, failed, passed, some
+from publish.verify.statistics import NotFinite, count_not_finite
+from publish.verify.weightfile import DTYPES, WeightFolder
+
+COMPLETENESS, FINITE, BITS, FILE_LENGTH = "completeness", "finite", "bits", "file-length"
+
+
+def completeness(checkpoint: RawCheckpoint, plan: ConversionPlan, folder: Path) -> GateResult:
+    """Every source tensor is in the result or dropped with a reason; every tensor of the plan is in its file, whole."""
+    try:
+        written = WeightFolder.open(folder)
+    except GateError as error:
+        return could_not_read(COMPLETENESS, error)
+    wrong = [*_unused(checkpoint, plan), *_unfilled(plan), *_misplaced(plan, written)]
+    figures = {
+        "source_tensors": len(checkpoint.ranks[0]),
+        "dropped": len(plan.dropped),
+        "written_tensors": len(written.tensors),
+        "parameters": plan.parameters,
+    }
+    if wrong:
+        return failed(COMPLETENESS, some(wrong), **figures)
+    detail = (
+        f"{figures['source_tensors']} source tensors made {figures['written_tensors']}, {len(plan.dropped)} dropped"
+    )
+    return passed(COMPLETENESS, detail, **figures)
+
+
+def _unused(checkpoint: RawCheckpoint, plan: ConversionPlan) -> Iterator[str]:
+    """Source rows that nothing takes, but for other ranks' copies of what rank 0 alone makes."""
+    taken: dict[tuple[int, str], set[tuple[int, int]]] = {}
+    for recipe in plan.recipes:
+        for part in recipe.parts:
+            taken.setdefault((part.rank, part.tensor.name), set()).add(part.source_rows)
+    split = {name for rank, name in taken if rank}
+    dropped = {name for name, _ in plan.dropped}
+    for rank, tensors in enumerate(checkpoint.ranks):
+        for name, tensor in tensors.items():
+            copied = rank > 0 and name not in split and (0, name) in taken
+            if name in dropped or copied:
+                continue
+            end = 0
+            for start, count in sorted(taken.get((rank, name), ())):
+                end = max(end, start + count) if start <= end else end
+            if end != tensor.shape[0]:
+                yield f"{name} of rank {rank}: rows from {end} on are in no tensor"
+
+
+def _unfilled(plan: ConversionPlan) -> Iterator[str]:
+    for recipe in plan.recipes:
+        areas = [part.source_rows[1] * math.prod(part.tensor.shape[1:]) for part in recipe.parts]
+        filled = sum(areas) == recipe.elements if recipe.how == PLACE else set(areas) == {recipe.elements}
+        if not filled:
+            yield f"{recipe.name}: its parts hold {sum(areas):,} elements, and it has {recipe.elements:,}"
+
+
+def _misplaced(plan: ConversionPlan, written: WeightFolder) -> Iterator[str]:
+    planned = {recipe.name: (recipe, file.name) for file in plan.files for recipe in file.recipes}
+    for name in sorted({recipe.name for recipe in plan.recipes} ^ planned.keys()):
+        yield f"{name} is in the plan, but not once in its tensors and once in its files"
+    for name in sorted(planned.keys() - written.tensors.keys()):
+        yield f"{name} was planned and is not written"
+    for name in sorted(written.tensors.keys() - planned.keys()):
+        yield f"{name} is written and was not planned"
+    for name in sorted(planned.keys() & written.tensors.keys()):
+        (recipe, file), found = planned[name], written.tensors[name]
+        due, got = (recipe.dtype, recipe.shape, file), (DTYPES[found.dtype], found.shape, found.path.name)
+        if due != got:
+            yield f"{name} is {got[0]} {list(got[1])} in {got[2]}, planned as {due[0]} {list(due[1])} in {due[2]}"
+
+
+def count_in(folder: Path) -> dict[str, NotFinite]:
+    """Count in the written files, a chunk at a time; `statistics.FiniteObserver` does so while they are written.
+
+    Raises:
+        GateError: a file is broken.
+    """
+    counts = {}
+    for name, tensor in WeightFolder.open(folder).tensors.items():
+        parts = [count_not_finite(chunk, DTYPES[tensor.dtype]) for chunk in tensor.chunks()]
+        counts[name] = NotFinite(
+            sum(part.elements for part in parts),
+            sum(part.nans for part in parts),
+            sum(part.infinities for part in parts),
+        )
+    return counts
+
+
+def finite(folder: Path, counts: Mapping[str, NotFinite] | None = None) -> GateResult:
+    """No element is NaN or infinite; ``counts`` are those of the writer's observer, else the files are read."""
+    try:
+        found = count_in(folder) if counts is None else counts
+    except GateError as error:
+        return could_not_read(FINITE, error)
+    bad = {name: count for name, count in sorted(found.items()) if count.nans or count.infinities}
+    elements = sum(count.elements for count in found.values())
+    figures = {
+        "elements": elements,
+        "nans": sum(count.nans for count in bad.values()),
+        "infinities": sum(count.infinities for count in bad.values()),
+        "tensors_affected": len(bad),
+    }
+    if bad:
+        shown = some(f"{name} ({each.nans:,} NaN, {each.infinities:,} infinite)" for name, each in bad.items())
+        return failed(FINITE, f"not finite: {shown}", **figures)
+    return passed(FINITE, f"all {elements:,} elements are finite", **figures)
+
+
+def bits(folder: Path, digests: Sequence[TensorDigest]) -> GateResult:
+    """XXH3-128 of every tensor as read back from the files equals that of the bytes that came from the source."""
+    due = {digest.name: digest.xxh3 for digest in digests}
+    try:
+        tensors = WeightFolder.open(folder).tensors
+        wrong = [f"{name} is only {'written' if name in tensors else 'read'}" for name in sorted(tensors.keys() ^ due)]
+        count = 0
+        for name in sorted(tensors.keys() & due):
+            own = xxhash.xxh3_128()
+            for chunk in tensors[name].chunks():
+                own.update(chunk)
+            count += tensors[name].nbytes
+            if own.hexdigest() != due[name]:
+                wrong.append(f"{name} has digest {own.hexdigest()}, and the source's is {due[name]}")
+    except GateError as error:
+        return could_not_read(BITS, error)
+    if wrong:
+        return failed(BITS, some(wrong), tensors=len(tensors), bytes=count, different=len(wrong))
+    return passed(
+        BITS, f"{len(tensors)} tensors, {count:,} bytes equal the source's", tensors=len(tensors), bytes=count
+    )
+
+
+def file_length(folder: Path, files: Sequence[WrittenFile]) -> GateResult:
+    """Each weight file is as long as its header and the writer's record say; its tensors fill it without a gap."""
+    try:
+        sizes = WeightFolder.open(folder).sizes
+    except GateError as error:
+        return could_not_read(FILE_LENGTH, error)
+    recorded = {file.path: file.size for file in files if file.path.endswith(".safetensors")}
+    wrong = [
+        f"{name} has {sizes.get(name, 0):,} bytes, and {recorded.get(name, 0):,} were written"
+        for name in sorted(sizes.keys() | recorded)
+        if sizes.get(name) != recorded.get(name)
+    ]
+    figures = {"files": len(sizes), "bytes": sum(sizes.values())}
+    if wrong:
+        return failed(FILE_LENGTH, some(wrong), **figures)
+    return passed(FILE_LENGTH, f"{figures['files']} weight files, {figures['bytes']:,} bytes as claimed", **figures)

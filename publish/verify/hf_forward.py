@@ -1,0 +1,63 @@
+"""What transformers makes of a converted folder: does it load strictly, and which logits does it give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from publish.errors import GateError
+from publish.verify.gate import GateResult, could_not_read, failed, passed, some
+from publish.verify.hf_model import hollow_model
+from publish.verify.weightfile import WeightFolder
+
+if TYPE_CHECKING:
+    import torch
+
+STRICT_LOAD = "strict-load"
+
+
+def hf_logits(folder: Path, tokens: NDArray[np.int64]) -> torch.Tensor:
+    """Logits (batch, seq, vocabulary) in float32, bit for bit those of ``from_pretrained(folder, dtype=float32)``.
+
+    Memory is that of the largest tensor in float32, not of the model.
+
+    Raises:
+        GateError: the folder cannot be loaded.
+    """
+    import torch
+
+    with hollow_model(folder) as hollow:
+        return hollow.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
+
+
+def strict_load(folder: Path) -> GateResult:
+    """The files' tensors are exactly those of the transformers model: names (tied ones once) and shapes."""
+    try:
+        written = WeightFolder.open(folder)
+        with hollow_model(folder) as hollow:
+            found, expected = hollow.names(written), hollow.expected
+            architecture = type(hollow.model).__name__
+    except GateError as error:
+        return could_not_read(STRICT_LOAD, error)
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found[name].name for name in found.keys() - expected.keys())
+    mismatched = [
+        f"{name} is {list(found[name].shape)} where {list(expected[name])} is due"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name].shape != expected[name]
+    ]
+    figures = {
+        "tensors": len(expected),
+        "missing": len(missing),
+        "unexpected": len(unexpected),
+        "mismatched": len(mismatched),
+    }
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
+    if wrong := [f"{kind}: {some(names)}" for kind, names in kinds if names]:
+        return failed(STRICT_LOAD, f"{architecture}: {'; '.join(wrong)}", **figures)
+    return passed(
+        STRICT_LOAD, f"{architecture} loads all {len(expected)} tensors, none missing or left over", **figures
+    )

@@ -1,0 +1,208 @@
+"""A transformers model without weights: built on the meta device, filled module by module while it computes."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from publish.errors import GateError
+from publish.verify.weightfile import DTYPES, ITEM_SIZES, WeightFolder, WrittenTensor
+
+if TYPE_CHECKING:
+    import torch
+
+_CONFIGS = 8  # whose models are kept: a run has one, unless overrides change it
+_KEPT = 4  # models of one config: as many as compute at once, at most
+_idle: dict[bytes, list[HollowModel]] = defaultdict(list)
+_lock = threading.Lock()  # transformers patches torch while it builds a model
+
+
+class HollowModel:
+    """A causal language model whose parameters exist only while their own module computes.
+
+    ``expected`` maps each parameter's name to its shape; tied names stand once, under the first of them.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.expected: dict[str, tuple[int, ...]] = {}
+        self._canonical: dict[str, str] = {}
+        first: dict[int, str] = {}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            self._canonical[name] = first.setdefault(id(parameter), name)
+            self.expected.setdefault(self._canonical[name], tuple(parameter.shape))
+        self._files: Mapping[str, WrittenTensor] = {}
+        for name, module in model.named_modules():
+            if module._parameters:
+                _Filling(self, name, module).install()
+
+    def names(self, folder: WeightFolder) -> dict[str, WrittenTensor]:
+        """The folder's tensors by the names that transformers gives them when it loads: its own renamings apply.
+
+        Raises:
+            GateError: two tensors of the folder load as one.
+        """
+        renamed, found = _renamer(self.model), dict[str, WrittenTensor]()
+        for name, tensor in folder.tensors.items():
+            if (other := found.setdefault(renamed(name), tensor)) is not tensor:
+                raise GateError(f"{other.name} and {name} both load as {renamed(name)}", folder.folder, "drop one")
+        return found
+
+    def tensor(self, name: str) -> WrittenTensor:
+        return self._files[self._canonical[name]]
+
+    def logits(self, folder: WeightFolder, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits of ``tokens`` (batch, seq) int64: (batch, seq, vocabulary), float32.
+
+        Raises:
+            GateError: the folder lacks a tensor, a file is broken, or transformers cannot compute with this config.
+        """
+        import torch
+
+        self._files = self.names(folder)
+        if missing := [name for name in self.expected if name not in self._files]:
+            raise GateError(f"{missing[0]} is missing", folder.folder, "see the strict-load gate")
+        try:
+            with torch.no_grad():
+                logits: torch.Tensor = self.model(input_ids=tokens, use_cache=False).logits
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:  # torch's words for sizes that do not fit
+            raise GateError(f"transformers cannot compute: {error}", folder.folder, "check config.json") from error
+        return logits
+
+
+@dataclass(slots=True)
+class _Filling:
+    """Fills one module before it computes, and empties it afterwards."""
+
+    owner: HollowModel
+    name: str
+    module: Any
+    hollow: dict[str, Any] | None = None
+
+    def install(self) -> None:
+        self.hollow = dict(self.module._parameters)
+        self.module.register_forward_pre_hook(self._fill)
+        self.module.register_forward_hook(self._empty)
+
+    def _fill(self, module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        import torch
+
+        if isinstance(module, torch.nn.Embedding):  # only the rows that are asked for, and their places
+            unique, place = arguments[0].unique(return_inverse=True)
+            tensor = self.owner.tensor(f"{self.name}.weight")
+            module._parameters["weight"] = _parameter(rows_of(tensor, unique.tolist()))
+            return (place, *arguments[1:])
+        for local, value in self.module._parameters.items():
+            if value is not None:
+                full = f"{self.name}.{local}" if self.name else local
+                module._parameters[local] = _parameter(whole(self.owner.tensor(full)))
+        return None
+
+    def _empty(self, module: Any, _arguments: Any, _result: Any) -> None:
+        assert self.hollow is not None
+        module._parameters.update(self.hollow)
+
+
+def whole(tensor: WrittenTensor) -> torch.Tensor:
+    """The tensor in float32, upcast chunk by chunk: its float32 size and a chunk is all the memory it takes."""
+    import torch
+
+    full = torch.empty(tensor.shape, dtype=torch.float32)
+    flat, at = full.view(-1), 0
+    for chunk in tensor.chunks():
+        numbers = _numbers(chunk, tensor.dtype)
+        flat[at : at + numbers.numel()] = numbers
+        at += numbers.numel()
+    return full
+
+
+def rows_of(tensor: WrittenTensor, rows: list[int]) -> torch.Tensor:
+    """Rows of a matrix in float32."""
+    import torch
+
+    width = tensor.shape[1] * ITEM_SIZES[tensor.dtype]
+    full = torch.empty((len(rows), tensor.shape[1]), dtype=torch.float32)
+    with tensor.path.open("rb") as file:
+        for place, row in enumerate(rows):
+            file.seek(tensor.offset + row * width)
+            full[place] = _numbers(memoryview(bytearray(file.read(width))), tensor.dtype)
+    return full
+
+
+def _numbers(data: memoryview, dtype: str) -> torch.Tensor:
+    import torch
+
+    return torch.frombuffer(data, dtype=getattr(torch, DTYPES[dtype])).float()
+
+
+def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
+    import torch
+
+    return torch.nn.Parameter(tensor, requires_grad=False)
+
+
+@contextmanager
+def hollow_model(folder: Path) -> Iterator[HollowModel]:
+    """The model of ``folder/config.json``, for this thread alone; built once per config, and once more for each thread.
+
+    Raises:
+        GateError: no config, or transformers cannot build a model of it.
+    """
+    try:
+        config = (folder / "config.json").read_bytes()
+    except OSError as error:
+        raise GateError(f"config.json: {error.strerror}", folder, "convert the step again") from error
+    with _lock:
+        if len(_idle) > _CONFIGS:
+            _idle.clear()
+        idle = _idle[config]
+        model = idle.pop() if idle else _build(folder)
+    yield model  # after an exception its parameters may be filled: it is not kept then
+    with _lock:
+        if len(idle) < _KEPT:
+            idle.append(model)
+
+
+def _build(folder: Path) -> HollowModel:
+    try:
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32, trust_remote_code=False)
+        model.eval()
+        _rebuild_buffers(model)
+    except Exception as error:  # whatever transformers says of a config that it does not accept
+        raise GateError(
+            f"transformers cannot build this model: {type(error).__name__}: {error}",
+            folder / "config.json",
+            "mend the override, or the conversion of the config",
+        ) from error
+    return HollowModel(model)
+
+
+def _rebuild_buffers(model: Any) -> None:
+    """Buffers that no file holds (rotary frequencies): their modules are made again from the config, on the CPU."""
+    for name, module in list(model.named_modules()):
+        if any(buffer.is_meta for buffer in module._buffers.values() if buffer is not None):
+            parent, _, local = name.rpartition(".")
+            setattr(model.get_submodule(parent), local, type(module)(config=module.config))
+    if left := [name for name, buffer in model.named_buffers() if buffer.is_meta]:
+        raise TypeError(f"the buffers {left} cannot be rebuilt")
+
+
+def _renamer(model: Any) -> Callable[[str], str]:
+    """How transformers renames a file's tensors when it loads them (5.x: ``embed_out`` became ``lm_head``)."""
+    try:
+        from transformers.conversion_mapping import get_model_conversion_mapping
+        from transformers.core_model_loading import WeightRenaming, rename_source_key
+    except ImportError:  # a version that renames nothing
+        return str
+    renamings = [each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)]
+    return lambda name: str(rename_source_key(name, renamings, [])[0])

@@ -1,0 +1,158 @@
+"""Does the converted model compute what GPT-NeoX's network computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from publish.convert.recipes import ConversionPlan
+from publish.errors import GateError
+from publish.neox.checkpoint import RawCheckpoint
+from publish.verify.equations import frequencies
+from publish.verify.forward import FREQUENCIES, neox_logits
+from publish.verify.gate import GateResult, could_not_read, failed, passed
+from publish.verify.hf_forward import hf_logits
+from publish.verify.shards import Arithmetic, as_tensor
+from publish.verify.tokens import probe_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+LOGITS = "logits"
+ULP = 2.0**-23  # of float32, relative
+FLOOR = 16  # ulps of the largest logit that two correct passes may differ by before rounding is measured
+MARGIN = 8  # times the measured rounding error that is still taken for rounding
+_STORED = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-20}  # relative, one to two ulps
+
+
+def logits(
+    checkpoint: RawCheckpoint,
+    plan: ConversionPlan,
+    folder: Path,
+    vocabulary: int | None = None,
+    tokens: NDArray[np.int64] | None = None,
+) -> GateResult:
+    """The converted model's logits equal, but for float32 rounding, those of the network that the checkpoint describes.
+
+    The bound is `FLOOR` ulps of the largest logit. Where the difference exceeds it, GPT-NeoX's pass is done once more
+    in float64: its own float32 rounding error is then known for this very network, and `MARGIN` times that is the
+    bound. What no Hugging Face file can hold is left out of the comparison and reported as ``deviation``: frequencies
+    rounded to float16 (2023), an RMSNorm epsilon outside the root (before May 2025), sums of biases before rounding.
+
+    ``vocabulary`` is the tokenizer's; ``tokens`` (batch, seq) replace the probe of `tokens.probe_tokens`.
+    """
+    network = plan.network
+    if tokens is None:
+        tokens = probe_tokens(
+            min(vocabulary or plan.vocabulary, plan.vocabulary), network.context, network.sliding_window
+        )
+    try:
+        if wrong := _other_frequencies(checkpoint, plan):
+            return failed(LOGITS, wrong)
+        found = hf_logits(folder, tokens)
+        comparison = _compare(checkpoint, plan, tokens, found)
+        deviation = _deviation(checkpoint, plan, tokens, found)
+    except GateError as error:
+        return could_not_read(LOGITS, error)
+    figures: dict[str, float | int | str] = {**comparison.figures(), "tokens": int(tokens.size)}
+    detail = comparison.detail()
+    if deviation is not None:
+        figures["deviation"] = deviation
+        detail += f"; what the format cannot hold makes it deviate from GPT-NeoX by {deviation:.2e}"
+    if network.sliding_window is not None and network.sliding_window >= tokens.shape[1]:
+        detail += f"; a window of {network.sliding_window} is not reached by {tokens.shape[1]} tokens"
+    return (passed if comparison.equal else failed)(LOGITS, detail, **figures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """``bound``: how far apart they may be; ``rounding``: measured, None where `FLOOR` sufficed."""
+
+    difference: float
+    scale: float
+    bound: float
+    agreement: float
+    rounding: float | None
+
+    @property
+    def equal(self) -> bool:
+        return self.difference <= self.bound  # False for NaN
+
+    def figures(self) -> dict[str, float | int | str]:
+        measured = {} if self.rounding is None else {"rounding": self.rounding}
+        return {
+            "max_abs_diff": self.difference,
+            "bound": self.bound,
+            "scale": self.scale,
+            "argmax_agreement": self.agreement,
+            **measured,
+        }
+
+    def detail(self) -> str:
+        verdict = "equal" if self.equal else "NOT equal"
+        return (
+            f"{verdict} to GPT-NeoX's: largest difference {self.difference:.2e} of at most {self.bound:.2e}, "
+            f"logits up to {self.scale:.3g}, the same first choice for {self.agreement:.1%} of the tokens"
+        )
+
+
+def _expressible(plan: ConversionPlan) -> Arithmetic:
+    return Arithmetic(held_in=plan.dtype)
+
+
+def _compare(
+    checkpoint: RawCheckpoint, plan: ConversionPlan, tokens: NDArray[np.int64], found: torch.Tensor
+) -> _Comparison:
+    network = replace(plan.network, epsilon_outside_root=False)
+    held = _expressible(plan)
+    reference = neox_logits(checkpoint, network, tokens, held)
+    if reference.shape != found.shape:
+        raise GateError(
+            f"logits of shape {list(found.shape)}, and GPT-NeoX's are {list(reference.shape)}",
+            plan.where,
+            "report this",
+        )
+    difference, scale = _apart(found, reference), float(reference.abs().max())
+    agreement = float((found.argmax(-1) == reference.argmax(-1)).float().mean())
+    bound, rounding = FLOOR * ULP * scale, None
+    if difference > bound:
+        exact = neox_logits(checkpoint, network, tokens, replace(held, double=True))
+        rounding = _apart(reference, exact)
+        bound = max(bound, MARGIN * rounding)
+    return _Comparison(difference, scale, bound, agreement, rounding)
+
+
+def _deviation(
+    checkpoint: RawCheckpoint, plan: ConversionPlan, tokens: NDArray[np.int64], found: torch.Tensor
+) -> float | None:
+    """The distance to GPT-NeoX's own network, where a Hugging Face file cannot hold all of it."""
+    stored = f"layers.0.{FREQUENCIES}" in checkpoint.ranks[0]
+    sums = plan.network.parallel_residual and checkpoint.tensor_parallel > 1
+    if not (stored or sums or plan.network.epsilon_outside_root or plan.dtype != plan.source_dtype):
+        return None
+    return _apart(found, neox_logits(checkpoint, plan.network, tokens, Arithmetic(stored_frequencies=True)))
+
+
+def _apart(left: torch.Tensor, right: torch.Tensor) -> float:
+    return float((left - right).abs().max())
+
+
+def _other_frequencies(checkpoint: RawCheckpoint, plan: ConversionPlan) -> str | None:
+    """What is wrong with the stored rotary frequencies, if they are not the config's, rounded."""
+    import torch
+
+    expected = frequencies(plan.network)
+    for name, tensor in sorted(checkpoint.ranks[0].items()):
+        if name.endswith(FREQUENCIES):
+            stored = as_tensor(checkpoint.read(tensor), tensor.dtype).float()
+            close = stored.shape == expected.shape and torch.allclose(
+                stored, expected, rtol=_STORED.get(tensor.dtype, 0.0), atol=2.0**-24
+            )
+            if not close:
+                fraction, base = plan.network.rotary_fraction, plan.network.rotary_base
+                return f"{name} is not what rotary_pct {fraction:g} and rotary_emb_base {base:g} make"
+    return None

@@ -1,0 +1,120 @@
+"""Tensors of a raw checkpoint as float numbers, rank by rank, a block of rows at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from publish.errors import GateError
+from publish.neox.checkpoint import RawCheckpoint, RawTensor
+
+if TYPE_CHECKING:
+    import torch
+
+BLOCK = 4 << 20  # elements that are upcast at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Arithmetic:
+    """How the pass treats numbers; the default is GPT-NeoX's network, computed in float32.
+
+    ``held_in``: weights as a file of this dtype can hold them. Biases that are summed over ranks are then rounded
+    once; tensors of another dtype are cast. ``stored_frequencies``: rotate by the checkpoint's own ``inv_freq`` where
+    it has one (2023 files hold it in float16), not by frequencies computed in float32. ``double``: compute in float64.
+    """
+
+    held_in: str | None = None
+    stored_frequencies: bool = False
+    double: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Shards:
+    """The tensors of every rank, upcast when asked for and kept by nobody."""
+
+    checkpoint: RawCheckpoint
+    arithmetic: Arithmetic
+
+    @property
+    def ranks(self) -> int:
+        return self.checkpoint.tensor_parallel
+
+    def has(self, name: str) -> bool:
+        return name in self.checkpoint.ranks[0]
+
+    def find(self, rank: int, name: str) -> RawTensor:
+        """The tensor ``name`` of ``rank``.
+
+        Raises:
+            GateError: the network needs it and the checkpoint has none.
+        """
+        found = self.checkpoint.ranks[rank].get(name)
+        if found is None:
+            raise GateError(
+                f"the network needs {name} of rank {rank}, which the checkpoint has not",
+                self.checkpoint.where,
+                "check the config against the checkpoint",
+            )
+        return found
+
+    def rows(self, rank: int, name: str, start: int = 0, count: int | None = None) -> torch.Tensor:
+        """Rows of a tensor, float32 (float64 where ``double``), rounded to ``held_in`` first."""
+        import torch
+
+        tensor = self.find(rank, name)
+        numbers = as_tensor(self.checkpoint.read(tensor, start, count), tensor.dtype)
+        if self.arithmetic.held_in is not None and self.arithmetic.held_in != tensor.dtype:
+            numbers = numbers.to(getattr(torch, self.arithmetic.held_in))
+        return numbers.to(torch.float64 if self.arithmetic.double else torch.float32)
+
+    def optional(self, rank: int, name: str) -> torch.Tensor | None:
+        """A whole small tensor, None where the network has none."""
+        return self.rows(rank, name) if self.has(name) else None
+
+    def multiply(self, x: torch.Tensor, rank: int, name: str) -> torch.Tensor:
+        """x W^T: ``x`` (..., in), W (out, in) of ``rank``, result (..., out). At most `BLOCK` elements of W at once."""
+        import torch
+
+        out, width = self.find(rank, name).shape
+        step = max(1, BLOCK // max(1, width))
+        if out <= step:
+            return x @ self.rows(rank, name).T
+        result = torch.empty(*x.shape[:-1], out, dtype=x.dtype)
+        for start in range(0, out, step):
+            count = min(step, out - start)
+            result[..., start : start + count] = x @ self.rows(rank, name, start, count).T
+        return result
+
+    def summed_bias(self, rank: int, name: str) -> torch.Tensor | None:
+        """What ``rank`` adds before the all-reduce; with ``held_in`` rank 0 adds the rounded sum, the others nothing.
+
+        With gpt-j-residual every rank adds its own bias, so the network's bias is their sum, which a file holds
+        rounded (gpt-neox ``megatron/model/transformer.py``, ParallelTransformerLayer).
+        """
+        import torch
+
+        if not self.has(name):
+            return None
+        held_in = self.arithmetic.held_in
+        if held_in is None or self.ranks == 1:
+            return self.rows(rank, name)
+        if rank:
+            return None
+        exact = Shards(self.checkpoint, Arithmetic())
+        total = exact.rows(0, name)
+        for other in range(1, self.ranks):
+            total = total + exact.rows(other, name)
+        return total.to(getattr(torch, held_in)).to(torch.float64 if self.arithmetic.double else torch.float32)
+
+
+def as_tensor(array: np.ndarray[Any, Any], dtype: str) -> torch.Tensor:
+    """``array`` as a torch tensor of the same bits; bfloat16 comes as uint16."""
+    import torch
+
+    if not array.flags.writeable:
+        array = array.copy()
+    if dtype == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)

@@ -1,0 +1,170 @@
+"""Safetensors files read by code of our own: what the header claims, checked against the file, and the tensors' bytes.
+
+Format: https://huggingface.co/docs/safetensors: a length (8 bytes, little endian), a JSON header, the tensors' bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from publish.errors import GateError
+
+ITEM_SIZES: Mapping[str, int] = {"F16": 2, "BF16": 2, "F32": 4}
+DTYPES: Mapping[str, str] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+CHUNK = 4 << 20
+_MAX_HEADER = 100_000_000  # safetensors' own limit
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenTensor:
+    """A tensor in a weight file: ``offset`` from the file's start, ``dtype`` as safetensors spells it."""
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    nbytes: int
+
+    def chunks(self, size: int = CHUNK) -> Iterator[memoryview]:
+        """The bytes in order, at most ``size`` at a time; each is valid until the next.
+
+        Raises:
+            GateError: the file is shorter than its header says, or cannot be read.
+        """
+        buffer = memoryview(bytearray(min(size, self.nbytes)))
+        with _opened(self.path) as file:
+            file.seek(self.offset)
+            left = self.nbytes
+            while left:
+                got = file.readinto(buffer[: min(size, left)])
+                if not got:
+                    raise _error(f"the file ends inside {self.name}", self.path)
+                left -= got
+                yield buffer[:got]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFolder:
+    """All tensors of a converted folder, by name; ``sizes`` are those of the weight files."""
+
+    folder: Path
+    tensors: Mapping[str, WrittenTensor]
+    sizes: Mapping[str, int]
+
+    @classmethod
+    def open(cls, folder: Path) -> WeightFolder:
+        """Read every header, and the index where there is one.
+
+        Raises:
+            GateError: no weights, a header that is not true of its file, an index that is not true of the headers.
+        """
+        index = folder / INDEX
+        places = _index(index) if index.exists() else None
+        files = [SINGLE] if places is None else sorted(set(places.values()))
+        tensors: dict[str, WrittenTensor] = {}
+        for name in files:
+            for tensor in read_header(folder / name):
+                if tensor.name in tensors:
+                    raise _error(f"{tensor.name} is in {tensors[tensor.name].path.name} too", tensor.path)
+                tensors[tensor.name] = tensor
+        if surplus := sorted({path.name for path in folder.glob("*.safetensors")} - set(files)):
+            raise _error(f"{surplus[0]} belongs to no index", folder)
+        if places is not None:
+            for name in sorted(tensors.keys() | places.keys()):
+                actual = tensors[name].path.name if name in tensors else "no file"
+                if places.get(name) != actual:
+                    raise _error(f"the index has {name} in {places.get(name, 'no file')}, it is in {actual}", index)
+        return cls(folder, tensors, {name: (folder / name).stat().st_size for name in files})
+
+
+def read_header(path: Path) -> tuple[WrittenTensor, ...]:
+    """The tensors of one file in file order; their bytes fill the rest of it without gap or overlap.
+
+    Raises:
+        GateError: says which claim is not true, with the numbers.
+    """
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+        if not 2 <= length <= min(_MAX_HEADER, size - 8):
+            raise _error(f"a header of {length:,} bytes is claimed in a file of {size:,}", path)
+        entries = _entries(file.read(length), path)
+    begin = 8 + length
+    tensors = sorted((_tensor(path, name, entry, begin) for name, entry in entries.items()), key=_place)
+    at = begin
+    for tensor in tensors:
+        if tensor.offset != at:
+            kind = "overlaps the tensor before it" if tensor.offset < at else "leaves a gap before it"
+            raise _error(f"{tensor.name} begins at byte {tensor.offset:,}, not {at:,}: it {kind}", path)
+        at += tensor.nbytes
+    if at != size:
+        raise _error(f"the header accounts for {at:,} bytes and the file has {size:,}", path)
+    return tuple(tensors)
+
+
+def _place(tensor: WrittenTensor) -> tuple[int, int]:
+    return tensor.offset, tensor.nbytes
+
+
+def _entries(text: bytes, path: Path) -> dict[str, Any]:
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            raise ValueError("a name stands twice")
+        return found
+
+    try:
+        entries = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise _error(f"the header is no JSON: {error}", path) from error
+    if not isinstance(entries, dict):
+        raise _error("the header is no JSON object", path)
+    metadata = entries.pop("__metadata__", None)
+    if not isinstance(metadata, dict) or metadata.get("format") != "pt":
+        raise _error(f"the metadata is {metadata!r}, and transformers wants format: pt", path)
+    return entries
+
+
+def _tensor(path: Path, name: str, entry: Any, begin: int) -> WrittenTensor:
+    try:
+        dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        numbers = (*shape, first, last)
+        if entry.keys() != {"dtype", "shape", "data_offsets"} or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError("fields")
+        expected = math.prod(shape) * ITEM_SIZES[dtype]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise _error(f"{name}: {str(entry)[:200]} describes no tensor of {', '.join(ITEM_SIZES)}", path) from error
+    if last - first != expected:
+        raise _error(f"{name} is {dtype} {list(shape)}, {expected:,} bytes, and has {last - first:,}", path)
+    return WrittenTensor(name, path, dtype, shape, begin + first, expected)
+
+
+def _index(path: Path) -> dict[str, str]:
+    try:
+        places = json.loads(path.read_bytes())["weight_map"]
+        if not all(isinstance(name, str) and Path(name).name == name for name in places.values()):
+            raise ValueError("file names")
+        return dict(places)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _error(f"the index cannot be read: {error}", path) from error
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return path.open("rb", buffering=0)
+    except OSError as error:
+        raise _error(f"cannot read: {error.strerror}", path) from error
+
+
+def _error(what: str, where: object) -> GateError:
+    return GateError(what, where, "the file is not what was written; convert the step again")
