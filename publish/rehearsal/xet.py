@@ -52,15 +52,19 @@ class XetInbox:
         folder.mkdir(parents=True)
         return folder
 
-    def take(self, oid: str, into: LfsStore) -> int | None:
-        """Make the file with this sha256 an LFS object; its size, or None when no client brought it."""
-        found = next((file for file in self._files() if file.sha256 == oid), None)
-        if found is None:
-            return None
-        _reassemble(found, into)
-        if all(into.size(file.sha256) is not None for file in _files_in(found.folder)):
-            shutil.rmtree(found.folder)
-        return found.size
+    def take(self, oid: str, into: LfsStore) -> int:
+        """Make the file with this sha256 an LFS object if it is here; how many bytes came in by that.
+
+        A folder all of whose files are LFS objects has done its work and is removed.
+        """
+        taken = 0
+        for found in [file for file in self._files() if file.sha256 == oid]:
+            if into.size(oid) is None:
+                _reassemble(found, into)
+                taken += found.size
+            if all(into.size(file.sha256) is not None for file in _files_in(found.folder)):
+                shutil.rmtree(found.folder)
+        return taken
 
     def _files(self) -> Iterator[_XetFile]:
         for folder in sorted(self.root.iterdir()) if self.root.is_dir() else ():
@@ -70,13 +74,10 @@ class XetInbox:
 def stored_size(call: Call, repo: RepoId, oid: str) -> int | None:
     """Size of an LFS object of the repo, taking it over from a Xet upload if need be; None when it was not brought."""
     lfs = call.hub.store.lfs(repo)
-    size = lfs.size(oid)
-    if size is None:
-        with call.hub.store.lock(repo, "xet"):
-            size = lfs.size(oid) or XetInbox(call.hub.store.directory(repo)).take(oid, lfs)
-        if size is not None:
-            call.hub.stats.received("xet", size)
-    return size
+    with call.hub.store.lock(repo, "xet"):
+        if taken := XetInbox(call.hub.store.directory(repo)).take(oid, lfs):
+            call.hub.stats.received("xet", taken)
+    return lfs.size(oid)
 
 
 def token(call: Call) -> Response:

@@ -70,7 +70,7 @@ class HollowModel:
         try:
             with torch.no_grad():
                 logits: torch.Tensor = self.model(input_ids=tokens, use_cache=False).logits
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:  # torch's words for sizes that do not fit
+        except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:  # sizes that do not fit
             raise GateError(f"transformers cannot compute: {error}", folder.folder, "check config.json") from error
         return logits
 

@@ -1,0 +1,301 @@
+"""Planted faults: each is caught, by the gates that are there for it, with the tensor or the key named."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from publish.convert.recipes import ConversionPlan
+from publish.errors import GateError
+from publish.neox.state import TrainingState
+from publish.verify.contents import bits, completeness, file_length, finite
+from publish.verify.gate import FAILED, PASSED, SKIPPED, require
+from publish.verify.gates import Evidence, first_gates
+from publish.verify.identity import identity
+from publish.verify.logits import logits
+from tests.conftest import shared
+from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, config_of, raw_of
+from tests.verify.faults import Spoiler, evidence_of, raw_case
+from tests.verify.test_forward import CASES
+
+DENSE = "gpt_neox.layers.{}.attention.dense.weight"
+QKV = "gpt_neox.layers.0.attention.query_key_value.weight"
+
+
+def made(case: Case, out: Path, **options: Any) -> Evidence:
+    return evidence_of(raw_of(case)[1], config_of(case), out, **options)
+
+
+@pytest.fixture
+def pythia(tmp_path: Path) -> Evidence:
+    return evidence_of(*raw_case(shared("neox/pythia_seq/global_step16")), tmp_path / "out")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Evidence:
+    return made(Case(NEOX), tmp_path / "out")
+
+
+def failures(evidence: Evidence) -> set[str]:
+    """The gates that fail when the files are read anew."""
+    return {each.name for each in first_gates(replace(evidence, counts=None)) if each.outcome == FAILED}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_true_step_passes_every_gate(case: str, tmp_path: Path) -> None:
+    evidence = evidence_of(*raw_case(shared(f"neox/{case}/global_step16")), tmp_path / "out")
+    results = first_gates(evidence)
+    assert [(each.name, each.detail) for each in results if each.outcome != PASSED] == []
+    assert finite(evidence.folder) == finite(evidence.folder, evidence.counts)
+    figures = results[-1].figures
+    assert figures["max_abs_diff"] <= figures["bound"] <= 2e-5
+    assert figures["argmax_agreement"] == 1
+    assert ("deviation" in figures) == (case.startswith("legacy") or case == "pythia_pipe_tp2")
+    require(results, case)
+
+
+@pytest.mark.parametrize("run", ["pythia-tiny-seed1234", "pythia-tiny-seed1"])
+@pytest.mark.parametrize("step", [0, 1, 512, 143000])
+def test_steps_of_the_suite_pass(run: str, step: int, tmp_path: Path) -> None:
+    evidence = evidence_of(*raw_case(shared(f"suite/{run}/global_step{step}")), tmp_path / "out", step)
+    assert {each.outcome for each in first_gates(replace(evidence, vocabulary=90))} == {PASSED}
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(NEOX),
+        Case(replace(NEOX, parallel_residual=False), dtype="bfloat16"),
+        Case(replace(NEOX, shared_norm=True, tied=True), era="2023"),
+        Case(replace(LLAMA, heads=8, kv_heads=4), attention_biases=False),
+        Case(MISTRAL, attention_biases=False, dtype="float32"),
+    ],
+    ids=["parallel", "serial-bf16", "shared-tied-2023", "grouped", "window-fp32"],
+)
+def test_split_models_pass(case: Case, ranks: int, tmp_path: Path) -> None:
+    results = first_gates(made(replace(case, tensor_parallel=ranks), tmp_path / "out"))
+    assert [each.detail for each in results if each.outcome == FAILED] == []
+
+
+def test_a_cast_is_no_fault_and_says_how_far_it_goes(tmp_path: Path) -> None:
+    results = first_gates(made(Case(NEOX), tmp_path / "out", dtype="bfloat16"))
+    assert [each.detail for each in results if each.outcome == FAILED] == []
+    assert results[-1].figures["deviation"] > 100 * results[-1].figures["bound"]
+
+
+def flip(bit: int) -> Callable[[np.ndarray], np.ndarray]:
+    def change(array: np.ndarray) -> np.ndarray:
+        array[3, 5] ^= np.uint16(1 << bit)
+        return array
+
+    return change
+
+
+CONTENT: dict[str, tuple[Callable[[Spoiler], None], set[str]]] = {
+    "transposed square": (lambda s: s.change(DENSE.format(0), lambda array: array.T), {"bits", "logits"}),
+    "two layers swapped": (lambda s: s.swap(DENSE.format(0), DENSE.format(1)), {"bits", "logits"}),
+    "norms swapped": (
+        lambda s: s.swap(
+            "gpt_neox.layers.0.input_layernorm.weight", "gpt_neox.layers.0.post_attention_layernorm.weight"
+        ),
+        {"bits", "logits"},
+    ),
+    "embeddings swapped": (lambda s: s.swap("gpt_neox.embed_in.weight", "embed_out.weight"), {"bits", "logits"}),
+    "heads de-interleaved": (
+        lambda s: s.change(QKV, lambda array: array.reshape(4, 3, -1, 64).transpose(1, 0, 2, 3)),
+        {"bits", "logits"},
+    ),
+    "lowest bit flipped": (lambda s: s.change(QKV, flip(0)), {"bits"}),
+    "exponent bit flipped": (lambda s: s.change(QKV, flip(13)), {"bits", "logits"}),
+    "NaN": (lambda s: s.change(QKV, lambda array: array | np.uint16(0x7E00)), {"bits", "finite", "logits"}),
+}
+
+
+@pytest.mark.parametrize("fault", CONTENT)
+def test_other_weights(fault: str, pythia: Evidence) -> None:
+    plant, expected = CONTENT[fault]
+    plant(Spoiler(pythia.folder))
+    assert failures(pythia) == expected
+
+
+def test_counts_of_the_writer_and_of_a_reader_name_the_tensor(pythia: Evidence) -> None:
+    def plant(array: np.ndarray) -> np.ndarray:
+        array[0, :3] = (0x7C00, 0xFC00, 0x7C01)
+        return array
+
+    Spoiler(pythia.folder).change(QKV, plant)
+    result = finite(pythia.folder)
+    assert f"{QKV} (1 NaN, 2 infinite)" in result.detail
+    assert (result.figures["nans"], result.figures["infinities"], result.figures["tensors_affected"]) == (1, 2, 1)
+
+
+CONFIG: dict[str, tuple[str, dict[str, Any]]] = {
+    "residual": ("pythia_seq", {"use_parallel_residual": False}),
+    "serial residual": ("serial_seq", {"use_parallel_residual": True}),
+    "erf gelu": ("pythia_seq", {"hidden_act": "gelu"}),
+    "gelu for relu": ("neox_variants_relu", {"hidden_act": "gelu"}),
+    "norm epsilon": ("pythia_seq", {"layer_norm_eps": 1e-4}),
+    "rotary fraction": (
+        "pythia_seq",
+        {
+            "rotary_pct": 0.5,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 0.5},
+        },
+    ),
+    "rotary base": (
+        "pythia_seq",
+        {
+            "rotary_emb_base": 5000,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 5000, "partial_rotary_factor": 0.25},
+        },
+    ),
+    "window off by one": ("mistral_gqa_pipe", {"sliding_window": 8}),
+    "no window": ("mistral_gqa_pipe", {"sliding_window": None}),
+    "rms epsilon": ("llama_gqa_seq", {"rms_norm_eps": 1e-3}),
+}
+
+
+@pytest.mark.parametrize("fault", CONFIG)
+def test_another_config(fault: str, tmp_path: Path) -> None:
+    case, changes = CONFIG[fault]
+    evidence = evidence_of(*raw_case(shared(f"neox/{case}/global_step16")), tmp_path / "out")
+    assert failures(evidence) == set()
+    if fault == "window off by one":
+        changes = {"sliding_window": evidence.plan.network.sliding_window}
+    Spoiler(evidence.folder).config(changes)
+    assert failures(evidence) == {"logits"}
+
+
+def test_a_config_that_cannot_compute(pythia: Evidence) -> None:
+    rope = {"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 1.5}
+    Spoiler(pythia.folder).config({"rope_parameters": rope})
+    assert "cannot compute" in first_gates(pythia)[-1].detail
+
+
+def test_tied_weights_that_are_not(tmp_path: Path) -> None:
+    evidence = evidence_of(*raw_case(shared("neox/pythia_seq/global_step16")), tmp_path / "out")
+    Spoiler(evidence.folder).config({"tie_word_embeddings": True})
+    results = {each.name: each for each in first_gates(evidence)}
+    assert "unexpected: embed_out.weight" in results["strict-load"].detail
+    assert results["logits"].outcome == SKIPPED
+
+
+HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "shape": (lambda e: e[QKV].update(shape=[48, 17]), "48, 17"),
+    "dtype": (lambda e: e[QKV].update(dtype="F32"), "F32"),
+    "unknown dtype": (lambda e: e[QKV].update(dtype="F8_E4M3"), "describes no tensor"),
+    "offsets swapped": (lambda e: e[QKV].update(data_offsets=e[QKV]["data_offsets"][::-1]), "has -1,536"),
+    "gap": (lambda e: e.pop(QKV), "leaves a gap"),
+    "overlap": (lambda e: e.update(other=e[QKV]), "overlaps"),
+    "beyond the end": (lambda e: e.update(z={"dtype": "F16", "shape": [1], "data_offsets": [10**6, 10**6 + 2]}), "gap"),
+    "negative": (lambda e: e[QKV].update(data_offsets=[-2, 1534]), "describes no tensor"),
+    "no metadata": (lambda e: e.pop("__metadata__"), "format: pt"),
+}
+
+
+@pytest.mark.parametrize("fault", HEADERS)
+def test_a_header_that_lies(fault: str, small: Evidence) -> None:
+    plant, said = HEADERS[fault]
+    Spoiler(small.folder).header(plant)
+    result = file_length(small.folder, small.written.files)
+    assert result.outcome == FAILED
+    assert said in result.detail
+    assert failures(small) == {"file-length", "completeness", "finite", "bits", "strict-load"}
+
+
+def test_the_last_tensor_left_out_with_its_bytes(small: Evidence) -> None:
+    path, left_out = small.folder / "model.safetensors", {}
+    Spoiler(small.folder).header(lambda entries: left_out.update(entries.popitem()[1]))
+    start, end = left_out["data_offsets"]
+    path.write_bytes(path.read_bytes()[: -(end - start)])
+    assert failures(small) == {"file-length", "completeness", "bits", "strict-load"}
+    assert "was planned and is not written" in completeness(small.checkpoint, small.plan, small.folder).detail
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5000, -1, -9])
+def test_a_truncated_file(cut: int, small: Evidence) -> None:
+    path = small.folder / "model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-cut])
+    assert {"file-length", "completeness", "bits", "strict-load"} <= failures(small)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**63, 10**9])
+def test_a_length_that_lies(length: int, small: Evidence) -> None:
+    path = small.folder / "model.safetensors"
+    path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
+    assert "a header of" in file_length(small.folder, small.written.files).detail
+
+
+def test_no_weights_and_weights_of_no_index(tmp_path: Path) -> None:
+    evidence = made(Case(NEOX), tmp_path / "out", max_file_bytes=4000)
+    assert failures(evidence) == set()
+    index = evidence.folder / "model.safetensors.index.json"
+    text = index.read_text()
+    index.write_text(text.replace("model-00001", "model-00002", 1))
+    assert "the index has" in bits(evidence.folder, evidence.written.tensors).detail
+    index.write_text(text.replace("model-00001", "../model-00001", 1))
+    assert "cannot be read" in bits(evidence.folder, evidence.written.tensors).detail
+    index.unlink()
+    assert "No such file" in bits(evidence.folder, evidence.written.tensors).detail
+
+
+def broken(plan: ConversionPlan, name: str, **changes: Any) -> ConversionPlan:
+    recipes = tuple(replace(each, **changes) if each.name == name else each for each in plan.recipes)
+    return replace(plan, recipes=recipes)
+
+
+def test_a_plan_that_leaves_something_out(tmp_path: Path) -> None:
+    evidence = made(Case(NEOX, tensor_parallel=2), tmp_path / "out")
+    check = lambda plan: completeness(evidence.checkpoint, plan, evidence.folder)  # noqa: E731
+    recipe = next(each for each in evidence.plan.recipes if each.name == QKV)
+    assert check(evidence.plan).outcome == PASSED
+    result = check(broken(evidence.plan, QKV, parts=recipe.parts[1:]))
+    assert "layers.0.attention.query_key_value.weight of rank 0: rows from 0 on are in no tensor" in result.detail
+    half = replace(recipe.parts[0], source_rows=(0, 10))
+    result = check(broken(evidence.plan, QKV, parts=(half, *recipe.parts[1:])))
+    assert "rows from 10 on" in result.detail
+    assert "its parts hold" in result.detail
+    result = check(replace(evidence.plan, recipes=evidence.plan.recipes[1:]))
+    assert "embedding.weight of rank 0" in result.detail
+
+
+def test_another_step_and_other_sizes(small: Evidence) -> None:
+    def judged(**state: Any) -> Any:
+        checkpoint = replace(small.checkpoint, state=TrainingState(**state))
+        return identity(checkpoint, small.config, 16)
+
+    assert judged(iteration=16, args={"num_layers": 2}).outcome == PASSED
+    wrong = judged(iteration=17)
+    assert (wrong.outcome, wrong.figures["iteration"]) == (FAILED, 17)
+    assert "iteration 17, not 16" in wrong.detail
+    sizes = judged(iteration=16, args={"num_layers": 3, "hidden_size": 16, "padded_vocab_size": 128})
+    assert sizes.outcome == FAILED
+    assert "num_layers is 3 in the checkpoint and 2 in the config" in sizes.detail
+    assert "padded_vocab_size" in sizes.detail
+    silent = judged()
+    assert (silent.outcome, silent.figures["args_compared"]) == (SKIPPED, 0)
+    assert "no mp_rank file" in silent.detail
+    assert judged(args={"num_layers": 4}).outcome == FAILED
+
+
+def test_stored_frequencies_that_are_not_the_configs(tmp_path: Path) -> None:
+    evidence = evidence_of(*raw_case(shared("neox/legacy_pythia_seq/global_step16")), tmp_path / "out")
+    other = replace(evidence.plan.network, rotary_base=20000)
+    result = logits(evidence.checkpoint, replace(evidence.plan, network=other), evidence.folder)
+    assert result.outcome == FAILED
+    assert "layers.0.attention.rotary_emb.inv_freq is not what" in result.detail
+
+
+def test_require_names_every_gate_that_failed(small: Evidence) -> None:
+    Spoiler(small.folder).change(QKV, flip(0))
+    with pytest.raises(GateError, match=r"bits: .*query_key_value.* and the source's is") as caught:
+        require(first_gates(small, compute_logits=False), small.folder)
+    assert caught.value.exit_code == 1

@@ -1,0 +1,119 @@
+"""The memory-bounded forward pass of transformers against from_pretrained, bit for bit."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from publish.convert.folder import convert
+from publish.convert.plan import make_plan
+from publish.verify import hf_model
+from publish.verify.gate import FAILED, PASSED
+from publish.verify.gates import first_gates
+from publish.verify.hf_forward import hf_logits, strict_load
+from publish.verify.tokens import probe_tokens
+from tests.conftest import shared
+from tests.convert.rawmodel import LLAMA, NEOX, Case, config_of, raw_of
+from tests.verify.faults import Spoiler, evidence_of, raw_case
+from tests.verify.test_forward import CASES
+
+TOKENS = probe_tokens(24, 32)
+
+
+def from_pretrained(folder: Path, tokens: np.ndarray) -> torch.Tensor:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        return model(torch.from_numpy(tokens)).logits
+
+
+def small(case: Case, out: Path, **options: int) -> Path:
+    raw = raw_of(case)[1]
+    convert(raw, make_plan(raw, config_of(case), **options), None, out)
+    return out
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_equal_to_from_pretrained_bit_for_bit(case: str, tmp_path: Path) -> None:
+    evidence = evidence_of(*raw_case(shared(f"neox/{case}") / "global_step16"), tmp_path / "out")
+    tokens = probe_tokens(evidence.plan.vocabulary, evidence.plan.network.context)
+    assert torch.equal(hf_logits(evidence.folder, tokens), from_pretrained(evidence.folder, tokens))
+    assert strict_load(evidence.folder).outcome == PASSED
+
+
+@pytest.mark.parametrize("network", [NEOX, LLAMA, replace(NEOX, tied=True)], ids=["neox", "llama", "tied"])
+def test_files_in_several_parts(network: object, tmp_path: Path) -> None:
+    case = Case(network, attention_biases=network is not LLAMA)  # type: ignore[arg-type]
+    folder = small(case, tmp_path / "out", max_file_bytes=2000)
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    assert strict_load(folder).outcome == PASSED
+    assert torch.equal(hf_logits(folder, TOKENS), from_pretrained(folder, TOKENS))
+
+
+def test_nothing_stays_in_memory_and_one_model_is_built_per_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [small(Case(NEOX, seed=seed), tmp_path / str(seed)) for seed in (1, 2)]
+    built = []
+    build = hf_model._build
+    monkeypatch.setattr(hf_model, "_build", lambda folder: built.append(folder) or build(folder))
+    monkeypatch.setattr(hf_model, "_idle", type(hf_model._idle)(list))
+    assert not torch.equal(hf_logits(folders[0], TOKENS), hf_logits(folders[1], TOKENS))
+    assert strict_load(folders[1]).outcome == PASSED
+    assert len(built) == 1
+    with hf_model.hollow_model(folders[0]) as hollow:
+        assert all(parameter.is_meta for parameter in hollow.model.parameters())
+        assert not any(buffer.is_meta for buffer in hollow.model.buffers())
+
+
+def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
+    folders = [small(Case(NEOX, seed=seed), tmp_path / str(seed)) for seed in range(3)]
+    alone = [hf_logits(folder, TOKENS) for folder in folders]
+    with ThreadPoolExecutor(6) as pool:
+        together = list(pool.map(lambda place: hf_logits(folders[place % 3], TOKENS), range(24)))
+    assert all(torch.equal(found, alone[place % 3]) for place, found in enumerate(together))
+
+
+def test_what_does_not_load_strictly_is_named(tmp_path: Path) -> None:
+    folder = small(Case(NEOX), tmp_path / "out")
+    spoiler = Spoiler(folder)
+    spoiler.header(lambda entries: entries.update({"embed_out.weights": entries.pop("embed_out.weight")}))
+    result = strict_load(folder)
+    assert result.outcome == FAILED
+    assert "missing: lm_head.weight; unexpected: embed_out.weights" in result.detail
+    assert (result.figures["missing"], result.figures["unexpected"]) == (1, 1)
+    spoiler.header(lambda entries: entries.update({"embed_out.weight": entries.pop("embed_out.weights")}))
+    spoiler.config({"intermediate_size": 16})
+    result = strict_load(folder)
+    assert result.figures["mismatched"] == 6
+    assert "gpt_neox.layers.0.mlp.dense_4h_to_h.weight is [16, 32] where [16, 16] is due" in result.detail
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "{}", '{"model_type": "gpt_neox", "hidden_size": "many"}', '{"model_type": "no-such-model"}']
+)
+def test_a_config_that_transformers_refuses_is_a_finding(text: str, tmp_path: Path) -> None:
+    folder = small(Case(NEOX), tmp_path / "out")
+    (folder / "config.json").write_text(text)
+    result = strict_load(folder)
+    assert result.outcome == FAILED
+    assert "cannot build" in result.detail
+
+
+def test_no_config_at_all(tmp_path: Path) -> None:
+    folder = small(Case(NEOX), tmp_path / "out")
+    (folder / "config.json").unlink()
+    assert "No such file" in strict_load(folder).detail
+
+
+def test_a_step_result_is_json(tmp_path: Path) -> None:
+    case = Case(NEOX)
+    evidence = evidence_of(raw_of(case)[1], config_of(case), tmp_path / "out")
+    documents = [result.document() for result in first_gates(evidence)]
+    assert json.loads(json.dumps(documents, allow_nan=False)) == documents

@@ -1,0 +1,77 @@
+"""Counts and statistics against numpy on the whole tensor, probe tokens, and what an import costs."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from publish.verify.statistics import Accumulator, NotFinite, TensorStatistics, count_not_finite
+from publish.verify.tokens import probe_tokens
+
+VIEWS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
+
+
+def stored(values: np.ndarray, dtype: str) -> bytes:
+    if dtype == "bfloat16":
+        return (values.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+    return values.astype(VIEWS[dtype]).tobytes()
+
+
+@pytest.mark.parametrize("dtype", VIEWS)
+def test_statistics_are_those_of_the_whole(dtype: str) -> None:
+    values = np.random.default_rng(0).normal(3, 0.01, 200_000).astype("<f4")
+    values[:7], values[100] = 0, -4
+    data = stored(values, dtype)
+    held = np.frombuffer(data, VIEWS[dtype])
+    if dtype == "bfloat16":
+        held = (held.astype("<u4") << 16).view("<f4")
+    exact = held.astype(np.float64)
+    accumulator = Accumulator()
+    for start in range(0, len(data), 3000 * 4):
+        accumulator.add(data[start : start + 3000 * 4], dtype)
+    found = accumulator.result()
+    assert (found.elements, found.finite, found.zeros) == (200_000, 200_000, 7)
+    assert (found.least, found.greatest) == (exact.min(), exact.max())
+    assert math.isclose(found.mean, exact.mean(), rel_tol=1e-12)
+    assert math.isclose(found.std, exact.std(), rel_tol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", VIEWS)
+def test_what_is_not_finite_is_counted_and_left_out(dtype: str) -> None:
+    values = np.array([1, np.nan, np.inf, -np.inf, 3, -0.0, np.nan], "<f4")
+    data = stored(values, dtype)
+    assert count_not_finite(data, dtype) == NotFinite(7, 2, 2)
+    accumulator = Accumulator()
+    accumulator.add(data, dtype)
+    found = accumulator.result()
+    assert (found.finite, found.zeros, found.least, found.greatest) == (3, 1, 0, 3)
+    assert count_not_finite(stored(np.full(9, 6e4), dtype), dtype) == NotFinite(9, 0, 0)
+
+
+def test_a_tensor_of_nothing() -> None:
+    assert count_not_finite(b"", "float16") == NotFinite(0, 0, 0)
+    found = Accumulator().result()
+    assert isinstance(found, TensorStatistics)
+    assert math.isnan(found.mean)
+
+
+def test_probe_tokens_never_change() -> None:
+    tokens = probe_tokens(50277, 2048)
+    assert (tokens.shape, tokens.dtype) == ((2, 64), np.int64)
+    assert tokens[0, :4].tolist() == [27026, 48998, 37345, 9649]
+    assert np.array_equal(tokens, probe_tokens(50277, 2048))
+    assert probe_tokens(7, 16).max() == 6
+    assert probe_tokens(7, 16).shape == (2, 16)
+    assert probe_tokens(7, 2048, window=100).shape == (2, 116)
+    assert probe_tokens(7, 8192, window=4095).shape == (2, 64)
+    with pytest.raises(ValueError, match="vocabulary of 0"):
+        probe_tokens(0, 16)
+
+
+def test_an_import_brings_neither_torch_nor_transformers() -> None:
+    code = "import sys, publish.verify.gates; assert not {'torch', 'transformers'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True)
