@@ -17,9 +17,7 @@ from publish.run.target import look_at
 @click.argument("target", required=False)
 @click.option("--steps", help="Only these: 0,1,512 or 1000:143000:1000.")
 @click.option("--schedule", help="A name, from-config, or a list of steps.")
-@click.option(
-    "--work-dir", type=click.Path(file_okay=False, path_type=Path), help="Where its ledger lies."
-)
+@click.option("--work-dir", type=click.Path(file_okay=False, path_type=Path), help="Where its ledger lies.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(

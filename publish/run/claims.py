@@ -34,13 +34,19 @@ def check_same_run(first: NeoxConfig, this: NeoxConfig) -> None:
             )
 
 
-def check_step(source: CheckpointSource, checkpoint: RawCheckpoint) -> None:
+def check_step(source: CheckpointSource, checkpoint: RawCheckpoint, *, must_say: bool = False) -> None:
     """Refuse, before a weight is read, a checkpoint whose own iteration is not its name's step.
 
     Raises:
-        GateError: names both.
+        GateError: names both; or (``must_say``) the checkpoint states no iteration.
     """
     iteration = checkpoint.state.iteration
+    if iteration is None and must_say:
+        raise GateError(
+            f"{source.name} does not say which iteration it is, so nothing proves that it is step {source.step:,}",
+            checkpoint.where,
+            "fetch its mp_rank_*_model_states.pt files as well",
+        )
     if source.step >= 0 and iteration is not None and iteration != source.step:
         raise GateError(
             f"{source.name} holds iteration {iteration:,}: the checkpoint says so itself",

@@ -13,7 +13,7 @@ from publish.errors import ReleaseError, ScheduleError, TokenizerError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
 from publish.neox.state import TrainingState
-from publish.release import Release
+from publish.release import Release, schedule_named
 from publish.run.schedule import expected_steps
 from publish.run.tokens import tokens_per_step
 from publish.schedule import parse_steps
@@ -122,12 +122,12 @@ def fetch_tokenizer(repo: str) -> Mapping[str, bytes]:
     return found
 
 
-def adopt(release: Release, *, schedule: str | tuple[int, ...] | None = None) -> Release:
+def adopt(release: Release, *, schedule: str | None = None) -> Release:
     """The release with what the command line overrides.
 
     Raises:
-        ReleaseError: source and target are the same.
+        ReleaseError: source and target are the same. ScheduleError: no schedule of that name.
     """
     if release.source == release.target:
         raise ReleaseError("source and target are the same repo", release.where, "name a repo of its own as target")
-    return release if schedule is None else replace(release, schedule=schedule)
+    return release if schedule is None else replace(release, schedule=schedule_named(schedule))

@@ -65,7 +65,7 @@ def make_step(job: Job, source: CheckpointSource, work: Path, *, logits: str, to
         config = read_config(checkpoint)
         check_same_run(job.config, config)
         plan = make_plan(checkpoint, config)
-        check_step(source, checkpoint)
+        check_step(source, checkpoint, must_say=True)
         checkpoint.want()
         converted = convert(checkpoint, plan, job.tokenizer, folder, overwrite=True)
         results = _proven(job, source, checkpoint, config, plan, converted, logits)

@@ -29,7 +29,7 @@ def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
     """Exit 2, nothing on stdout, one error that says what, where and what to do, and no traceback."""
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.count("Error: ") == 1
+    assert sum(line.startswith("Error: ") for line in done.stderr.splitlines()) == 1
     assert "  at:  " in done.stderr
     assert "  fix: " in done.stderr
     for word in words:

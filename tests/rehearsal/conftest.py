@@ -1,0 +1,102 @@
+"""One Hub for all tests of this folder; every test has a repo of its own, and faults end with it."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi, constants
+from huggingface_hub.utils import disable_progress_bars
+
+from publish.rehearsal import RehearsalHub
+
+_number = itertools.count()
+Commit = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def shared_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RehearsalHub]:
+    with RehearsalHub(tmp_path_factory.mktemp("rehearsal"), multipart_above=1 << 20, part_size=1 << 19) as running:
+        yield running
+
+
+@pytest.fixture
+def hub(shared_hub: RehearsalHub) -> Iterator[RehearsalHub]:
+    shared_hub.reset_stats()
+    yield shared_hub
+    shared_hub.inject(None)
+
+
+@pytest.fixture(autouse=True)
+def _lfs_and_own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    disable_progress_bars()
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def api(hub: RehearsalHub) -> HfApi:
+    return HfApi(endpoint=hub.url, token="hf_alice")
+
+
+@pytest.fixture
+def repo(api: HfApi) -> str:
+    return str(api.create_repo(f"alice/model-{next(_number)}").repo_id)
+
+
+@pytest.fixture
+def commit(api: HfApi, repo: str) -> Commit:
+    """Commit files to the test's repo; the commit's id."""
+
+    def make(files: dict[str, bytes], branch: str = "main", parent: str | None = None) -> str:
+        operations = [CommitOperationAdd(path, data) for path, data in files.items()]
+        made = api.create_commit(repo, operations, commit_message="m", revision=branch, parent_commit=parent)
+        return str(made.oid)
+
+    return make
+
+
+@pytest.fixture
+def web(hub: RehearsalHub) -> Iterator[httpx2.Client]:
+    """Raw HTTP as alice."""
+    with httpx2.Client(base_url=hub.url, headers={"authorization": "Bearer hf_alice"}) as client:
+        yield client
+
+
+class Process:
+    """A server in a process of its own."""
+
+    def __init__(self, root: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "publish.rehearsal", "--root", str(root), "--port", "0", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        assert self.process.stdout is not None
+        self.line = self.process.stdout.readline()
+        self.url = self.line.split()[-1]
+
+    def end(self, number: int) -> int:
+        """Send a signal; the exit code."""
+        self.process.send_signal(number)
+        code = self.process.wait(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Start servers on one folder; those still running at the end are killed."""
+    running: list[Process] = []
+
+    def begin(*arguments: str) -> Process:
+        running.append(Process(tmp_path / "served", *arguments))
+        return running[-1]
+
+    yield begin
+    for each in running:
+        if each.process.poll() is None:
+            each.end(9)

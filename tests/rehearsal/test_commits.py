@@ -1,0 +1,172 @@
+"""Commits are whole or not at all, in order, and never lost."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from pathlib import Path
+
+import httpx2
+import pygit2
+import pytest
+
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub.errors import BadRequestError, EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
+
+from publish.rehearsal import RehearsalHub
+from tests.rehearsal.conftest import Commit
+
+
+def lines(*operations: tuple[str, dict[str, object]], header: dict[str, object] | None = None) -> bytes:
+    head = ("header", {"summary": "m", "description": "", **(header or {})})
+    return b"".join(json.dumps({"key": key, "value": value}).encode() + b"\n" for key, value in (head, *operations))
+
+
+def file(path: str, content: bytes = b"x") -> tuple[str, dict[str, object]]:
+    return "file", {"path": path, "content": base64.b64encode(content).decode(), "encoding": "base64"}
+
+
+def test_a_stale_parent_is_a_412_with_the_hubs_text(api: HfApi, repo: str, commit: Commit) -> None:
+    first = commit({"a.txt": b"1"})
+    commit({"a.txt": b"2"}, parent=first)
+    with pytest.raises(HfHubHTTPError, match="The branch was updated since you opened this page") as caught:
+        commit({"a.txt": b"3"}, parent=first)
+    assert caught.value.response.status_code == 412
+
+
+def test_a_commit_creates_no_branch(commit: Commit) -> None:
+    with pytest.raises(RevisionNotFoundError):
+        commit({"a.txt": b"1"}, branch="step0")
+
+
+def test_one_bad_line_leaves_the_branch_as_it_was(api: HfApi, repo: str, web: httpx2.Client) -> None:
+    before = api.repo_info(repo).sha
+    missing = ("lfsFile", {"path": "w.bin", "algo": "sha256", "oid": "0" * 64, "size": 3})
+    for bad in (missing, ("deletedFile", {"path": "none.txt"}), ("fiel", {"path": "b"}), file("../b")):
+        answer = web.post(f"/api/models/{repo}/commit/main", content=lines(file("good.txt"), bad))
+        assert answer.status_code in (400, 404, 422)
+        assert answer.json()["error"] == answer.headers["x-error-message"]
+    assert web.post(f"/api/models/{repo}/commit/main", content=b"no json\n").status_code == 400
+    assert web.post(f"/api/models/{repo}/commit/main", content=lines(header={"summary": " "})).status_code == 400
+    assert api.repo_info(repo).sha == before
+
+
+def test_deleting_what_is_not_there_is_an_entry_not_found(api: HfApi, repo: str) -> None:
+    with pytest.raises(EntryNotFoundError, match="A file with this name doesn't exist"):
+        api.create_commit(repo, [CommitOperationDelete("none.txt", is_folder=False)], commit_message="m")
+
+
+def test_files_and_folders_are_deleted(api: HfApi, repo: str, commit: Commit) -> None:
+    commit({"a.txt": b"1", "dir/b.txt": b"2", "dir/c/d.txt": b"3", "directory.txt": b"4"})
+    operations = [CommitOperationDelete("dir/"), CommitOperationDelete("a.txt")]
+    api.create_commit(repo, operations, commit_message="delete")
+    assert api.list_repo_files(repo) == [".gitattributes", "directory.txt"]
+
+
+def test_a_file_may_take_the_place_of_a_folder_and_back(api: HfApi, repo: str, commit: Commit) -> None:
+    commit({"a/b.txt": b"1"})
+    commit({"a": b"2"})
+    assert api.list_repo_files(repo) == [".gitattributes", "a"]
+    commit({"a/b.txt": b"3"})
+    assert api.list_repo_files(repo) == [".gitattributes", "a/b.txt"]
+
+
+def test_a_copy_across_branches_moves_no_bytes(hub: RehearsalHub, api: HfApi, repo: str, commit: Commit) -> None:
+    source = commit({"model.safetensors": bytes(range(256)) * 800, "config.json": b"{}"})
+    api.create_branch(repo, branch="other", revision=api.list_repo_commits(repo)[-1].commit_id)
+    hub.reset_stats()
+    copies = [CommitOperationCopy("model.safetensors", "model.safetensors", src_revision=source)]
+    api.create_commit(repo, copies, commit_message="copy", revision="other")
+    assert api.list_repo_files(repo, revision="other") == [".gitattributes", "model.safetensors"]
+    assert hub.stats().bytes_in < 2000
+
+
+def test_a_commit_of_invalid_metadata_is_refused(api: HfApi, repo: str, web: httpx2.Client) -> None:
+    card = b"---\nlicense: not-a-license\n---\n"
+    with pytest.raises(ValueError, match="Invalid metadata in README"):
+        api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo)
+    answer = web.post(f"/api/models/{repo}/commit/main", content=lines(file("README.md", card)))
+    assert (answer.status_code, "license" in answer.json()["error"]) == (400, True)
+
+
+def test_of_many_commits_with_one_parent_exactly_one_lands(api: HfApi, repo: str) -> None:
+    parent = api.repo_info(repo).sha
+    outcomes: list[str] = []
+
+    def push(number: int) -> None:
+        operations = [CommitOperationAdd(f"{number}.txt", b"x")]
+        try:
+            api.create_commit(repo, operations, commit_message="m", parent_commit=parent)
+            outcomes.append("landed")
+        except HfHubHTTPError as error:
+            outcomes.append(str(error.response.status_code))
+
+    threads = [threading.Thread(target=push, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["412"] * 7 + ["landed"]
+    assert len(api.list_repo_commits(repo)) == 2
+
+
+def test_concurrent_commits_without_parent_all_survive(hub: RehearsalHub, api: HfApi, repo: str) -> None:
+    def push(number: int) -> None:
+        api.create_commit(repo, [CommitOperationAdd(f"{number}.txt", b"x")], commit_message="m")
+
+    threads = [threading.Thread(target=push, args=(number,)) for number in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(api.list_repo_files(repo)) == 13
+    assert len(api.list_repo_commits(repo)) == 13
+    assert hub.stats().commits == {repo: {"main": 12}}
+
+
+def test_what_is_stored_is_git(hub: RehearsalHub, api: HfApi, repo: str, commit: Commit) -> None:
+    made = commit({"a.txt": b"1", "w.safetensors": b"\0" * 3000})
+    git = pygit2.Repository(str(hub.root / "repos" / "models" / f"{repo}.git"))
+    found = git[made]
+    assert (found.message, found.author.name) == ("m", "alice")
+    assert found.tree["a.txt"].data == b"1"
+    assert found.tree["w.safetensors"].data.startswith(b"version https://git-lfs")
+    assert str(git.references["refs/heads/main"].target) == made
+
+
+def test_a_pull_request_leaves_main_alone(hub: RehearsalHub, api: HfApi, repo: str) -> None:
+    main = api.repo_info(repo).sha
+    bob = HfApi(endpoint=hub.url, token="hf_bob")
+    operations = [CommitOperationAdd("w.safetensors", b"\0" * 2000)]
+    made = bob.create_commit(repo, operations, commit_message="m", create_pr=True)
+    assert made.pr_revision == "refs/pr/1"
+    assert api.repo_info(repo).sha == main
+    assert "w.safetensors" in api.list_repo_files(repo, revision="refs/pr/1")
+    refs = api.list_repo_refs(repo, include_pull_requests=True)
+    assert [each.ref for each in refs.pull_requests or ()] == ["refs/pr/1"]
+
+
+PATHS = ["../a", "/a", "a//b", ".git/config", "a/../b", "x\0y", "a/.GIT/b", "a\\..\\b", "", "a/", "x" * 300]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_path_tricks_are_refused(repo: str, web: httpx2.Client, path: str) -> None:
+    answer = web.post(f"/api/models/{repo}/commit/main", content=lines(file(path)))
+    assert answer.status_code == 422
+
+
+def test_case_matters(api: HfApi, repo: str, commit: Commit) -> None:
+    commit({"a.txt": b"1", "A.txt": b"2"})
+    assert api.list_repo_files(repo) == [".gitattributes", "A.txt", "a.txt"]
+    assert not api.repo_exists(repo.replace("model", "Model"))
+
+
+def test_lines_are_read_however_they_are_cut(api: HfApi, repo: str, web: httpx2.Client) -> None:
+    body = lines(file("a.txt", b"a" * 1000), file("b.txt", b"b"))
+    pieces = [body[at : at + 7] for at in range(0, len(body), 7)]
+    answer = web.post(f"/api/models/{repo}/commit/main", content=iter(pieces))
+    assert answer.status_code == 200
+    assert Path(api.hf_hub_download(repo, "a.txt")).read_bytes() == b"a" * 1000
+    with pytest.raises(BadRequestError):
+        api.create_commit(repo, [CommitOperationAdd("c.txt", b"x")], commit_message=" ")
