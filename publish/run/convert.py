@@ -37,7 +37,10 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written and what the gates found. ``notes`` are for people: deviations, a missing tokenizer."""
+    """What was written and what the gates found. ``notes`` are for people: deviations, a missing tokenizer.
+
+    ``bytes_read`` is what the conversion took from the source; the logits gate reads the weights again.
+    """
 
     out: Path
     step: int | None
@@ -45,6 +48,7 @@ class Conversion:
     parameters: int
     dtype: str
     bytes_read: int
+    bytes_read_again: int
     files: tuple[WrittenFile, ...]
     gates: tuple[GateResult, ...]
     notes: tuple[str, ...]
@@ -62,6 +66,7 @@ class Conversion:
             "parameters": self.parameters,
             "dtype": self.dtype,
             "bytes_read": self.bytes_read,
+            "bytes_read_again": self.bytes_read_again,
             "files": [{"path": each.path, "size": each.size, "sha256": each.sha256} for each in self.files],
             "gates": [gate.document() for gate in self.gates],
             "notes": list(self.notes),
@@ -90,6 +95,7 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
     try:
         checkpoint.want()
         written = convert(checkpoint, plan, tokenizer, unproven, overwrite=True).written
+        bytes_read = files.bytes_read
         evidence = Evidence(
             checkpoint,
             config,
@@ -110,7 +116,8 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
         tensors=len(plan.recipes),
         parameters=plan.parameters,
         dtype=plan.dtype,
-        bytes_read=files.bytes_read,
+        bytes_read=bytes_read,
+        bytes_read_again=files.bytes_read - bytes_read,
         files=written.files,
         gates=gates,
         notes=tuple(notes),

@@ -68,8 +68,9 @@ def make_step(job: Job, source: CheckpointSource, work: Path, *, logits: str, to
         check_step(source, checkpoint, must_say=True)
         checkpoint.want()
         converted = convert(checkpoint, plan, job.tokenizer, folder, overwrite=True)
+        bytes_read = files.bytes_read  # gates may look at a weight again; that is no other byte
         results = _proven(job, source, checkpoint, config, plan, converted, logits)
-        return _described(job, source, checkpoint, plan, converted, results, tokenizer)
+        return _described(job, source, checkpoint, plan, converted, results, tokenizer, bytes_read)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -114,6 +115,7 @@ def _described(
     converted: Converted,
     results: Sequence[GateResult],
     tokenizer: str | None,
+    bytes_read: int,
 ) -> ProvenStep:
     written = converted.written
     records = [FileRecord(file.path, file.size, file.sha256) for file in written.files]
@@ -132,5 +134,5 @@ def _described(
         files=(*large, readme, small),
         manifest=manifest,
         fingerprint=checkpoint.fingerprint,
-        bytes_read=checkpoint.files.bytes_read,
+        bytes_read=bytes_read,
     )
