@@ -8,12 +8,12 @@ import unicodedata
 from markupsafe import Markup
 
 _SPACES = re.compile(r"\s+")
-_SPECIAL = re.compile(r"[\\`|<>&*\[\]~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=[Ww]{3})\.")
-_NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-# what makes a line a list's, a heading's or a rule's: the character to escape is the last group
-_BLOCK_START = re.compile(
-    r"^(\s*(?:\d{1,9}(?=[.)](?:\s|$)))?)([.)](?=\s|$)|[-+](?=\s|$)|-(?=\s*-)|#(?=#*(?:\s|$))|=(?==*\s*$))"
+_SPECIAL = re.compile(
+    r"[\\`|<>&*\[\]~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=//)|(?<=[Ww]{3})\.|(?<!\S)#(?=#*(?:\s|$))"
 )
+_NAMED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+# what makes a line a list's item or a rule: the character to escape is the last group
+_BLOCK_START = re.compile(r"^(\s*(?:\d{1,9}(?=[.)](?:\s|$)))?)([.)](?=\s|$)|[-+](?=\s|$)|-(?=\s*-)|=(?==*\s*$))")
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # among them the marks that reverse the direction of writing
 
 

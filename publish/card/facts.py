@@ -6,6 +6,7 @@ records), so that ``dataclasses.asdict`` gives JSON and the reader of ``publish.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from publish.card.details import Sizes, details
@@ -28,6 +29,13 @@ __all__ = [
 ]
 
 HUB = "https://huggingface.co"
+_FINGERPRINT = "index:"  # how publish.source.files.fingerprint begins
+
+
+def common_kind(sources: Iterable[str | None]) -> str | None:
+    """Whether all of ``sources`` are commits, or all fingerprints of a folder's files; None where neither."""
+    kinds = {source and ("fingerprint" if source.startswith(_FINGERPRINT) else "commit") for source in sources}
+    return kinds.pop() or None if len(kinds) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,7 @@ class StepLine:
     branch: str
     tokens: int | None
     weights: str  # sha256 of the first weight file
-    source_commit: str | None
+    source_commit: str | None  # a commit, or for a folder ``index:`` and the fingerprint of its files
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,11 @@ class StepFacts:
             raise CardError(f"step {self.step} is none of the release's", self.branch, "give the release's steps")
 
     @property
+    def source_kind(self) -> str | None:
+        """What ``source_commit`` is: a "commit", or a folder's "fingerprint"; None where there is none."""
+        return common_kind([self.source_commit])
+
+    @property
     def previous(self) -> int | None:
         """The step before this one in the release."""
         return max((step for step in self.steps if step < self.step), default=None)
@@ -211,6 +224,6 @@ class SuiteFacts:
         return all(line.tokens is not None for line in self.lines)
 
     @property
-    def has_source_commits(self) -> bool:
-        """Whether every step has a source commit to show."""
-        return all(line.source_commit for line in self.lines)
+    def source_kind(self) -> str | None:
+        """What tells the steps' sources apart: "commit", a folder's "fingerprint", or None where unknown."""
+        return common_kind(line.source_commit for line in self.lines)

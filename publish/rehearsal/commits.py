@@ -18,7 +18,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from publish.rehearsal.call import Call, answer
-from publish.rehearsal.gitrepo import Drop, GitRepo, Put
+from publish.rehearsal.changes import Drop, Put
+from publish.rehearsal.gitrepo import GitRepo
 from publish.rehearsal.identity import User
 from publish.rehearsal.lfs import Pointer
 from publish.rehearsal.names import file_path

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pygit2
 
+from publish.rehearsal.changes import Drop, Put, apply_changes
 from publish.rehearsal.lfs import Pointer, parse_pointer
 from publish.rehearsal.names import COMMIT
 from publish.rehearsal.refusals import Refusal, entry_not_found, revision_not_found
 
 READABLE = ("refs/heads/", "refs/tags/", "refs/pr/", "refs/convert/")
 _SHORTEST = 7
-_FILE = 0o100644
 _LARGEST_POINTER = 1024
 
 
@@ -48,21 +48,6 @@ class CommitInfo:
     @property
     def body(self) -> str:
         return self.message.partition("\n")[2].strip()
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Write a file: ``blob`` is the id of a blob already in the repository."""
-
-    path: str
-    blob: str
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Delete a file, or a folder with all in it."""
-
-    path: str
 
 
 class GitRepo:
@@ -228,11 +213,7 @@ class GitRepo:
         index = pygit2.Index()
         if parent is not None:
             index.read_tree(self._git[parent].tree)
-        for change in changes:
-            if isinstance(change, Put):
-                index.add(pygit2.IndexEntry(change.path, pygit2.Oid(hex=change.blob), _FILE))
-            else:
-                _drop(index, change.path)
+        apply_changes(index, changes)
         tree = index.write_tree(self._git)
         return self._store(tree, message, author, time, [parent] if parent else [])
 
@@ -249,17 +230,6 @@ def create(path: Path) -> GitRepo:
     """An empty bare repository whose HEAD is ``main``."""
     pygit2.init_repository(str(path), bare=True, initial_head="main")
     return GitRepo(path)
-
-
-def _drop(index: pygit2.Index, path: str) -> None:
-    if path in index:
-        index.remove(path)
-        return
-    inside = [entry.path for entry in index if entry.path.startswith(path + "/")]
-    if not inside:
-        raise entry_not_found(f"A file with this name doesn't exist: {path}")
-    for each in inside:
-        index.remove(each)
 
 
 def _who(author: str, time: int) -> pygit2.Signature:

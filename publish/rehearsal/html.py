@@ -31,6 +31,7 @@ code{background:var(--tint);padding:.1em .3em;border-radius:3px}
 pre{background:var(--tint);padding:.9rem 1rem;overflow-x:auto;border-radius:4px}pre code{background:none;padding:0}
 blockquote{margin:1rem 0;padding-left:1rem;border-left:3px solid var(--line);color:var(--soft)}
 img{max-width:100%;height:auto}hr{border:0;border-top:1px solid var(--line);margin:2rem 0}
+td pre{margin:.2rem 0}article{margin-top:2.5rem}
 details{margin:1rem 0}summary{cursor:pointer}.soft{color:var(--soft)}
 .names{display:flex;flex-wrap:wrap;gap:.35rem .9rem;padding:0;list-style:none;font-size:.9375rem}
 """
@@ -60,14 +61,14 @@ def link(url: str, text: str) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], style: str = "list") -> str:
     """A table of HTML cells; a cell that starts with ``#`` is a number, set to the right."""
-    top = "".join(f"<th>{escape(name)}</th>" for name in head)
+    top = "".join(_cell(name, "th") for name in head)
     lines = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
     first = f"<thead><tr>{top}</tr></thead>" if head else ""
     return f'<div class="scroll"><table class="{style}">{first}<tbody>{lines}</tbody></table></div>'
 
 
-def _cell(content: str) -> str:
-    return f'<td class="number">{content[1:]}</td>' if content.startswith("#") else f"<td>{content}</td>"
+def _cell(content: str, tag: str = "td") -> str:
+    return f'<{tag} class="number">{content[1:]}</{tag}>' if content.startswith("#") else f"<{tag}>{content}</{tag}>"
 
 
 def size(count: int) -> str:

@@ -67,7 +67,7 @@ class FaultInjector:
             await hang_up(scope, receive, abort=True)
         elif (answer := effects.answer) is not None:
             await self.app(scope, receive, _nowhere)
-            await _refuse(answer, receive, send)
+            await _answer(answer, send)
         else:
             body = _Body(scope, receive, send, effects)
             await self.app(scope, body.receive, body.send)
@@ -157,11 +157,16 @@ async def hang_up(scope: Scope, receive: Receive, *, abort: bool) -> None:
 
 
 async def _refuse(rule: Rule, receive: Receive, send: Send) -> None:
-    """Answer with the rule's status, headers and body, after reading the request: a client sends before it listens."""
+    """Answer in the Hub's place, after reading the request: a client sends before it listens."""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             break
+    await _answer(rule, send)
+
+
+async def _answer(rule: Rule, send: Send) -> None:
+    """The rule's status, headers and body."""
     status = rule.status or 500
     body = rule.body if rule.body is not None else {"error": f"Injected fault: {status}"}
     kind = "application/json" if isinstance(body, Mapping) else "text/html; charset=utf-8"

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from publish.rehearsal.call import Call, answer
 from publish.rehearsal.lfs import CHUNK, Incoming, LfsStore
 from publish.rehearsal.names import PLURALS, SHA256, repo_id
-from publish.rehearsal.refusals import Refusal, bad_request, entry_not_found
+from publish.rehearsal.refusals import Refusal, bad_request
 
 _JSON = {"Content-Type": "application/vnd.git-lfs+json"}
 
@@ -165,15 +165,6 @@ def duplicate(call: Call) -> Response:
     return answer({"failed": failed})
 
 
-def listing(call: Call) -> Response:
-    """The LFS objects of a repo."""
-    call.may_write(call.repo)
-    objects = call.hub.store.lfs(call.repo).objects()
-    if not objects:
-        return answer([])
-    raise entry_not_found("Listing LFS files is outside what the rehearsal Hub speaks")
-
-
 HANDLERS = {
     "lfs-batch": batch,
     "lfs-upload": upload,
@@ -181,5 +172,4 @@ HANDLERS = {
     "lfs-complete": complete,
     "lfs-verify": verify,
     "lfs-duplicate": duplicate,
-    "lfs-files": listing,
 }

@@ -37,7 +37,7 @@ def home(call: Call) -> Response:
     if not rows:
         text = f"<p>Nothing here yet. Point a client at it with <code>HF_ENDPOINT={escape(call.base)}</code>.</p>"
         return page("Rehearsal Hub", (), f"<h1>Repositories</h1>{text}")
-    return page("Rehearsal Hub", (), f"<h1>Repositories</h1>{table(('repository', 'branches', 'last commit'), rows)}")
+    return page("Rehearsal Hub", (), f"<h1>Repositories</h1>{table(('repository', '#branches', '#last commit'), rows)}")
 
 
 def repository(call: Call) -> Response:
@@ -57,7 +57,7 @@ def _tree_page(call: Call, revision: str, folder: str) -> Response:
     info = git.commit_info(commit)
     told = f'<p class="soft"><code>{commit[:12]}</code> {escape(info.title)}, by {escape(info.author)}</p>'
     body = [f"<h1>{escape(repo.full_name)}</h1>", _branches(repo, git, revision)]
-    body += [f"<h2>Files of {escape(revision)}</h2>{told}", table(("file", "size", "id"), rows)]
+    body += [f"<h2>Files of {escape(revision)}</h2>{told}", table(("file", "#size", "id"), rows)]
     card = git.text(commit, f"{folder}/{_README}" if folder else _README)
     if card is not None:
         body.append(f"<hr>{_card(repo, revision, card)}")

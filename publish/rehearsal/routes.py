@@ -60,7 +60,6 @@ ROUTES = (
     _route("super-squash", "POST", rf"{_API}/super-squash/{_REV}"),
     _route("settings", "PUT", rf"{_API}/settings"),
     _route("lfs-duplicate", "POST", rf"{_API}/lfs-files/duplicate"),
-    _route("lfs-files", "GET", rf"{_API}/lfs-files"),
     _route("xet-token", "GET", rf"{_API}/xet-(?P<access>read|write)-token/(?P<rev>.+)"),
     _route("auth-check", "GET", rf"{_API}/auth-check"),
     _route("repo-info", "GET", rf"{_API}(?:/revision/{_REV})?"),

@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from publish.rehearsal.changes import Put
 from publish.rehearsal.gitattributes import DEFAULT
-from publish.rehearsal.gitrepo import GitRepo, Put, create
+from publish.rehearsal.gitrepo import GitRepo, create
 from publish.rehearsal.lfs import LfsStore
 from publish.rehearsal.names import KINDS, RepoId, repo_id
 from publish.rehearsal.refusals import Refusal, RehearsalError, forbidden, repo_not_found

@@ -25,11 +25,14 @@ def cards() -> Mapping[str, str]:
     del options["data_path"], options["vocab_file"]
     rows = details({**options, "seed": 3}, sizes, last_step=64)
     lines = tuple(replace(samples.line(step), tokens=None, source_commit=None) for step in PYTHIA if step <= 64)
+    folder = tuple(replace(line, source_commit=f"index:{samples.digest(line.step)}") for line in lines)
     return {
         "suite": render_suite(samples.suite()),
         "step1000": render_step(samples.step(1000)),
         "step0": render_step(samples.step(0, expected=samples.suite().expected)),
         "step143000": render_step(samples.step(143_000, comparisons=(samples.COMPARISON,))),
+        "folder-suite": render_suite(samples.suite(source="runs/tiny", lines=folder)),
+        "folder-step": render_step(samples.step(64, source="runs/tiny", source_commit=folder[0].source_commit)),
         "bare-suite": render_suite(
             samples.suite(
                 repo="lab/run-7", text=BARE, details=rows, lines=lines, has_tokenizer=False, source="runs/7",

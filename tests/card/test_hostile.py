@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from publish.card.facts import Comparison, Deviation, Fact, FileFact, Gate, StepFacts, SuiteFacts
+from publish.card.facts import HUB, Comparison, Deviation, Fact, FileFact, Gate, StepFacts, SuiteFacts
 from publish.card.notes import neutralised
 from publish.card.render import render_step, render_suite
 from publish.card.text import plain
@@ -29,7 +29,7 @@ FRAGMENTS = (
 )  # fmt: skip
 HOSTILE = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=6), min_size=1, max_size=8).map("".join)
 WORDS = HOSTILE.filter(lambda text: plain(text) != "")
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 
 
 def hostile_step(text: str) -> StepFacts:
@@ -67,14 +67,23 @@ def hostile_suite(text: str) -> SuiteFacts:
 @given(text=WORDS)
 @example(text="<script>alert(1)</script>|`x`")
 @example(text="```\n<img src=x onerror=alert(1)>")
+@example(text="0/0")
+@example(text="https://evil.example")
+@example(text="0")
 def test_a_card_of_hostile_facts_has_the_structure_of_a_harmless_one(facts: Any, text: str) -> None:
     render = render_step if facts is hostile_step else render_suite
     card = body(render(facts(text)))
     harmless = body(render(facts("x")))
     assert live_html(card) == set()
     assert blocks(card) == blocks(harmless)
-    assert [link for link in links(card) if "evil" in link or "alert" in link] == []
-    assert len(links(card)) == len(links(harmless))
+    assert set(links(card)) - set(links(harmless)) <= links_by_design(text)
+
+
+def links_by_design(text: str) -> set[str]:
+    """Where a card links to for what the release file says: a paper's address, a dataset, the source at its commit."""
+    name = text.strip()
+    paper = {name} if name.startswith(("http://", "https://")) else set()
+    return {*paper, f"{HUB}/datasets/{name}", f"{HUB}/{name}/tree/{samples.step().source_commit}"}
 
 
 def readable(text: str) -> str:
@@ -84,6 +93,7 @@ def readable(text: str) -> str:
 
 @QUICK
 @given(text=WORDS)
+@example(text="# # ")
 def test_escaped_text_shows_what_it_says(text: str) -> None:
     for markdown in (f"# {plain(text)}", f"before {plain(text)} after", f"| a |\n|---|\n| {plain(text)} |"):
         inline = [token for token in PARSER.parse(markdown) if token.type == "inline"][-1]
@@ -92,7 +102,7 @@ def test_escaped_text_shows_what_it_says(text: str) -> None:
         assert readable(shown(inline)) == readable(expected)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(text=HOSTILE)
 @example(text="- a\n  ```\n<script>alert(1)</script>\n")
 @example(text="  ~~~\nnever closed")

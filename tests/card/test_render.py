@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from publish.card import render
-from publish.card.facts import Comparison, Plot, StepFacts, SuiteFacts
+from publish.card.facts import Comparison, Gate, Plot, StepFacts, SuiteFacts
 from publish.card.render import render_step, render_suite
 from publish.errors import CardError
 from publish.hub.records import canonical, read_record
@@ -142,9 +142,27 @@ def test_a_ragged_comparison_is_an_error() -> None:
         Comparison("t", "v", (), ("a",), (("1", "2"),))
 
 
-def test_a_folder_as_source_is_no_link() -> None:
-    card = render_step(samples.step(source="runs/pythia", source_commit="index:" + "a" * 40))
-    assert "checkpoint in `runs/pythia`" in card
+def test_a_folder_as_source_is_no_link_and_its_fingerprint_no_commit() -> None:
+    fingerprint = samples.digest("files")
+    card = render_step(samples.step(source="runs/pythia", source_commit=f"index:{fingerprint}"))
+    assert f"checkpoint in `runs/pythia`, fingerprint `{fingerprint}`." in card
+    lines = tuple(replace(line, source_commit=f"index:{fingerprint}") for line in samples.suite().lines)
+    suite = render_suite(samples.suite(source="runs/pythia", lines=lines))
+    assert "| Source fingerprint |" in suite
+    assert "ource commit" not in suite
+    assert "The commit of each" not in suite
+
+
+def test_where_not_every_source_is_known_there_is_no_column_for_it() -> None:
+    facts = samples.suite()
+    suite = render_suite(replace(facts, lines=(replace(facts.lines[0], source_commit=None), *facts.lines[1:])))
+    assert "| Source" not in suite
+
+
+def test_every_gate_of_ours_has_its_meaning_and_an_unknown_one_says_where_to_look() -> None:
+    suite = render_suite(samples.suite(gates=(*samples.GATES, Gate("lineage", "passed", "passed on 154"))))
+    assert suite.count("see `publish.json`") == 1
+    assert "| lineage | see `publish.json` | passed on 154 |" in suite
 
 
 def test_facts_go_to_json_and_back() -> None:

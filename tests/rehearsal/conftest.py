@@ -10,13 +10,22 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi, constants
-from huggingface_hub.utils import disable_progress_bars
+from huggingface_hub import CommitOperationAdd, HfApi, constants, set_client_factory
+from huggingface_hub.utils import _http, disable_progress_bars
 
 from publish.rehearsal import RehearsalHub
 
 _number = itertools.count()
 Commit = Callable[..., str]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _stock_client() -> Iterator[None]:
+    """huggingface_hub's own HTTP client: publish.wire puts its own in for the whole process."""
+    before = _http._GLOBAL_CLIENT_FACTORY
+    set_client_factory(_http.default_client_factory)
+    yield
+    set_client_factory(before)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx2
 import pygit2
 import pytest
-
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 from huggingface_hub.errors import BadRequestError, EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
 
