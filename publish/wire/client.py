@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FIRST_UNTOLD_WAIT = 5.0  # a 429 that says nothing: 5 s, then twice as long each time
 LONGEST_UNTOLD_WAIT = 300.0
+UNLIMITED = 10**6  # commits an hour
 
 
 class Client:
     """A Hub, a token, and the manners to use them. Safe to share between threads.
 
     The HTTP client is huggingface_hub's one per process; a second Client of the same endpoint replaces the
-    first one's quota, clock and timeouts.
+    first one's quota, clock and timeouts. ``commits_per_hour`` None: the Hub's 128, and no limit on loopback, where a
+    rehearsal Hub has none unless it answers 429.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class Client:
         timeouts: Timeouts | None = None,
         patience: Patience | None = None,
         quota_dir: Path | None = None,
-        commits_per_hour: int = PER_HOUR,
+        commits_per_hour: int | None = None,
     ) -> None:
         from publish.wire import library, transport
 
@@ -58,7 +60,7 @@ class Client:
             quota_dir or _default_quota_dir(),
             self.endpoint.url,
             self.clock,
-            limit=commits_per_hour,
+            limit=commits_per_hour or (UNLIMITED if self.endpoint.loopback else PER_HOUR),
             notify=notify,
             interrupt=interrupt,
         )

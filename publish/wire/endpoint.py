@@ -42,6 +42,11 @@ class Endpoint:
         return origin_of(self.url)
 
     @property
+    def loopback(self) -> bool:
+        """Whether this is a server on this machine, such as a rehearsal Hub."""
+        return self.origin[1] == "localhost" or self.origin[1].startswith("127.") or self.origin[1] == "::1"
+
+    @property
     def official(self) -> bool:
         """Whether this is huggingface.co, which has Xet storage."""
         return self.url == OFFICIAL

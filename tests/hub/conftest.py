@@ -28,7 +28,7 @@ def client_of(hub: SmallHub, clock: ManualClock, tmp_path: Path) -> Callable[[st
     def make(user: str) -> Client:
         timeouts = Timeouts(connect=1, read=5, write=5)
         endpoint = Endpoint(hub.url, f"hf_{user}")
-        return Client(endpoint, clock=clock, quota_dir=tmp_path / "quota", timeouts=timeouts)
+        return Client(endpoint, clock=clock, quota_dir=tmp_path / "quota", timeouts=timeouts, commits_per_hour=128)
 
     return make
 

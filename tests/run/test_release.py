@@ -18,6 +18,7 @@ from publish.rehearsal import RehearsalHub
 from publish.run.init import propose
 from publish.run.job import make_job
 from publish.wire.client import Client
+from publish.wire.endpoint import Endpoint
 from tests.conftest import shared
 from tests.run.releases import FEW, TARGET, few, run_release
 
@@ -208,3 +209,9 @@ def test_an_expectation_that_does_not_hold_is_an_error(samples: Path, tmp_path: 
     expect = (ExpectedEqual((0, 1), "so it is"), ExpectedEqual((2, 512), "so it is not"))
     with pytest.raises(GateError, match="declared equal and differ"):
         run_release(few(samples, tmp_path), client_of("hf_alice"), tmp_path, {"expect": expect})
+
+
+def test_a_rehearsal_is_not_held_up_by_the_real_hubs_commit_quota(hub: RehearsalHub, tmp_path: Path) -> None:
+    at_home = Client(Endpoint(hub.url, "hf_alice"), quota_dir=tmp_path)
+    assert at_home.commits.limit > 1000
+    assert Client(Endpoint("https://huggingface.co", "hf_alice"), quota_dir=tmp_path).commits.limit == 128
