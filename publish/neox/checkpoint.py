@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from publish.errors import CheckpointError
+from publish.neox.inert import StoredTensor
 from publish.neox.layout import Layout, canonical, find_layout, sequential_names
 from publish.neox.state import TrainingState, read_state
 from publish.neox.torchfile import RawTensor, TorchFile
-from publish.neox.unpickle import StoredTensor
 from publish.source.files import CheckpointFiles
 
 __all__ = ["RawCheckpoint", "RawTensor"]

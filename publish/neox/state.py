@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from publish.errors import CheckpointError
+from publish.neox.inert import StoredTensor
 from publish.neox.torchfile import TorchFile
-from publish.neox.unpickle import StoredTensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from typing import Any
 
 from publish.errors import CheckpointError
 from publish.neox.archive import Archive
-from publish.neox.unpickle import MAX_PICKLE, StoredTensor, unpickle
+from publish.neox.inert import StoredTensor
+from publish.neox.unpickle import MAX_PICKLE, unpickle
 from publish.source.files import CheckpointFile
 
 ITEM_SIZES = {

@@ -1,0 +1,119 @@
+"""What a pickle becomes here: numbers, texts, containers, and inert stand-ins for everything that has a constructor.
+
+A name in a file is never looked up. The few constructors that a torch checkpoint needs are modelled in
+``CONSTRUCTORS``; every other call becomes an :class:`Opaque`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Refusal(Exception):
+    """A pickle that torch would not have written; carries the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name that the file mentions: ``module`` and ``name``, never looked up."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(slots=True, eq=False)
+class Opaque:
+    """What a constructor this tool does not model would have made: its name and arguments, inert."""
+
+    maker: object
+    arguments: object
+    state: object = None
+    items: list[object] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A torch storage as the pickle names it: dtype, archive key and element count."""
+
+    dtype: str
+    key: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A view into a storage; ``offset``, ``shape`` and ``stride`` count elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+STORAGE_DTYPES: Mapping[str, str] = {
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "FloatStorage": "float32",
+    "DoubleStorage": "float64",
+    "ByteStorage": "uint8",
+    "CharStorage": "int8",
+    "ShortStorage": "int16",
+    "IntStorage": "int32",
+    "LongStorage": "int64",
+    "BoolStorage": "bool",
+}
+
+
+def _rebuild_tensor(arguments: tuple[Any, ...]) -> object:
+    storage, offset, shape, stride = arguments[:4]
+    if not isinstance(storage, Storage):
+        raise Refusal("a tensor without a storage")
+    numbers = (offset, *shape, *stride)
+    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers) or len(shape) != len(stride):
+        raise Refusal(f"a tensor with impossible offset, shape or stride {numbers}")
+    if math.prod(shape) > storage.count:
+        raise Refusal(f"a tensor of shape {tuple(shape)} over a storage of {storage.count} elements")
+    last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+    if all(shape) and last >= storage.count:
+        raise Refusal(f"a tensor of shape {tuple(shape)} reaches past its storage of {storage.count} elements")
+    return StoredTensor(storage, offset, tuple(shape), tuple(stride))
+
+
+def _ordered_dict(arguments: tuple[Any, ...]) -> object:
+    return dict(*arguments) if not arguments or isinstance(arguments[0], list) else {}
+
+
+def _set(arguments: tuple[Any, ...]) -> object:
+    return set(arguments[0]) if arguments else set()
+
+
+def _size(arguments: tuple[Any, ...]) -> object:
+    return tuple(arguments[0]) if arguments else ()
+
+
+def _latin1(arguments: tuple[Any, ...]) -> object:
+    text, encoding = arguments
+    if encoding != "latin1" or not isinstance(text, str):
+        raise Refusal("bytes in an encoding that pickle protocol 2 does not use")
+    return text.encode("latin1")
+
+
+def _parameter(arguments: tuple[Any, ...]) -> object:
+    return arguments[0]
+
+
+CONSTRUCTORS: Mapping[str, Callable[[tuple[Any, ...]], object]] = {
+    "collections.OrderedDict": _ordered_dict,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch.Size": _size,
+    "__builtin__.set": _set,
+    "builtins.set": _set,
+    "_codecs.encode": _latin1,
+}
