@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from publish.cli import show
-from publish.cli.given import given_release
+from publish.cli.given import given_release, of_a_release
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.outcome import Outcome
 from publish.run.progress import progress
@@ -18,10 +18,7 @@ from publish.run.workplace import default_folder, workplace
 
 
 @click.command("all-steps")
-@click.argument("release_or_source", metavar="RELEASE|SOURCE")
-@click.argument("target", required=False)
-@click.option("--steps", help="Only these: 0,1,512 or 1000:143000:1000.")
-@click.option("--schedule", "schedule", help="A name, from-config, or a list of steps.")
+@of_a_release
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Steps in flight.")
 @click.option("--tokenizer", help="Repo, folder or tokenizer.json; none to do without.")
 @click.option("--rehearse", is_flag=True, help="Onto a rehearsal Hub in the work folder, not onto the Hub.")

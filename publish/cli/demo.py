@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -37,9 +39,10 @@ def _look(url: str) -> None:
 
 
 def _next(done: Demo) -> str:
+    publish = "publish" if shutil.which("publish") else sys.argv[0]
     return (
         f"Loaded back from the Hub at revision step512: {done.loaded}.\n\n"
-        f"Look at it:  publish hub --root {done.hub} --port 7860\n"
+        f"Look at it:  {publish} hub --root {done.hub} --port 7860\n"
         f"       then  http://127.0.0.1:7860/{done.outcome.target}\n"
-        f"Run again:   publish demo --work-dir {done.folder}   (makes no commit: everything is there)"
+        f"Run again:   {publish} demo --work-dir {done.folder}   (makes no commit: everything is there)"
     )

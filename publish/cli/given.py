@@ -1,12 +1,31 @@
-"""The release that the arguments mean: a file, or a source and a target."""
+"""The release that the arguments mean: a file, or a source and a target; and these arguments themselves."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
+
+import click
 
 from publish.errors import ReleaseError
 from publish.release import Release, read_release
 from publish.run.init import propose
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_SHARED: tuple[Callable[[Any], Any], ...] = (
+    click.argument("release_or_source", metavar="RELEASE|SOURCE"),
+    click.argument("target", required=False),
+    click.option("--steps", help="Only these: 0,1,512 or 1000:143000:1000."),
+    click.option("--schedule", help="A name, from-config, or a list of steps."),
+)
+
+
+def of_a_release(command: Command) -> Command:
+    """The arguments that mean a release, for every command that takes one."""
+    for decorate in reversed(_SHARED):
+        command = decorate(command)
+    return command
 
 
 def given_release(release_or_source: str, target: str | None) -> Release:

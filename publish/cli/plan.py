@@ -5,16 +5,13 @@ from __future__ import annotations
 import click
 
 from publish.cli import show
-from publish.cli.given import given_release
+from publish.cli.given import given_release, of_a_release
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.plan import ReleasePlan, plan_release
 
 
 @click.command("plan")
-@click.argument("release_or_source", metavar="RELEASE|SOURCE")
-@click.argument("target", required=False)
-@click.option("--steps", help="Only these: 0,1,512 or 1000:143000:1000.")
-@click.option("--schedule", help="A name, from-config, or a list of steps.")
+@of_a_release
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Steps in flight.")
 @click.option("--tokenizer", help="Repo, folder or tokenizer.json; none to do without.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")

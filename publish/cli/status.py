@@ -7,16 +7,13 @@ from pathlib import Path
 import click
 
 from publish.cli import show
-from publish.cli.given import given_release
+from publish.cli.given import given_release, of_a_release
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.target import look_at
 
 
 @click.command("status")
-@click.argument("release_or_source", metavar="RELEASE|SOURCE")
-@click.argument("target", required=False)
-@click.option("--steps", help="Only these: 0,1,512 or 1000:143000:1000.")
-@click.option("--schedule", help="A name, from-config, or a list of steps.")
+@of_a_release
 @click.option("--work-dir", type=click.Path(file_okay=False, path_type=Path), help="Where its ledger lies.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context

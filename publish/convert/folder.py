@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,11 @@ def convert(
     overwrite: bool = False,
     overrides: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
+    accept: Callable[[Converted], bool] | None = None,
 ) -> Converted:
     """Execute ``plan`` into the new folder ``out``; ``overrides`` replace keys of ``config.json``.
+
+    ``accept`` looks at the finished folder before it gets its name; when it says no, nothing is left.
 
     Raises:
         StorageError: ``out`` holds something and ``overwrite`` is off, or the disk is full or not writable.
@@ -55,13 +58,17 @@ def convert(
         small = small_files(plan, tokenizer, overrides or {})
         records = tuple(save(temporary, name, content) for name, content in small.items())
         written = write_weights(checkpoint, plan, temporary, observer)
-        _put(temporary, out)
+        written = replace(written, files=(*records, *written.files))
+        if accept is None or accept(Converted(temporary, written)):
+            _put(temporary, out)
+        else:
+            shutil.rmtree(temporary)
     except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
         if isinstance(error, OSError):
             raise storage_error(error, out) from error
         raise
-    return Converted(out, replace(written, files=(*records, *written.files)))
+    return Converted(out, written)
 
 
 def small_files(plan: ConversionPlan, tokenizer: Tokenizer | None, overrides: Mapping[str, Any]) -> dict[str, bytes]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from publish.convert.folder import check_free, convert
+from publish.convert.folder import Converted, check_free, convert
 from publish.convert.plan import make_plan
 from publish.convert.tokenizer import find_tokenizer, not_found
 from publish.convert.written import WrittenFile
-from publish.errors import StorageError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.run.claims import check_step
@@ -90,26 +87,22 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
     notes = list(plan.notes)
     if tokenizer is None and wanted.tokenizer != "none":
         notes.append(f"written without tokenizer files: {not_found(config).what}; name one with --tokenizer")
-    check_free(out, wanted.overwrite)
-    unproven = out.absolute().with_name(f".{out.name}.unproven-{os.getpid()}")
-    try:
-        checkpoint.want()
-        written = convert(checkpoint, plan, tokenizer, unproven, overwrite=True).written
+    gates: list[GateResult] = []
+    bytes_read = 0
+
+    def proven(converted: Converted) -> bool:
+        nonlocal bytes_read
         bytes_read = files.bytes_read
+        vocabulary = tokenizer.ids if tokenizer else None
         evidence = Evidence(
-            checkpoint,
-            config,
-            plan,
-            unproven,
-            written,
-            source.step,
-            vocabulary=tokenizer.ids if tokenizer else None,
+            checkpoint, config, plan, converted.folder, converted.written, source.step, vocabulary=vocabulary
         )
-        gates = prove(evidence, with_logits=wanted.logits, why_not="turned off")
-        if not any(gate.outcome == FAILED for gate in gates):
-            _put(unproven, out)
-    finally:
-        shutil.rmtree(unproven, ignore_errors=True)
+        gates.extend(prove(evidence, with_logits=wanted.logits, why_not="turned off"))
+        return not any(gate.outcome == FAILED for gate in gates)
+
+    check_free(out, wanted.overwrite)
+    checkpoint.want()
+    written = convert(checkpoint, plan, tokenizer, out, overwrite=wanted.overwrite, accept=proven).written
     return Conversion(
         out=out,
         step=source.step if source.step >= 0 else checkpoint.state.iteration,
@@ -119,19 +112,6 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
         bytes_read=bytes_read,
         bytes_read_again=files.bytes_read - bytes_read,
         files=written.files,
-        gates=gates,
+        gates=tuple(gates),
         notes=tuple(notes),
     )
-
-
-def _put(proven: Path, out: Path) -> None:
-    old = out.absolute().with_name(f".{out.name}.old-{os.getpid()}")
-    try:
-        if out.is_dir():
-            out.rename(old)
-        proven.rename(out)
-    except OSError as error:
-        raise StorageError(f"cannot write: {error.strerror}", out, "name another --out") from error
-    finally:
-        if old.is_dir() and out.is_dir():
-            shutil.rmtree(old, ignore_errors=True)

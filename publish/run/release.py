@@ -30,6 +30,7 @@ from publish.run.target import (
 )
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
+from publish.wire.clock import Interrupted
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def release(
 
     Raises:
         PublishError: it could not begin. What goes wrong with a step is in the outcome.
-        KeyboardInterrupt: passed on when the steps in flight have ended.
+        Interrupted: Ctrl-C; the steps in flight have ended, and it says where the release stands.
     """
     begin = time.monotonic()
     target = preflight(job, client, place.work, options.workers, private=options.private)
@@ -91,7 +92,12 @@ class _Release:
         todo = [step for step in self.job.chosen if known[step].state != "published"]
         skipped = tuple(step for step in self.job.chosen if known[step].state == "published")
         self.progress.start(len(self.job.chosen), len(skipped))
-        self._work({step: known[step] for step in todo})
+        try:
+            self._work({step: known[step] for step in todo})
+        except KeyboardInterrupt as error:
+            left = len(todo) - len(self.done)
+            what = f"interrupted: {len(skipped) + len(self.done)} steps are published, {left} are left"
+            raise Interrupted(what, self.repo, "run the same command again to go on") from error
         main, made = self._main(known)
         counts = Counter(f"{gate.name} {gate.outcome}" for each in self.done.values() for gate in each.manifest.gates)
         return Outcome(

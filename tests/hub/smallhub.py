@@ -8,25 +8,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from publish.wire.repo import git_blob_sha1
-
-
-class QuietServer(ThreadingHTTPServer):
-    """Prints no traceback for a client that hung up."""
-
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
+from tests.servers import QuietServer
 
 
 @dataclass
