@@ -11,7 +11,6 @@ from publish.hub.records import canonical, read_record
 
 NAME = "checkpoints.json"
 SCHEMA = 1
-WEIGHTS = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +31,12 @@ class CheckpointRecord:
     @classmethod
     def of(cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = ()) -> CheckpointRecord:
         """The record of a branch whose tip is `commit` and holds `manifest`."""
-        weights = tuple(file.sha256 for file in manifest.files if file.path.endswith(WEIGHTS))
         return cls(
             step=manifest.step,
             branch=manifest.branch,
             commit=commit,
             tokens=manifest.tokens,
-            weights=weights,
+            weights=manifest.weights,
             source_commit=manifest.source.commit,
             plan=manifest.plan,
             card=manifest.card,

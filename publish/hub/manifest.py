@@ -15,6 +15,7 @@ from publish.hub.records import canonical, read_record
 
 NAME = "publish.json"
 SCHEMA = 1
+WEIGHTS = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,11 @@ class Manifest:
     def digest(self) -> str:
         """The sha256 of :meth:`to_bytes`."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The sha256 of the branch's weight files."""
+        return tuple(file.sha256 for file in self.files if file.path.endswith(WEIGHTS))
 
     @property
     def card(self) -> str | None:

@@ -18,6 +18,12 @@ class Registry:
         self._lock = threading.Lock()
         self._steps: dict[str, list[int]] = {}
 
+    def note(self, step: int, weights: tuple[str, ...]) -> None:
+        """Remember the weight files of a step that is published already."""
+        with self._lock:
+            for digest in weights:
+                self._steps.setdefault(digest, []).append(step)
+
     def check(self, step: int, fingerprint: str, weights: tuple[str, ...]) -> None:
         """Note the weights of ``step``.
 
@@ -44,11 +50,7 @@ class Registry:
             GateError: steps that the release declares equal differ.
         """
         for each in self._release.expect:
-            weights = {
-                tuple(file.sha256 for file in manifests[step].files if file.path.endswith(".safetensors"))
-                for step in each.steps
-                if step in manifests
-            }
+            weights = {manifests[step].weights for step in each.steps if step in manifests}
             if len(weights) > 1:
                 raise GateError(
                     f"steps {', '.join(map(str, each.steps))} are declared equal and differ",

@@ -85,12 +85,15 @@ class _Release:
         self.tokenizer = job.tokenizer.fingerprint() if job.tokenizer else None
         self.final: ProvenStep | None = None
         self.done: dict[int, Done] = {}
+        self.manifests: dict[int, Manifest] = {}  # of steps that were there before this run
         self.failed: list[Failure] = []
 
     def run(self, begin: float) -> Outcome:
         known = states(self.job, self.target, self.ledger, self.job.steps)
         todo = [step for step in self.job.chosen if known[step].state != "published"]
         skipped = tuple(step for step in self.job.chosen if known[step].state == "published")
+        if todo:
+            self._note_published(known)
         self.progress.start(len(self.job.chosen), len(skipped))
         try:
             self._work({step: known[step] for step in todo})
@@ -113,6 +116,13 @@ class _Release:
             main=main,
             gates=dict(counts),
         )
+
+    def _note_published(self, known: Mapping[int, StepStatus]) -> None:
+        """Read what is published already, so that no new step repeats the weights of an old one unnoticed."""
+        tips = {step: each.commit for step, each in known.items() if each.state == "published" and each.commit}
+        self.manifests = published_manifests(self.target.client, self.repo, tips)
+        for step, manifest in self.manifests.items():
+            self.registry.note(step, manifest.weights)
 
     def _work(self, todo: Mapping[int, StepStatus]) -> None:
         with ThreadPoolExecutor(self.options.workers, "step") as pool:
@@ -149,7 +159,7 @@ class _Release:
         proven = make_step(self.job, source, self.place.work, logits=self.options.logits, tokenizer=self.tokenizer)
         kept = False
         try:
-            self.registry.check(step, proven.fingerprint, proven.weights)
+            self.registry.check(step, proven.fingerprint, proven.manifest.weights)
             tip = state.commit if state.state == "stale" else self.target.branches.get(f"step{step}")
             outcome = publish_branch(
                 self.target.client, self.target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip
@@ -183,7 +193,7 @@ class _Release:
         listed = records_on_main(self.target, self.repo)
         if {step: each.commit for step, each in listed.items()} == commits and not self.done:
             return "as it should be", 0
-        manifests = {step: each.manifest for step, each in self.done.items()}
+        manifests = self.manifests | {step: each.manifest for step, each in self.done.items()}
         absent = {step: commit for step, commit in commits.items() if step not in manifests}
         manifests |= published_manifests(self.target.client, self.repo, absent)
         self.registry.check_expected(manifests)

@@ -39,11 +39,6 @@ class ProvenStep:
     fingerprint: str
     bytes_read: int
 
-    @property
-    def weights(self) -> tuple[str, ...]:
-        """SHA-256 of the weight files."""
-        return tuple(file.sha256 for file in self.files if file.path.endswith(".safetensors"))
-
     def discard(self) -> None:
         """Remove the folder."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import HfApi
 
 from publish.errors import GateError, HubError, ScheduleError, TokenizerError
@@ -93,6 +94,22 @@ def test_equal_weights_that_nobody_declared_are_not_published(
     outcome = run_release(run, client_of("hf_alice"), tmp_path, {"expect": ()}, workers=1)
     assert [failure.step for failure in outcome.failed] == [1]
     assert "same weights as step 0" in outcome.failed[0].detail
+
+
+def test_a_later_run_does_not_repeat_the_weights_of_an_earlier_one(
+    samples: Path, tmp_path: Path, client_of: ClientOf
+) -> None:
+    run = few(samples, tmp_path)
+    later = run / "global_step512" / "mp_rank_00_model_states.pt"
+    later.rename(tmp_path / "aside")
+    shutil.copy(run / "global_step2" / "mp_rank_00_model_states.pt", later)  # says iteration 2: refused, so 512 is left
+    assert [each.step for each in run_release(run, client_of("hf_alice"), tmp_path).failed] == [512]
+    forged = torch.load(tmp_path / "aside", weights_only=False)
+    forged["module"] = torch.load(later, weights_only=False)["module"]
+    torch.save(forged, later)  # says iteration 512 and holds the weights of step 2
+    outcome = run_release(run, client_of("hf_alice"), tmp_path)
+    assert [failure.step for failure in outcome.failed] == [512]
+    assert "same weights as step 2" in outcome.failed[0].detail
 
 
 def test_a_branch_of_somebody_else_is_left_alone(
@@ -187,7 +204,6 @@ def test_a_14m_checkpoint_on_a_hub_costs_its_weights_and_no_more(
 def test_published_steps_load_as_any_user_would_load_them(
     samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
 ) -> None:
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     run_release(few(samples, tmp_path), client_of("hf_alice"), tmp_path)
