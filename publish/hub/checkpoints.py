@@ -15,7 +15,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch."""
+    """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch.
+
+    `exceptions` say why it may be unlike the others, `equal` names the steps that hold the same weights on purpose.
+    """
 
     step: int
     branch: str
@@ -27,9 +30,12 @@ class CheckpointRecord:
     card: str | None
     manifest: str
     exceptions: tuple[str, ...] = ()
+    equal: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = ()) -> CheckpointRecord:
+    def of(
+        cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = (), equal: Iterable[int] = ()
+    ) -> CheckpointRecord:
         """The record of a branch whose tip is `commit` and holds `manifest`."""
         return cls(
             step=manifest.step,
@@ -42,6 +48,7 @@ class CheckpointRecord:
             card=manifest.card,
             manifest=manifest.digest,
             exceptions=tuple(exceptions),
+            equal=tuple(equal),
         )
 
 
