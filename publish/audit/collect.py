@@ -128,7 +128,8 @@ def _with_records(
         commits = latest_commits(reader.client, repo, branch.commit) if history and record else ()
         if manifest.NAME not in branch.files:
             return replace(branch, history=commits)
-        branch = _with_texts(reader, repo, branch, [manifest.NAME])
+        in_git = [path for path, entry in branch.files.items() if entry.lfs_sha256 is None]
+        branch = _with_texts(reader, repo, branch, in_git)  # the manifest, and all that it states the sha256 of
         found = _manifest(branch.texts[manifest.NAME], f"{repo}@{branch.commit}/{manifest.NAME}")
         return replace(branch, manifest=found, history=commits)
 

@@ -32,6 +32,7 @@ class Reader:
         self.cache = cache
         self.weight_bytes = 0
         self._lock = threading.Lock()
+        self._reading: dict[str, threading.Lock] = {}
 
     def branches(self, repo: str) -> Mapping[str, str]:
         """Branch -> commit, asked anew every time.
@@ -60,6 +61,12 @@ class Reader:
         Raises:
             HubError: it is larger than any card or config, its bytes are not those of the tree, or it cannot be read.
         """
+        with self._lock:
+            reading = self._reading.setdefault(digest(entry), threading.Lock())
+        with reading:  # many branches have the same config: it is asked for once
+            return self._text(repo, commit, entry)
+
+    def _text(self, repo: str, commit: str, entry: TreeEntry) -> bytes:
         kept = self.cache.get("files", digest(entry))
         if kept is not None:
             return kept

@@ -104,12 +104,10 @@ def _files(branch: Branch) -> tuple[TreeEntry, ...]:
 
 
 def known_effects(suite: Suite) -> Iterator[str]:
-    """What is equal or unknown and no finding: said, so that nobody takes silence for proof."""
+    """What is equal and no finding: said, so that nobody takes silence for proof."""
     first = [branch for branch in suite.steps if branch.step in FIRST_STEPS and not branch.series]
     identities = {found.identity for branch in first if (found := weight_sets(branch).get(SAFETENSORS))}
     if len(first) == 2 and len(identities) == 1:
         declared = any(equal >= FIRST_STEPS for equal in suite.declared)
         reason = "as declared" if declared else "the learning rate is 0 at the first iteration (gpt-neox#1373)"
         yield f"step0 and step1 hold the same weights: {reason}"
-    if suite.expectation.steps is None:
-        yield f"schedule {suite.expectation.source}"

@@ -15,7 +15,7 @@ MOST = 200  # lines of evidence for one finding in Markdown; JSON has them all
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """One repo: what was looked at, and what is equal or unknown and no finding. ``tips``: branch -> commit."""
+    """One repo: what was looked at, and what is equal and no finding. ``tips``: branch -> commit."""
 
     repo: str
     tips: Mapping[str, str]

@@ -48,7 +48,7 @@ class CheckpointRecord:
             card=manifest.card,
             manifest=manifest.digest,
             exceptions=tuple(exceptions),
-            equal=tuple(equal),
+            equal=tuple(sorted(equal)),
         )
 
 

@@ -158,7 +158,10 @@ def push_main(
         HubError: the Hub refuses. StorageError: a local file is gone.
     """
     steps = [step for step in job.steps if step in commits]
-    records = [CheckpointRecord.of(manifests[step], commits[step]) for step in steps]
+    records = [
+        CheckpointRecord.of(manifests[step], commits[step], equal=job.release.equals(step) & set(steps))
+        for step in steps
+    ]
     listing = Checkpoints(job.release.target, tuple(records)).to_bytes()
     card = render_suite(suite_facts(job, records, [manifests[step] for step in steps])).encode()
     files = [file for file in final.files if file.path != README]

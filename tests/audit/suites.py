@@ -144,6 +144,16 @@ class Planted:
         self.files[branch] = {path: content for path, content in held.items() if path not in drop}
         return commit
 
+    def read(self, branch: str) -> dict[str, bytes]:
+        """What the branch holds on the Hub."""
+        commit = self.git.resolve(branch)
+        files = {}
+        for entry in self.git.listing(commit, "", recursive=True):
+            if not entry.is_folder:
+                pointer = entry.pointer
+                files[entry.path] = self.lfs.path(pointer.oid).read_bytes() if pointer else self.git.blob(entry.oid)
+        return files
+
     def weights(self, branch: str) -> dict[str, bytes]:
         return {path: content for path, content in self.files[branch].items() if "model" in path}
 
