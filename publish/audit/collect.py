@@ -123,7 +123,7 @@ def _with_records(
 
     def read(branch: Branch) -> Branch:
         record = (listed or {}).get(branch.name)
-        if branch.label is None or (record is not None and record.commit == branch.commit):
+        if record is not None and record.commit == branch.commit:
             return branch
         commits = latest_commits(reader.client, repo, branch.commit) if history and record else ()
         if manifest.NAME not in branch.files:

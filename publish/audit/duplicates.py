@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from publish.audit.records import MAIN, Branch, Evidence, Finding, Suite, named, steps_of
+from publish.audit.records import Branch, Evidence, Finding, Suite, named, steps_of
 from publish.audit.weights import FORMATS, weight_sets
 
 # The learning rate is 0 at GPT-NeoX's first iteration, so step 1 equals step 0 in every suite trained before May 2026
@@ -24,7 +24,7 @@ def duplicate_weights(suite: Suite) -> Iterator[Finding]:
             yield Finding(
                 "duplicate-weights",
                 steps_of(same),
-                f"{len(same)} branches hold the same weights: {named(same)}{_main_too(suite, same, form.name)}",
+                f"{named(same)} hold the same weights{_main_too(suite, same, form.name)}",
                 tuple(Evidence.of(branch, entry) for branch in same for entry in weight_sets(branch)[form.name].files),
                 suite.repo,
             )
@@ -62,18 +62,16 @@ def main_not_final(suite: Suite) -> Iterator[Finding]:
     if main is None:
         yield Finding("main-not-final", (), "there is no branch main", repo=suite.repo)
         return
-    mine = weight_sets(main)
-    theirs = weight_sets(final) if final else {}
-    common = [form for form in theirs if form in mine]
-    if any(mine[form].identity == theirs[form].identity for form in common) or (final and not theirs):
-        return  # a final step without weights is told as such
+    mine, final = weight_sets(main), suite.final
     holds = _same_as(suite, main)
-    if final is None and holds is None:
-        return  # the final step is missing, which is told as such: nothing to compare with
-    last = final.name if final else f"step{max(suite.expectation.steps or (0,))}, which is missing"
+    if (holds in suite.finals and mine) or (final and not weight_sets(final)):
+        return  # a final step without weights is told as such
+    if final is None and holds is None and mine:
+        return  # the last step is missing, which is told as such, or several series end and main may be made of them
+    last = final.name if final else "the last step"
     if not mine:
-        what = f"main holds no weights, and not those of {last}"
-    elif final and not common:
+        what = "main holds no weights"
+    elif final and not mine.keys() & weight_sets(final).keys():
         what = f"main and {last} have no weight file of the same format"
     else:
         what = f"main holds other weights than {last}" + (f": those of {holds.name}" if holds else "")
@@ -84,9 +82,9 @@ def main_not_final(suite: Suite) -> Iterator[Finding]:
 
 
 def _same_as(suite: Suite, main: Branch) -> Branch | None:
-    """The last step that holds what `main` holds."""
+    """The step that holds what `main` holds: a last one before others."""
     mine = {form: weights.identity for form, weights in weight_sets(main).items()}
-    for branch in reversed(suite.steps):
-        if branch.name != MAIN and any(mine.get(f) == w.identity for f, w in weight_sets(branch).items()):
+    for branch in (*suite.finals, *reversed(suite.steps)):
+        if any(mine.get(form) == weights.identity for form, weights in weight_sets(branch).items()):
             return branch
     return None

@@ -26,6 +26,7 @@ _COUNT = re.compile(
     re.IGNORECASE,
 )
 _STEP_NAME = re.compile(r"`(step\d+)`")
+_ERRATA = re.compile(r"^## Errata$.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLACE = r"(?:tree|blob|resolve|raw)/(?P<ref>[^/\s)\"'>\]#?]+)"
 _WEB_REPO = re.compile(r"huggingface\.co/(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/" + _PLACE + ")?")
@@ -78,6 +79,7 @@ def lint_card(
     if text.startswith(_POINTER):
         return (*found, Finding(LFS, "pointer", "the card is an LFS pointer, not its text", 1))
     steps = tuple(branch for branch in dict.fromkeys(branches) if branch != "main")
+    text = _ERRATA.sub(lambda found: "\n" * found[0].count("\n"), text)  # it quotes what was wrong
     card = _Card(text, repo, steps, revision, frozenset(known))
     for rule in _RULES:
         found.extend(rule(card))

@@ -13,6 +13,7 @@ from publish.run.job import Wishes, adopt, make_job
 from publish.run.outcome import Outcome
 from publish.run.progress import progress
 from publish.run.release import Options, release
+from publish.run.repair import read_repair
 from publish.run.where import hub_of
 from publish.run.workplace import default_folder, workplace
 
@@ -34,6 +35,12 @@ from publish.run.workplace import default_folder, workplace
 @click.option(
     "--work-dir", type=click.Path(file_okay=False, path_type=Path), help="For the ledger and steps in flight."
 )
+@click.option(
+    "--only-findings",
+    "audit",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Publish again what `publish audit --json` found wrong, and nothing else.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(
@@ -48,6 +55,7 @@ def command(
     private: bool,
     logits: str,
     work_dir: Path | None,
+    audit: Path | None,
     as_json: bool,
 ) -> None:
     """Release every step of a run, each as its own branch, proven before it leaves.
@@ -55,17 +63,18 @@ def command(
     Takes a release file, or a SOURCE and a TARGET; what is there already is skipped.
     """
     plan = adopt(given_release(release_or_source, target), schedule=schedule)
+    repair = read_repair(audit, plan.target) if audit else None
     job = make_job(plan, Wishes(steps, tokenizer))
     stop, bar = threading.Event(), progress()
     with hub_of(rehearse, work_dir, bar, stop) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
         with workplace(folder) as place:
             try:
-                outcome = release(job, client, place, Options(workers, logits, private), bar, stop)
+                outcome = release(job, client, place, Options(workers, logits, private, repair), bar, stop)
             finally:
                 bar.stop()
     show.as_json(outcome.document()) if as_json else click.echo(summary(outcome))
-    ctx.exit(1 if outcome.failed else 0)
+    ctx.exit(1 if outcome.failed or outcome.left else 0)
 
 
 def summary(outcome: Outcome) -> str:
@@ -85,4 +94,6 @@ def summary(outcome: Outcome) -> str:
     if outcome.failed:
         failures = [(each.step, each.kind, each.detail, each.fix) for each in outcome.failed]
         text += "\n\n" + show.table(("step", "kind", "what", "fix"), failures)
+    if outcome.left:
+        text += "\n\n" + "\n".join(f"left to you: {each}" for each in outcome.left)
     return text

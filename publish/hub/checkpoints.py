@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 
 from publish.errors import HubError
+from publish.hub.errata import Erratum
 from publish.hub.manifest import Manifest
 from publish.hub.records import canonical, read_record
 
@@ -17,7 +18,8 @@ SCHEMA = 1
 class CheckpointRecord:
     """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch.
 
-    `exceptions` say why it may be unlike the others, `equal` names the steps that hold the same weights on purpose.
+    `exceptions` say why it may be unlike the others, `equal` names the steps that hold the same weights on purpose,
+    `errata` what was wrong with it before.
     """
 
     step: int
@@ -31,10 +33,16 @@ class CheckpointRecord:
     manifest: str
     exceptions: tuple[str, ...] = ()
     equal: tuple[int, ...] = ()
+    errata: tuple[Erratum, ...] = ()
 
     @classmethod
     def of(
-        cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = (), equal: Iterable[int] = ()
+        cls,
+        manifest: Manifest,
+        commit: str,
+        exceptions: Iterable[str] = (),
+        equal: Iterable[int] = (),
+        errata: Iterable[Erratum] = (),
     ) -> CheckpointRecord:
         """The record of a branch whose tip is `commit` and holds `manifest`."""
         return cls(
@@ -49,15 +57,17 @@ class CheckpointRecord:
             manifest=manifest.digest,
             exceptions=tuple(exceptions),
             equal=tuple(sorted(equal)),
+            errata=tuple(errata),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """All steps of a release, in order."""
+    """All steps of a release, in order. `errata`: what was wrong with `main` before."""
 
     repo: str
     checkpoints: tuple[CheckpointRecord, ...]
+    errata: tuple[Erratum, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -145,7 +145,9 @@ def step_manifest(
     )
 
 
-def suite_facts(job: Job, records: Sequence[CheckpointRecord], manifests: Sequence[Manifest]) -> SuiteFacts:
+def suite_facts(
+    job: Job, records: Sequence[CheckpointRecord], manifests: Sequence[Manifest], errata: tuple[str, ...] = ()
+) -> SuiteFacts:
     """The facts of ``main``'s card, from the records of all steps and the manifests of all of them."""
     return SuiteFacts(
         repo=job.release.target,
@@ -164,6 +166,7 @@ def suite_facts(job: Job, records: Sequence[CheckpointRecord], manifests: Sequen
             for each in job.release.expect
         ),
         deviations=job.plan.notes,
+        errata=errata,
     )
 
 

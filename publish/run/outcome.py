@@ -39,6 +39,7 @@ class Outcome:
     bytes_uploaded: int = 0
     seconds: float = 0.0
     main: str = ""
+    left: tuple[str, ...] = ()  # findings of an audit that only a person should mend
     gates: dict[str, int] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
@@ -56,5 +57,6 @@ class Outcome:
             "bytes_uploaded": self.bytes_uploaded,
             "seconds": round(self.seconds, 2),
             "main": self.main,
+            "left": list(self.left),
             "gates": dict(sorted(self.gates.items())),
         }

@@ -10,21 +10,24 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from publish.errors import HubError, PublishError
+from publish.hub.checkpoints import Checkpoints
 from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.manifest import Manifest
 from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.job import Job
+from publish.run.mending import Mending, errata_of
 from publish.run.outcome import Failure, Outcome
 from publish.run.progress import Progress
 from publish.run.registry import Registry
+from publish.run.repair import Repair
 from publish.run.step import ProvenStep, make_step
 from publish.run.target import (
     Target,
+    listed_on_main,
     preflight,
     published_manifests,
     push_main,
-    records_on_main,
     source_commit,
     states,
 )
@@ -40,6 +43,7 @@ class Options:
     workers: int = 2
     logits: str = "changed"  # changed, all, off
     private: bool = False
+    repair: Repair | None = None  # publish what an audit found wrong, whatever its branch says of itself
 
 
 @dataclass(frozen=True)
@@ -87,13 +91,21 @@ class _Release:
         self.done: dict[int, Done] = {}
         self.manifests: dict[int, Manifest] = {}  # of steps that were there before this run
         self.failed: list[Failure] = []
+        self.mending = (
+            Mending(options.repair, target, listed_on_main(target, self.repo)) if options.repair is not None else None
+        )
 
     def run(self, begin: float) -> Outcome:
         known = states(self.job, self.target, self.ledger, self.job.steps)
-        todo = [step for step in self.job.chosen if known[step].state != "published"]
-        skipped = tuple(step for step in self.job.chosen if known[step].state == "published")
+        repair = self.options.repair
+        wrong = repair.steps if repair else [step for step in known if known[step].state != "published"]
+        todo = [step for step in self.job.chosen if step in wrong]
         if todo:
             self._note_published(known)
+        if self.mending is not None:
+            right = self.mending
+            todo = [step for step in todo if not right.is_right(step, self.manifests.get(step))]
+        skipped = tuple(step for step in self.job.chosen if step not in todo)
         self.progress.start(len(self.job.chosen), len(skipped))
         try:
             self._work({step: known[step] for step in todo})
@@ -107,7 +119,8 @@ class _Release:
             target=self.repo,
             address=f"{self.target.client.endpoint.url}/{self.repo}",
             published=tuple(sorted(step for step, each in self.done.items() if each.made)),
-            skipped=skipped,
+            skipped=(*skipped, *(step for step, each in self.done.items() if repair and not each.made)),
+            left=repair.left if repair else (),
             failed=tuple(sorted(self.failed, key=lambda failure: failure.step)),
             commits=sum(each.made for each in self.done.values()) + made,
             bytes_read=sum(each.bytes_read for each in self.done.values()),
@@ -149,7 +162,7 @@ class _Release:
 
     def _step(self, step: int, state: StepStatus) -> Done:
         """One step from its source to the Hub."""
-        if state.state == "foreign":
+        if state.state == "foreign" and self.mending is None:
             raise HubError(
                 f"branch step{step} holds something this tool did not put there: {state.reason}",
                 f"{self.repo}@step{step}",
@@ -161,6 +174,8 @@ class _Release:
         try:
             self.registry.check(step, proven.fingerprint, proven.manifest.weights)
             tip = state.commit if state.state == "stale" else self.target.branches.get(f"step{step}")
+            if self.mending is not None:
+                tip = self.mending.begin(f"step{step}")
             outcome = publish_branch(
                 self.target.client, self.target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip
             )
@@ -176,6 +191,8 @@ class _Release:
                     record.digest,
                 )
             )
+            if self.mending is not None:
+                self.mending.ended(step, outcome.commit)
             if step == self.job.steps[-1]:
                 self.final, kept = proven, True
             made = isinstance(outcome, Committed)
@@ -186,12 +203,12 @@ class _Release:
 
     def _main(self, known: Mapping[int, StepStatus]) -> tuple[str, int]:
         """Push ``main`` once every step of the schedule is there; what became of it, and the commits made."""
-        commits = {step: each.commit for step, each in self.done.items()}
-        commits |= {step: state.commit for step, state in known.items() if state.state == "published" and state.commit}
+        commits = {step: state.commit for step, state in known.items() if state.state == "published" and state.commit}
+        commits |= {step: each.commit for step, each in self.done.items()}
         if missing := [step for step in self.job.steps if step not in commits]:
             return f"waits for {len(missing)} steps", 0
-        listed = records_on_main(self.target, self.repo)
-        if {step: each.commit for step, each in listed.items()} == commits and not self.done:
+        listed = listed_on_main(self.target, self.repo)
+        if self.mending is None and not self.done and _still(listed, self.target.branches) == commits:
             return "as it should be", 0
         manifests = self.manifests | {step: each.manifest for step, each in self.done.items()}
         absent = {step: commit for step, commit in commits.items() if step not in manifests}
@@ -199,7 +216,10 @@ class _Release:
         self.registry.check_expected(manifests)
         final = self.final or self._remade(self.job.steps[-1])
         try:
-            outcome = push_main(self.job, self.target, final, commits, manifests)
+            errata, tip = errata_of(listed), self.target.branches["main"]
+            if self.mending is not None:
+                errata, tip = self.mending.errata(listed), self.mending.begin("main") or tip
+            outcome = push_main(self.job, self.target, final, commits, manifests, errata, tip)
         except PublishError as error:
             self.failed.append(Failure.of(final.step, error))
             return "failed", 0
@@ -211,3 +231,9 @@ class _Release:
         """The final step's files again, for ``main``: the same bytes, so nothing is uploaded twice."""
         source = replace(self.job.run.steps[step], commit=source_commit(self.job, step))
         return make_step(self.job, source, self.place.work, logits=self.options.logits, tokenizer=self.tokenizer)
+
+
+def _still(listed: Checkpoints | None, tips: Mapping[str, str]) -> dict[int, str]:
+    """Step -> commit as ``main`` lists it, where that is still true of the branches."""
+    records = listed.checkpoints if listed else ()
+    return {record.step: record.commit for record in records if tips.get(record.branch) == record.commit}

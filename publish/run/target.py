@@ -14,6 +14,7 @@ from publish.errors import HubError, StorageError
 from publish.hub import checkpoints, manifest, status
 from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
+from publish.hub.errata import Erratum, sentences
 from publish.hub.ledger import Ledger
 from publish.hub.manifest import Manifest
 from publish.hub.repository import (
@@ -140,30 +141,43 @@ def published_manifests(client: Client, repo: str, tips: Mapping[int, str]) -> d
         return dict(zip(tips, pool.map(read, tips.values()), strict=True))
 
 
-def records_on_main(target: Target, repo: str) -> dict[int, CheckpointRecord]:
-    """What ``checkpoints.json`` on ``main`` lists, where it is still true of the branches."""
+def listed_on_main(target: Target, repo: str) -> Checkpoints | None:
+    """``checkpoints.json`` on ``main``; None where there is none."""
     content = fetch_text_if_there(target.client, repo, target.branches["main"], checkpoints.NAME)
     if content is None:
-        return {}
-    listed = Checkpoints.from_bytes(content, f"{repo} {checkpoints.NAME}")
-    return {each.step: each for each in listed.checkpoints if target.branches.get(each.branch) == each.commit}
+        return None
+    return Checkpoints.from_bytes(content, f"{repo} {checkpoints.NAME}")
 
 
 def push_main(
-    job: Job, target: Target, final: ProvenStep, commits: Mapping[int, str], manifests: Mapping[int, Manifest]
+    job: Job,
+    target: Target,
+    final: ProvenStep,
+    commits: Mapping[int, str],
+    manifests: Mapping[int, Manifest],
+    errata: Mapping[int | None, tuple[Erratum, ...]],
+    tip: str,
 ) -> Committed | None:
     """``main``: the final step's files with the suite's card and ``checkpoints.json``; None when it held them.
+
+    ``errata``: what was wrong with each step before, and (None) with ``main``. ``tip``: what ``main`` was seen at.
 
     Raises:
         HubError: the Hub refuses. StorageError: a local file is gone.
     """
     steps = [step for step in job.steps if step in commits]
     records = [
-        CheckpointRecord.of(manifests[step], commits[step], equal=job.release.equals(step) & set(steps))
+        CheckpointRecord.of(
+            manifests[step],
+            commits[step],
+            equal=job.release.equals(step) & set(steps),
+            errata=errata.get(step, ()),
+        )
         for step in steps
     ]
-    listing = Checkpoints(job.release.target, tuple(records)).to_bytes()
-    card = render_suite(suite_facts(job, records, [manifests[step] for step in steps])).encode()
+    listing = Checkpoints(job.release.target, tuple(records), errata.get(None, ())).to_bytes()
+    mended = {record.branch: record.errata for record in records} | {"main": errata.get(None, ())}
+    card = render_suite(suite_facts(job, records, [manifests[step] for step in steps], sentences(mended))).encode()
     files = [file for file in final.files if file.path != README]
     files += [BranchFile.of_bytes(README, card), BranchFile.of_bytes(checkpoints.NAME, listing)]
     outcome = publish_branch(
@@ -172,7 +186,7 @@ def push_main(
         "main",
         files,
         f"{job.release.card.title}: {len(steps)} checkpoints, step {final.step} on main",
-        tip=target.branches["main"],
+        tip=tip,
     )
     return outcome if isinstance(outcome, Committed) else None
 

@@ -35,6 +35,10 @@ class Between(QuietServer):
         self.changes: list[tuple[str, Change]] = []
         self.pages: dict[str, bytes] = {}  # served by the proxy itself
 
+    def server_close(self) -> None:
+        super().server_close()
+        self.client.close()
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: Between

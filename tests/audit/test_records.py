@@ -67,9 +67,11 @@ def test_what_no_other_check_can_see(published: Planted, audit: Audit, release: 
     config = published.read("step0")["generation_config.json"]
     published.put("step0", {"generation_config.json": config.replace(b"true", b"null")})  # of the same length
     published.put("step512", {"tokenizer.json": b"{}", "extra.txt": b"mine"})
+    published.put("main", {"tokenizer.json": b"{}", "extra.txt": b"mine"})
     report = audit(TARGET, release=release)
     assert kinds(report) == [
         ("inherited-files", (512,)),
+        ("not-as-recorded", ()),
         ("not-as-recorded", (0,)),
         ("not-as-recorded", (2,)),
         ("not-as-recorded", (512,)),
@@ -77,7 +79,8 @@ def test_what_no_other_check_can_see(published: Planted, audit: Audit, release: 
     by_step = {each.steps: each.detail for each in report.findings if each.kind == "not-as-recorded"}
     assert "README.md is not the file that publish.json records" in by_step[2,]
     assert "tokenizer.json" in by_step[512,]
-    assert all("mallory" in detail for detail in by_step.values())
+    assert by_step[()].startswith("main: tokenizer.json is not")
+    assert all("mallory" in detail for steps, detail in by_step.items() if steps)
 
 
 def test_a_branch_that_is_a_copy_of_another(published: Planted, audit: Audit) -> None:
