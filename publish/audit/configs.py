@@ -54,8 +54,14 @@ def config_mismatch(suite: Suite) -> Iterator[Finding]:
             for what in _problems(branch, usual.get(branch.series)):
                 problems.setdefault(what, []).append(branch)
     for what, branches in problems.items():
-        evidence = tuple(Evidence.of(branch, branch.files.get(CONFIG), what) for branch in branches)
+        evidence = tuple(_evidence(branch, what) for branch in branches)
         yield Finding("config-mismatch", steps_of(branches), f"{named(branches)}: {what}", evidence, suite.repo)
+
+
+def _evidence(branch: Branch, what: str) -> Evidence:
+    if CONFIG in branch.files:
+        return Evidence.of(branch, branch.files[CONFIG], what)
+    return Evidence(branch.name, branch.commit, CONFIG, note=what)
 
 
 def _problems(branch: Branch, usual: Mapping[str, Any] | None) -> Iterator[str]:

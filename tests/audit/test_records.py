@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from publish.rehearsal import RehearsalHub
 from publish.release import Release, parse_release
@@ -109,3 +110,19 @@ def test_a_list_of_checkpoints_that_cannot_be_read_is_an_error(published: Plante
     published.put("main", {"checkpoints.json": b'{"repo": 1}'})
     with pytest.raises(HubError, match=r"repo is int"):
         audit(TARGET)
+
+
+def test_a_branch_made_from_main_has_what_main_has(
+    published: Planted, audit: Audit, hub: RehearsalHub, tmp_path: Path
+) -> None:
+    """How it happened: a branch is created where `main` is, and the upload that was to follow fails, or is partial."""
+    api = HfApi(endpoint=hub.url, token="hf_alice")
+    weights = published.read("step2")["model.safetensors"]
+    published.delete("step2")
+    api.create_branch(TARGET, branch="step2")
+    assert kinds(audit(TARGET)) == [("duplicate-weights", (2, 512)), ("inherited-files", (2,))]
+    published.put("step2", {"model.safetensors": weights})
+    (finding, *others) = audit(TARGET).findings
+    assert finding.kind == "inherited-files"
+    assert {each.path for each in finding.evidence} == {"README.md", "checkpoints.json", "publish.json"}
+    assert others == []
