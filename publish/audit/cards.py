@@ -105,6 +105,8 @@ def card_digests(suite: Suite, explained: frozenset[tuple[str, str]]) -> Iterato
         return
     by_name = {branch.name: branch for branch in suite.steps}
     for branch in suite.steps:
+        if (branch.name, README) in explained:
+            continue  # the whole card is another's
         yield from _rows(suite, branch, [(branch, path, head) for path, _, head in _of(branch, _FILE_ROW)], explained)
     if suite.main is not None:
         rows = [(by_name[name], "", head) for name, head in _of(suite.main, _STEP_ROW) if name in by_name]

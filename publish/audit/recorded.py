@@ -22,13 +22,15 @@ def not_as_recorded(suite: Suite, explained: Explained) -> Iterator[Finding]:
     """Branches that are not as their manifest or ``checkpoints.json`` says, where no other finding explains it."""
     if not suite.ours and suite.release is None:
         return
+    known = {branch for branch, _ in explained}
     for branch in (*suite.steps, *([suite.main] if suite.main else [])):
         record = suite.records.get(branch.name)
         listed = list(_differences(branch, record, ours=suite.ours))
         told = [(path, what) for path, what in listed if (branch.name, path) not in explained]
         if (listed and not told) or (branch.name, "") in explained:
             continue  # all that differs has a finding of its own
-        if not listed and record is not None and record.commit != branch.commit:
+        moved = record is not None and record.commit != branch.commit
+        if not listed and record is not None and moved and branch.name not in known:
             theirs = f"{checkpoints.NAME} on main names commit {record.commit[:12]}"
             told = [("", f"{theirs}, and the branch is at {branch.commit[:12]}{_by_whom(branch)}")]
         if told:

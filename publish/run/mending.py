@@ -27,6 +27,7 @@ class Mending:
         self._tips: Mapping[str, str] = repair.tips or target.branches
         self._right = {record.branch: record.commit for record in (listed.checkpoints if listed else ())}
         self._made: dict[int | None, Erratum] = {}
+        self.emptied: list[str] = []  # branches that took a commit more
 
     def begin(self, branch: str) -> str | None:
         """The tip to publish on: what the audit saw, so that a branch that moved since is not overwritten.
@@ -48,7 +49,9 @@ class Mending:
         if attributes is not None and attributes.oid == plain.oid and (card is None or card.lfs_sha256 is None):
             return current
         wanted = [BranchFile.of_bytes(GITATTRIBUTES, fetch_file(client, base.repo, base.commit, plain))]
-        return publish_branch(client, base, branch, wanted, f"Empty {branch} to publish it again", tip=current).commit
+        emptied = publish_branch(client, base, branch, wanted, f"Empty {branch} to publish it again", tip=current)
+        self.emptied.append(branch)
+        return emptied.commit
 
     def is_right(self, step: int, recorded: Manifest | None) -> bool:
         """Whether this is the step that others hold the weights of: its own, by the manifest on its branch.

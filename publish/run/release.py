@@ -114,6 +114,7 @@ class _Release:
             what = f"interrupted: {len(skipped) + len(self.done)} steps are published, {left} are left"
             raise Interrupted(what, self.repo, "run the same command again to go on") from error
         main, made = self._main(known)
+        emptied = len(self.mending.emptied) if self.mending else 0
         counts = Counter(f"{gate.name} {gate.outcome}" for each in self.done.values() for gate in each.manifest.gates)
         return Outcome(
             target=self.repo,
@@ -122,7 +123,7 @@ class _Release:
             skipped=(*skipped, *(step for step, each in self.done.items() if repair and not each.made)),
             left=repair.left if repair else (),
             failed=tuple(sorted(self.failed, key=lambda failure: failure.step)),
-            commits=sum(each.made for each in self.done.values()) + made,
+            commits=sum(each.made for each in self.done.values()) + made + emptied,
             bytes_read=sum(each.bytes_read for each in self.done.values()),
             bytes_uploaded=sum(file.size for each in self.done.values() if each.made for file in each.manifest.files),
             seconds=time.monotonic() - begin,

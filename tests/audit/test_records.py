@@ -84,6 +84,12 @@ def test_what_no_other_check_can_see(published: Planted, audit: Audit, release: 
     assert all("mallory" in detail for steps, detail in by_step.items() if steps)
 
 
+def test_a_card_of_another_step_or_in_lfs_is_one_finding(published: Planted, audit: Audit, release: Release) -> None:
+    published.put("step2", {"README.md": published.read("step1")["README.md"]})
+    published.put("step0", {"README.md": published.read("step0")["README.md"]}, lfs=("README.md",))
+    assert kinds(audit(TARGET, release=release)) == [("card-snippet", (2,)), ("readme-in-lfs", (0,))]
+
+
 def test_a_branch_that_is_a_copy_of_another(published: Planted, audit: Audit) -> None:
     published.put("step2", published.read("step512"))
     assert ("duplicate-weights", (2, 512)) in kinds(audit(TARGET))

@@ -92,6 +92,7 @@ def test_every_defect_is_repaired_recorded_and_gone(published: Published) -> Non
     outcome = published.repair(audit)
     wrong = (2, 4, 8, 16, 32, 64, 128, 256, 1000)
     assert (outcome.published, outcome.failed, outcome.main) == (wrong, (), "published")  # type: ignore[attr-defined]
+    assert outcome.commits == len(wrong) + 1 + 1  # type: ignore[attr-defined]  # main; emptying step64
     code, again = published.audit()
     assert code == 0, again.read_text()
     after = published.tips()
