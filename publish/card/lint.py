@@ -97,7 +97,7 @@ def _metadata(card: _Card) -> Iterator[Finding]:
         return
     try:
         values = yaml.safe_load(found[1])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, nesting without end
         yield Finding(METADATA, "front-matter", f"the metadata is no valid YAML: {error}".splitlines()[0], 1)
         return
     if not isinstance(values, dict) or not values:
@@ -108,8 +108,12 @@ def _metadata(card: _Card) -> Iterator[Finding]:
 
 
 def _empty(value: Any) -> bool:
-    if isinstance(value, list):
-        return not value or any(_empty(item) for item in value)
+    if isinstance(value, list):  # not what it holds: aliases can make a small list endless
+        return not value or any(_blank(item) or item == [] for item in value)
+    return _blank(value)
+
+
+def _blank(value: Any) -> bool:
     return value is None or value == {} or (isinstance(value, str) and not value.strip())
 
 

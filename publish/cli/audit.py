@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 
 import click
@@ -18,6 +20,7 @@ from publish.schedule import parse_steps
 from publish.source.location import parse_location
 from publish.wire.client import Client
 from publish.wire.endpoint import Patience
+from publish.wire.waits import Wait
 
 PATIENCE = Patience(tries=5, base=0.5, cap=8.0)  # an audit changes nothing: it may as well be run again
 
@@ -46,7 +49,7 @@ def command(
     Several TARGETs are also compared with each other. Exit code 1 where anything was found.
     """
     wanted = Wanted(schedule_named(schedule) if schedule else None, read_release(release) if release else None, pattern)
-    client = Client(patience=PATIENCE)
+    client = Client(patience=PATIENCE, notify=_tell)
     reader = Reader(client, Cache.of(client.endpoint.url))
     report = examine(reader, [_repo(target) for target in targets], wanted, parse_steps(deep) if deep else ())
     if as_json:
@@ -54,6 +57,13 @@ def command(
     else:
         click.echo(markdown(report) if as_markdown else text(report), nl=not as_markdown)
     ctx.exit(0 if report.ok else 1)
+
+
+def _tell(wait: Wait) -> None:
+    """What is waited for, on a terminal: an audit may reach the quota of requests without a token."""
+    if sys.stderr.isatty():
+        until = time.strftime("%H:%M:%S", time.localtime(wait.until))
+        click.echo(f"waiting for {shown(wait.reason)} until {until}", err=True)
 
 
 def _repo(target: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from publish.hub.branchfile import GITATTRIBUTES, BranchFile
+from publish.hub.branchfile import GITATTRIBUTES, BranchFile, by_path, differences
 from publish.hub.checkpoints import Checkpoints
 from publish.hub.errata import Erratum
 from publish.hub.manifest import WEIGHTS, Manifest
@@ -29,11 +29,11 @@ class Mending:
         self._made: dict[int | None, Erratum] = {}
         self.emptied: list[str] = []  # branches that took a commit more
 
-    def begin(self, branch: str) -> str | None:
-        """The tip to publish on: what the audit saw, so that a branch that moved since is not overwritten.
+    def begin(self, branch: str, files: Sequence[BranchFile]) -> str | None:
+        """The tip to publish ``files`` on: what the audit saw, so that a branch that moved since is not overwritten.
 
-        A branch that keeps its card in LFS is emptied first, by a commit of its own: only so the card leaves LFS. One
-        that is empty already, after an interruption, is gone on from.
+        One that holds them already, or nothing, after an interruption, is gone on from. A branch that keeps its card
+        in LFS is emptied first, by a commit of its own: only so the card leaves LFS.
 
         Raises:
             HubError: the branch moved, the Hub refuses.
@@ -42,11 +42,13 @@ class Mending:
         if current is None or current == base.commit:
             return current
         entries = {entry.path: entry for entry in list_tree(client, base.repo, current)}
-        if current != self._tips.get(branch):
-            return current if entries.keys() <= {GITATTRIBUTES} else self._tips.get(branch)
         plain = next(each for each in list_tree(client, base.repo, base.commit) if each.path == GITATTRIBUTES)
         attributes, card = entries.get(GITATTRIBUTES), entries.get(README)
-        if attributes is not None and attributes.oid == plain.oid and (card is None or card.lfs_sha256 is None):
+        in_lfs = attributes is None or attributes.oid != plain.oid or (card is not None and card.lfs_sha256 is not None)
+        if current != self._tips.get(branch):
+            done = not in_lfs and not differences(entries.values(), by_path(files, branch))
+            return current if done or entries.keys() <= {GITATTRIBUTES} else self._tips.get(branch)
+        if not in_lfs:
             return current
         wanted = [BranchFile.of_bytes(GITATTRIBUTES, fetch_file(client, base.repo, base.commit, plain))]
         emptied = publish_branch(client, base, branch, wanted, f"Empty {branch} to publish it again", tip=current)

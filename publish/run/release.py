@@ -176,7 +176,7 @@ class _Release:
             self.registry.check(step, proven.fingerprint, proven.manifest.weights)
             tip = state.commit if state.state == "stale" else self.target.branches.get(f"step{step}")
             if self.mending is not None:
-                tip = self.mending.begin(f"step{step}")
+                tip = self.mending.begin(f"step{step}", proven.files)
             outcome = publish_branch(
                 self.target.client, self.target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip
             )
@@ -217,10 +217,9 @@ class _Release:
         self.registry.check_expected(manifests)
         final = self.final or self._remade(self.job.steps[-1])
         try:
-            errata, tip = errata_of(listed), self.target.branches["main"]
-            if self.mending is not None:
-                errata, tip = self.mending.errata(listed), self.mending.begin("main") or tip
-            outcome = push_main(self.job, self.target, final, commits, manifests, errata, tip)
+            errata = self.mending.errata(listed) if self.mending else errata_of(listed)
+            begin = self.mending.begin if self.mending else None
+            outcome = push_main(self.job, self.target, final, commits, manifests, errata, begin)
         except PublishError as error:
             self.failed.append(Failure.of(final.step, error))
             return "failed", 0

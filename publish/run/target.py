@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,11 +156,12 @@ def push_main(
     commits: Mapping[int, str],
     manifests: Mapping[int, Manifest],
     errata: Mapping[int | None, tuple[Erratum, ...]],
-    tip: str,
+    begin: Callable[[str, Sequence[BranchFile]], str | None] | None = None,
 ) -> Committed | None:
     """``main``: the final step's files with the suite's card and ``checkpoints.json``; None when it held them.
 
-    ``errata``: what was wrong with each step before, and (None) with ``main``. ``tip``: what ``main`` was seen at.
+    ``errata``: what was wrong with each step before, and (None) with ``main``. ``begin``: tells what
+    to publish on, instead of ``main`` as it is.
 
     Raises:
         HubError: the Hub refuses. StorageError: a local file is gone.
@@ -186,7 +187,7 @@ def push_main(
         "main",
         files,
         f"{job.release.card.title}: {len(steps)} checkpoints, step {final.step} on main",
-        tip=tip,
+        tip=begin("main", files) if begin else target.branches["main"],
     )
     return outcome if isinstance(outcome, Committed) else None
 

@@ -143,6 +143,9 @@ REFS, TREE, CARD, DATA = r"/refs$", r"/tree/", r"/README\.md$", r"/(resolve|cdn|
 LIES: dict[str, tuple[str, Change]] = {
     "refs are no JSON": (REFS, body(lambda text: text[:-20])),
     "refs are cut short": (REFS, announced),
+    "refs are binary": (REFS, body(lambda text: text.replace(b"step1", b"\xc3\x28"))),
+    "refs are nested too deep": (REFS, body(lambda text: b"[" * 100_000)),
+    "refs with endless numbers": (REFS, body(lambda text: b"[" + b"9" * 5000 + b"]")),
     "refs are a list": (REFS, of_json(lambda document: [document])),
     "refs without branches": (REFS, of_json(lambda document: {"tags": []})),
     "no branches at all": (REFS, of_json(lambda document: {**document, "branches": []})),
@@ -156,6 +159,7 @@ LIES: dict[str, tuple[str, Change]] = {
     "LFS without digest": (TREE, each_entry(lfs(lambda told: {"size": told["size"]}))),
     "LFS with half a digest": (TREE, each_entry(lfs(lambda told: {**told, "oid": told["oid"][:32]}))),
     "LFS with another size": (TREE, each_entry(lfs(lambda told: {**told, "size": told["size"] + 1}))),
+    "sizes that are none": (TREE, each_entry(lambda entry: {**entry, "size": -1})),
     "an entry twice": (TREE, of_json(lambda entries: [*entries, entries[-1]])),
     "a tree that leads to itself": (
         TREE,

@@ -146,6 +146,24 @@ def test_a_branch_that_moved_since_the_audit_is_left_alone(published: Published)
     assert published.tips()["step2"] == mine
 
 
+def test_a_repair_that_was_interrupted_goes_on(published: Published) -> None:
+    """Killed after a branch was emptied, and after its commit, before main knew of it: the record is complete."""
+    held = {step: published.plant.read(f"step{step}") for step in (2, 64)}
+    published.plant.put("step64", {"README.md": held[64]["README.md"]}, lfs=("README.md",))
+    published.plant.put("step2", {"model.safetensors": held[2]["model.safetensors"][:-8]})
+    _, audit = published.audit()
+    rest = tuple(path for path in held[64] if path != ".gitattributes")
+    published.plant.put("step64", {}, drop=rest)
+    published.plant.put("step2", held[2])
+    outcome = published.repair(audit)
+    assert (outcome.published, outcome.failed) == ((64,), ())  # type: ignore[attr-defined]
+    assert published.audit()[0] == 0
+    listed = json.loads(published.plant.read("main")["checkpoints.json"])["checkpoints"]
+    tips = published.tips()
+    mended = {each["step"]: [erratum["replaced_by"] for erratum in each["errata"]] for each in listed}
+    assert {step: commits for step, commits in mended.items() if commits} == {2: [tips["step2"]], 64: [tips["step64"]]}
+
+
 def test_what_a_person_has_to_mend_is_said(published: Published) -> None:
     published.plant.put("step77", published.plant.read("step2"))
     code, audit = published.audit()
