@@ -32,8 +32,8 @@ CHECKS: tuple[Callable[[Suite], Iterator[Finding]], ...] = (
 # these leave out what the findings before them explain: one defect, one finding
 AFTERWARDS: tuple[Callable[[Suite, frozenset[tuple[str, str]]], Iterator[Finding]], ...] = (
     card_findings,
-    card_digests,
     not_as_recorded,
+    card_digests,
 )
 
 

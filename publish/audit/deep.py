@@ -73,7 +73,8 @@ class Sample:
         """Equal for samples whose values are equal, +0 and -0 being the same."""
         import numpy as np
 
-        return hashlib.sha256((self.values() + np.float32(0)).tobytes()).hexdigest()  # -0 + 0 is +0
+        with np.errstate(all="ignore"):
+            return hashlib.sha256((self.values() + np.float32(0)).tobytes()).hexdigest()  # -0 + 0 is +0
 
 
 def _floats(span: Span, content: bytes) -> Floats:

@@ -43,11 +43,12 @@ def equal_sets(branches: Sequence[Branch], form: str) -> list[list[Branch]]:
 def is_declared(suite: Suite, same: Sequence[Branch]) -> bool:
     """Whether they are meant to be equal: the release or the manifest says so.
 
-    Where there is no release file to say otherwise, steps 0 and 1 may be equal: see :data:`FIRST_STEPS`.
+    Where there is no release file to say otherwise, steps 0 and 1 may be equal: see :data:`FIRST_STEPS`. So may the
+    first steps of several series and the one step that they started from.
     """
     steps = frozenset(branch.step for branch in same)
-    if len({branch.series for branch in same}) > 1:
-        return False
+    if len({branch.series for branch in same}) > 1:  # a later stage starts from what an earlier one ended with
+        return len([branch for branch in same if branch.step != 0]) <= 1
     return any(steps <= equal for equal in suite.declared) or (suite.release is None and steps == FIRST_STEPS)
 
 

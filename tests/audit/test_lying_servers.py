@@ -118,6 +118,14 @@ def lfs(edit: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], dic
     return lambda entry: {**entry, "lfs": edit(entry["lfs"])} if "lfs" in entry else entry
 
 
+def one_digest(entry: dict[str, Any]) -> dict[str, Any]:
+    """The same weights everywhere, and everywhere of another size."""
+    if "lfs" not in entry:
+        return entry
+    size = int(entry["lfs"]["oid"][:3], 16)
+    return {**entry, "size": size, "lfs": {"oid": "0" * 64, "size": size}}
+
+
 def body(edit: Callable[[bytes], bytes]) -> Change:
     return lambda reply: reply.update(body=edit(reply["body"]))
 
@@ -160,6 +168,7 @@ LIES: dict[str, tuple[str, Change]] = {
     "LFS with half a digest": (TREE, each_entry(lfs(lambda told: {**told, "oid": told["oid"][:32]}))),
     "LFS with another size": (TREE, each_entry(lfs(lambda told: {**told, "size": told["size"] + 1}))),
     "sizes that are none": (TREE, each_entry(lambda entry: {**entry, "size": -1})),
+    "one digest of many sizes": (TREE, each_entry(one_digest)),
     "an entry twice": (TREE, of_json(lambda entries: [*entries, entries[-1]])),
     "a tree that leads to itself": (
         TREE,

@@ -84,6 +84,17 @@ def test_what_no_other_check_can_see(published: Planted, audit: Audit, release: 
     assert all("mallory" in detail for steps, detail in by_step.items() if steps)
 
 
+def test_pythia_108_weights_that_nobody_knows(published: Planted, audit: Audit, release: Release) -> None:
+    """Another checkpoint of the same shapes: the record tells, and who put it there."""
+    weights = bytearray(published.read("step2")["model.safetensors"])
+    weights[-100:] = bytes(100)
+    commit = published.put("step2", {"model.safetensors": bytes(weights)})
+    (finding,) = audit(TARGET, release=release).findings
+    assert (finding.kind, finding.steps) == ("not-as-recorded", (2,))
+    assert f"commit {commit[:12]} by mallory" in finding.detail
+    assert [each.kind for each in audit(TARGET).findings] == ["not-as-recorded"]
+
+
 def test_a_card_of_another_step_or_in_lfs_is_one_finding(published: Planted, audit: Audit, release: Release) -> None:
     published.put("step2", {"README.md": published.read("step1")["README.md"]})
     published.put("step0", {"README.md": published.read("step0")["README.md"]}, lfs=("README.md",))
