@@ -20,9 +20,10 @@ STRICT_LOAD = "strict-load"
 
 
 def hf_logits(folder: Path, tokens: NDArray[np.int64]) -> torch.Tensor:
-    """Logits (batch, seq, vocabulary) in float32, bit for bit those of ``from_pretrained(folder, dtype=float32)``.
+    """Logits (batch, seq, vocabulary), float32: those of ``from_pretrained(folder, dtype=float32)``.
 
-    Memory is that of the largest tensor in float32, not of the model.
+    Bit for bit where no matrix has more than `hf_model.BLOCK` elements; larger ones are multiplied in blocks of rows,
+    which may round otherwise. Memory is that of a block and the logits, not of the model.
 
     Raises:
         GateError: the folder cannot be loaded.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from publish.neox.checkpoint import RawCheckpoint, RawTensor
 if TYPE_CHECKING:
     import torch
 
-BLOCK = 4 << 20  # elements that are upcast at a time
+BLOCK = 1 << 18  # elements that are upcast at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +75,21 @@ class Shards:
         return self.rows(rank, name) if self.has(name) else None
 
     def multiply(self, x: torch.Tensor, rank: int, name: str) -> torch.Tensor:
-        """x W^T: ``x`` (..., in), W (out, in) of ``rank``, result (..., out). At most `BLOCK` elements of W at once."""
+        """x W^T: ``x`` (..., in), W (out, in) of ``rank``, result (..., out)."""
         import torch
 
+        product, at = torch.empty(*x.shape[:-1], self.find(rank, name).shape[0], dtype=x.dtype), 0
+        for block in self.products(x, rank, name):
+            product[..., at : at + block.shape[-1]] = block
+            at += block.shape[-1]
+        return product
+
+    def products(self, x: torch.Tensor, rank: int, name: str) -> Iterator[torch.Tensor]:
+        """:meth:`multiply` in blocks of W's rows, at most `BLOCK` elements of W at once."""
         out, width = self.find(rank, name).shape
         step = max(1, BLOCK // max(1, width))
-        if out <= step:
-            return x @ self.rows(rank, name).T
-        result = torch.empty(*x.shape[:-1], out, dtype=x.dtype)
         for start in range(0, out, step):
-            count = min(step, out - start)
-            result[..., start : start + count] = x @ self.rows(rank, name, start, count).T
-        return result
+            yield x @ self.rows(rank, name, start, min(step, out - start)).T
 
     def summed_bias(self, rank: int, name: str) -> torch.Tensor | None:
         """What ``rank`` adds before the all-reduce; with ``held_in`` rank 0 adds the rounded sum, the others nothing.
