@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -47,7 +48,9 @@ def read_state(file: TorchFile | None, where: str) -> TrainingState:
         )
     scheduler = _dict(tree.get("lr_scheduler"))
     args = {
-        name: value for name, value in _dict(tree.get("args")).items() if isinstance(value, str | int | float | None)
+        name: value
+        for name, value in _dict(tree.get("args")).items()
+        if isinstance(name, str) and isinstance(value, str | int | float | None)
     }
     return TrainingState(
         iteration=_integer(tree.get("iteration")),
@@ -66,7 +69,13 @@ def _dict(value: object) -> dict[Any, Any]:
 
 
 def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None if (integer := _integer(value)) is None else float(integer)
 
 
 def _text(value: object) -> str | None:
@@ -74,21 +83,17 @@ def _text(value: object) -> str | None:
 
 
 def _learning_rate(tree: dict[Any, Any], scheduler: dict[Any, Any]) -> float | None:
-    groups = _dict(_dict(tree.get("optimizer")).get("optimizer_state_dict") or tree.get("optimizer")).get(
-        "param_groups"
-    )
-    if isinstance(groups, list) and groups and isinstance(_dict(groups[0]).get("lr"), float | int):
-        return float(groups[0]["lr"])
-    rate = scheduler.get("lr")
-    return float(rate) if isinstance(rate, float | int) and not isinstance(rate, bool) else None
+    optimizer = _dict(tree.get("optimizer"))
+    groups = _dict(optimizer.get("optimizer_state_dict") or optimizer).get("param_groups")
+    first = _dict(groups[0]) if isinstance(groups, list) and groups else {}
+    rate = _number(first.get("lr"))
+    return _number(scheduler.get("lr")) if rate is None else rate
 
 
 def _loss_scale(tree: dict[Any, Any]) -> float | None:
     optimizer = _dict(tree.get("optimizer"))
-    for name in ("cur_scale", "loss_scale"):
-        if isinstance(optimizer.get(name), float | int):
-            return float(optimizer[name])
-    return None
+    scales = (_number(optimizer.get(name)) for name in ("cur_scale", "loss_scale"))
+    return next((scale for scale in scales if scale is not None), None)
 
 
 def _random_states(file: TorchFile, tree: dict[Any, Any]) -> dict[str, str]:

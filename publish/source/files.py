@@ -149,7 +149,7 @@ def fingerprint(files: CheckpointFiles) -> str:
 
 
 class LocalFiles:
-    """A checkpoint folder on disk: its regular files, symbolic links followed only inside the folder's parent."""
+    """A checkpoint folder on disk: its files, those behind symbolic links included."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
