@@ -90,6 +90,11 @@ def refusals(network: Network, names: frozenset[str]) -> Iterator[str]:
         )
     if "attention.alibi_embed.slopes" in names:
         yield "pos-emb alibi has no counterpart in GPTNeoXForCausalLM or LlamaForCausalLM"
+    if network.rotated < 2 or network.rotated % 2:
+        yield (
+            f"rotary-pct {network.rotary_fraction:g} turns {network.rotated} of a head's {network.head_size} dimensions: "
+            "dimensions are turned in pairs"
+        )
     if network.activation not in HIDDEN_ACT:
         yield f"activation {network.activation!r} is none that transformers knows"
     yield from _neox_refusals(network, names) if network.norm == "layernorm" else _llama_refusals(network, names)
