@@ -92,7 +92,7 @@ def refusals(network: Network, names: frozenset[str]) -> Iterator[str]:
         yield "pos-emb alibi has no counterpart in GPTNeoXForCausalLM or LlamaForCausalLM"
     if network.rotated < 2 or network.rotated % 2:
         yield (
-            f"rotary-pct {network.rotary_fraction:g} turns {network.rotated} of a head's {network.head_size} dimensions: "
+            f"rotary-pct {network.rotary_fraction:g} turns {network.rotated} of a head's {network.head_size} dimensions; "
             "dimensions are turned in pairs"
         )
     if network.activation not in HIDDEN_ACT:

@@ -67,12 +67,17 @@ class GateRecord:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What the checkpoint says of its training."""
+    """What the checkpoint says of its training; ``random_states`` are digests by generator."""
 
     iteration: int | None = None
     learning_rate: float | None = None
     loss_scale: float | None = None
     skipped_steps: int | None = None
+    deepspeed_version: str | None = None
+    tensor_parallel: int | None = None
+    pipeline_parallel: int | None = None
+    data_parallel: int | None = None
+    random_states: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

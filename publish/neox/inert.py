@@ -6,6 +6,7 @@ A name in a file is never looked up. The few constructors that a torch checkpoin
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -143,3 +144,27 @@ CONSTRUCTORS: Mapping[str, Callable[[tuple[Any, ...]], object]] = {
     "builtins.set": _set,
     "_codecs.encode": _latin1,
 }
+
+
+_DIGESTED = 10_000  # values; Python's generator has 625
+
+
+def digest_of(value: object) -> str | None:
+    """The SHA-256 of a small tree of inert values; None for an absent or a larger one."""
+    if value is None:
+        return None
+    digest, left = hashlib.sha256(), [_DIGESTED]
+    return digest.hexdigest() if _digest(value, digest.update, left, 0) else None
+
+
+def _digest(value: object, update: Callable[[bytes], None], left: list[int], depth: int) -> bool:
+    left[0] -= 1
+    if left[0] < 0 or depth > 16:
+        return False
+    if isinstance(value, Opaque):
+        value = (str(value.maker), value.arguments, value.state)
+    if isinstance(value, tuple | list):
+        update(f"({len(value)}".encode())
+        return all(_digest(part, update, left, depth + 1) for part in value)
+    update(f"{type(value).__name__} {value!r} ".encode())
+    return not isinstance(value, dict | set)

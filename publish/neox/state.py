@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from publish.errors import CheckpointError
-from publish.neox.inert import StoredTensor
-from publish.neox.torchfile import TorchFile
+from publish.neox.inert import StoredTensor, digest_of
+from publish.neox.torchfile import RawTensor, TorchFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,9 @@ class TrainingState:
     """The state in the first ``mp_rank`` file; every field is None (or empty) where the file does not say.
 
     ``args`` is GPT-NeoX's own record of the model's sizes. ``random_states`` maps a generator to the SHA-256 of
-    its state. ``data_parallel`` is DeepSpeed's ``dp_world_size``.
+    its state. ``data_parallel`` is DeepSpeed's ``dp_world_size``. ``validation_logits`` (positions, vocabulary of
+    rank 0) is what GPT-NeoX computed of the tokens 0, 1, 2, ... when it saved the file (``checkpointing.py``,
+    ``do_forward_pass``), where it was told to.
     """
 
     iteration: int | None = None
@@ -29,6 +31,7 @@ class TrainingState:
     data_parallel: int | None = None
     deepspeed_version: str | None = None
     random_states: Mapping[str, str] = field(default_factory=dict)
+    validation_logits: RawTensor | None = None
 
 
 def read_state(file: TorchFile | None, where: str) -> TrainingState:
@@ -61,6 +64,7 @@ def read_state(file: TorchFile | None, where: str) -> TrainingState:
         data_parallel=_integer(tree.get("dp_world_size")),
         deepspeed_version=_text(tree.get("ds_version")),
         random_states=_random_states(file, tree),
+        validation_logits=_validation_logits(file, tree),
     )
 
 
@@ -96,11 +100,18 @@ def _loss_scale(tree: dict[Any, Any]) -> float | None:
     return next((scale for scale in scales if scale is not None), None)
 
 
+def _validation_logits(file: TorchFile, tree: dict[Any, Any]) -> RawTensor | None:
+    stored = tree.get("checkpoint_validation_logits")
+    return file.tensor("checkpoint_validation_logits", stored) if isinstance(stored, StoredTensor) else None
+
+
 def _random_states(file: TorchFile, tree: dict[Any, Any]) -> dict[str, str]:
     trackers = {f"tracker:{name}": value for name, value in _dict(tree.get("rng_tracker_states")).items()}
     found = {"torch": tree.get("torch_rng_state"), "cuda": tree.get("cuda_rng_state"), **trackers}
-    return {
+    digests = {
         name: hashlib.sha256(file.bytes_of(value)).hexdigest()
         for name, value in found.items()
         if isinstance(value, StoredTensor)
     }
+    own = {"python": tree.get("random_rng_state"), "numpy": tree.get("np_rng_state")}
+    return digests | {name: digest for name, value in own.items() if (digest := digest_of(value)) is not None}

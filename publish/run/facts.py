@@ -118,7 +118,6 @@ def step_manifest(
     tokenizer: str | None,
 ) -> Manifest:
     """The manifest of a step's branch; ``files`` are all its files but the manifest."""
-    state = checkpoint.state
     names = weight_files(checkpoint)
     return Manifest(
         step=source.step,
@@ -140,8 +139,24 @@ def step_manifest(
         parameters=plan.parameters,
         tensors=Tensors(len(plan.recipes), tensors_digest),
         gates=tuple(GateRecord(each.name, each.outcome, each.detail, dict(each.figures)) for each in results),
-        training=Training(state.iteration, state.learning_rate, state.loss_scale, state.skipped_steps),
+        training=training_record(checkpoint),
         tokenizer=tokenizer,
+    )
+
+
+def training_record(checkpoint: RawCheckpoint) -> Training:
+    """What ``publish.json`` keeps of the checkpoint's state."""
+    state = checkpoint.state
+    return Training(
+        iteration=state.iteration,
+        learning_rate=state.learning_rate,
+        loss_scale=state.loss_scale,
+        skipped_steps=state.skipped_steps,
+        deepspeed_version=state.deepspeed_version,
+        tensor_parallel=checkpoint.tensor_parallel,
+        pipeline_parallel=checkpoint.pipeline_parallel,
+        data_parallel=state.data_parallel,
+        random_states=state.random_states,
     )
 
 

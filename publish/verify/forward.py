@@ -31,7 +31,7 @@ _MLP = (("mlp.linear1", "mlp.linear2"), ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h
 def neox_logits(
     checkpoint: RawCheckpoint, network: Network, tokens: NDArray[np.int64], arithmetic: Arithmetic = EXACT
 ) -> torch.Tensor:
-    """Logits of ``tokens`` (batch, seq): (batch, seq, vocabulary of all ranks), float32, or float64 where ``double``.
+    """Logits of ``tokens`` (batch, seq): (batch, seq, vocabulary of all ranks), in the arithmetic's dtype.
 
     Raises:
         GateError: the network needs a tensor that the checkpoint has not, or has another shape.

@@ -115,7 +115,7 @@ def _compare(
     difference, scale = _largest(reference.differences), _largest(reference.scales)
     bound, rounding = FLOOR * ULP * scale, None
     if difference > bound:
-        exact = logit_blocks(checkpoint, network, tokens, replace(held, double=True))
+        exact = logit_blocks(checkpoint, network, tokens, replace(held, compute="float64"))
         single = logit_blocks(checkpoint, network, tokens, held)
         rounding = _largest([_apart(left, right) for left, right in zip(single, exact, strict=True)])
         bound = max(bound, MARGIN * rounding)

@@ -23,12 +23,12 @@ class Arithmetic:
 
     ``held_in``: weights as a file of this dtype can hold them. Biases that are summed over ranks are then rounded
     once; tensors of another dtype are cast. ``stored_frequencies``: rotate by the checkpoint's own ``inv_freq`` where
-    it has one (2023 files hold it in float16), not by frequencies computed in float32. ``double``: compute in float64.
+    it has one (2023 files hold it in float16), not by frequencies computed in float32. ``compute``: the dtype of the arithmetic.
     """
 
     held_in: str | None = None
     stored_frequencies: bool = False
-    double: bool = False
+    compute: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +61,14 @@ class Shards:
         return found
 
     def rows(self, rank: int, name: str, start: int = 0, count: int | None = None) -> torch.Tensor:
-        """Rows of a tensor, float32 (float64 where ``double``), rounded to ``held_in`` first."""
+        """Rows of a tensor, in the dtype of the arithmetic, rounded to ``held_in`` first."""
         import torch
 
         tensor = self.find(rank, name)
         numbers = as_tensor(self.checkpoint.read(tensor, start, count), tensor.dtype)
         if self.arithmetic.held_in is not None and self.arithmetic.held_in != tensor.dtype:
             numbers = numbers.to(getattr(torch, self.arithmetic.held_in))
-        return numbers.to(torch.float64 if self.arithmetic.double else torch.float32)
+        return numbers.to(getattr(torch, self.arithmetic.compute))
 
     def optional(self, rank: int, name: str) -> torch.Tensor | None:
         """A whole small tensor, None where the network has none."""
@@ -110,7 +110,7 @@ class Shards:
         total = exact.rows(0, name)
         for other in range(1, self.ranks):
             total = total + exact.rows(other, name)
-        return total.to(getattr(torch, held_in)).to(torch.float64 if self.arithmetic.double else torch.float32)
+        return total.to(getattr(torch, held_in)).to(getattr(torch, self.arithmetic.compute))
 
 
 def as_tensor(array: np.ndarray[Any, Any], dtype: str) -> torch.Tensor:
