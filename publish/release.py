@@ -12,6 +12,8 @@ import yaml
 from publish.errors import ReleaseError, ScheduleError
 from publish.schedule import FROM_CONFIG, NAMED, parse_steps
 
+DTYPES = ("float16", "bfloat16", "float32")
+
 
 @dataclass(frozen=True, slots=True)
 class CardText:
@@ -35,14 +37,28 @@ class ExpectedEqual:
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """A value that ``config.json`` holds instead of the run's own, and why."""
+
+    key: str
+    value: Any
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
-    """One release. ``schedule`` is a name or a list of steps; ``base`` is what relative paths start from."""
+    """One release. ``schedule`` is a name or a list of steps; ``base`` is what relative paths start from.
+
+    ``dtype`` is what weights are cast to; None: they keep their own.
+    """
 
     source: str
     target: str
     card: CardText
     schedule: str | tuple[int, ...] = FROM_CONFIG
     tokenizer: str | None = None
+    dtype: str | None = None
+    overrides: tuple[Override, ...] = ()
     expect: tuple[ExpectedEqual, ...] = ()
     where: str = "the command line"
     base: Path = Path()
@@ -173,6 +189,29 @@ def _expect(node: yaml.Node, where: str) -> tuple[ExpectedEqual, ...]:
     return tuple(ExpectedEqual(value["equal"], value["because"]) for value in values)
 
 
+def _overrides(node: yaml.Node, where: str) -> tuple[Override, ...]:
+    if not isinstance(node, yaml.MappingNode):
+        raise ReleaseError("a mapping is due here", _at(where, node), "write hidden_act: {value: gelu, because: ...}")
+    found = []
+    for key, value in node.value:
+        given = _mapping(value, _OVERRIDE, where, required=("value", "because"))
+        found.append(Override(str(key.value), given["value"], given["because"]))
+    return tuple(found)
+
+
+def _scalar(node: yaml.Node, where: str) -> Any:
+    value = yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else None
+    if not isinstance(value, str | int | float | bool):
+        raise ReleaseError("one value is due here", _at(where, node), "write a text, a number, true or false")
+    return value
+
+
+def _dtype(node: yaml.Node, where: str) -> str:
+    if (text := _text(node, where)) not in DTYPES:
+        raise ReleaseError(f"{text!r} is no dtype", _at(where, node), f"write {', '.join(DTYPES)}, or leave it out")
+    return text
+
+
 def _later(node: yaml.Node, where: str) -> Any:
     raise ReleaseError(
         "this version cannot do that yet, and ignoring it would release something else than you ask for",
@@ -189,7 +228,8 @@ _TOP: Mapping[str, Callable[[yaml.Node, str], Any]] = {
     "card": _card,
     "expect": _expect,
     "compare": _later,
-    "overrides": _later,
+    "overrides": _overrides,
+    "dtype": _dtype,
 }
 _CARD: Mapping[str, Callable[[yaml.Node, str], Any]] = {
     "title": _text,
@@ -200,4 +240,5 @@ _CARD: Mapping[str, Callable[[yaml.Node, str], Any]] = {
     "papers": _texts,
     "notes": _text,
 }
+_OVERRIDE: Mapping[str, Callable[[yaml.Node, str], Any]] = {"value": _scalar, "because": _text}
 _EXPECT: Mapping[str, Callable[[yaml.Node, str], Any]] = {"equal": _steps, "because": _text}

@@ -90,7 +90,11 @@ class Tensors:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All that ``publish.json`` says. `files` are those of the branch but for ``publish.json`` itself."""
+    """All that ``publish.json`` says. `files` are those of the branch but for ``publish.json`` itself.
+
+    `dtype` is the written one, `source_dtype` the checkpoint's; `overrides` are values of ``config.json`` that the
+    release file gives instead of the run's own.
+    """
 
     step: int
     branch: str
@@ -108,6 +112,8 @@ class Manifest:
     tokenizer: str | None = None
     statistics: Mapping[str, Any] | None = None
     notes: str = ""
+    source_dtype: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def to_bytes(self) -> bytes:

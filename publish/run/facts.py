@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from publish import __version__
-from publish.card.facts import Fact, FileFact, Gate, Sizes, StepFacts, StepLine, SuiteFacts, Text, details
+from publish.card.facts import Deviation, Fact, FileFact, Gate, Sizes, StepFacts, StepLine, SuiteFacts, Text, details
+from publish.convert.hfconfig import hf_config, plain
 from publish.convert.recipes import ConversionPlan
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.manifest import Converter, FileRecord, GateRecord, Manifest, Source, SourceFile, Tensors, Training
@@ -98,6 +99,20 @@ def step_facts(
         source_files=weight_files(checkpoint),
         converter=CONVERTER,
         deviations=plan.notes,
+        overrides=overridden(job, plan, [dict(gate.figures) for gate in results]),
+    )
+
+
+def overridden(job: Job, plan: ConversionPlan, figures: Iterable[Mapping[str, object]]) -> tuple[Deviation, ...]:
+    """What the release file sets in ``config.json``, with the effect that the gates measured, of those ``figures``."""
+    own, effects = hf_config(plain(plan), None, None), [each.get("override_effect") for each in figures]
+    measured = [effect for effect in effects if isinstance(effect, float)]
+    effect = f"logits change by up to {max(measured):.1e}" if measured else "not measured at this step, but at the first and the last one"
+    return tuple(
+        Deviation(
+            f"{each.key} is {each.value} where the run's own config makes it {own[each.key]}", each.because, effect
+        )
+        for each in job.release.overrides
     )
 
 
@@ -141,6 +156,8 @@ def step_manifest(
         gates=tuple(GateRecord(each.name, each.outcome, each.detail, dict(each.figures)) for each in results),
         training=training_record(checkpoint),
         tokenizer=tokenizer,
+        source_dtype=plan.source_dtype,
+        overrides=dict(plan.overrides),
     )
 
 
@@ -179,6 +196,7 @@ def suite_facts(job: Job, records: Sequence[CheckpointRecord], manifests: Sequen
             for each in job.release.expect
         ),
         deviations=job.plan.notes,
+        overrides=overridden(job, job.plan, [gate.figures for each in manifests for gate in each.gates]),
     )
 
 

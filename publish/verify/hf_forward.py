@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 STRICT_LOAD = "strict-load"
 
 
-def hf_logits(folder: Path, tokens: NDArray[np.int64]) -> torch.Tensor:
+def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = None) -> torch.Tensor:
     """Logits (batch, seq, vocabulary), float32: those of ``from_pretrained(folder, dtype=float32)``.
 
+    ``config`` stands for the folder's ``config.json``.
     Bit for bit where no matrix has more than `hf_model.BLOCK` elements; larger ones are multiplied in blocks of rows,
     which may round otherwise. Memory is that of a block and the logits, not of the model.
 
@@ -30,7 +31,7 @@ def hf_logits(folder: Path, tokens: NDArray[np.int64]) -> torch.Tensor:
     """
     import torch
 
-    with hollow_model(folder) as hollow:
+    with hollow_model(folder, config) as hollow:
         return hollow.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
 
 

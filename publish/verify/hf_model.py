@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -163,33 +164,37 @@ def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
 
 
 @contextmanager
-def hollow_model(folder: Path) -> Iterator[HollowModel]:
+def hollow_model(folder: Path, config: bytes | None = None) -> Iterator[HollowModel]:
     """The model of ``folder/config.json``, for this thread alone; built once per config, and once more for each thread.
+
+    ``config`` stands for the file's content where the model of another config is wanted.
 
     Raises:
         GateError: no config, or transformers cannot build a model of it.
     """
     try:
-        config = (folder / "config.json").read_bytes()
+        config = (folder / "config.json").read_bytes() if config is None else config
     except OSError as error:
         raise GateError(f"config.json: {error.strerror}", folder, "convert the step again") from error
     with _lock:
         if len(_idle) > _CONFIGS:
             _idle.clear()
         idle = _idle[config]
-        model = idle.pop() if idle else _build(folder)
+        model = idle.pop() if idle else _build(folder, config)
     yield model  # after an exception its parameters may be filled: it is not kept then
     with _lock:
         if len(idle) < _KEPT:
             idle.append(model)
 
 
-def _build(folder: Path) -> HollowModel:
+def _build(folder: Path, config: bytes) -> HollowModel:
     try:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with tempfile.TemporaryDirectory() as place:
+            (Path(place) / "config.json").write_bytes(config)
+            settings = AutoConfig.from_pretrained(place, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32, trust_remote_code=False)
         model.eval()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from publish.convert.hfconfig import canonical_json, hf_config, plain
 from publish.convert.recipes import ConversionPlan
 from publish.errors import GateError
 from publish.neox.checkpoint import RawCheckpoint
@@ -42,6 +43,7 @@ def logits(
     in float64: its own float32 rounding error is then known for this very network, and `MARGIN` times that is the
     bound. What no Hugging Face file can hold is left out of the comparison and reported as ``deviation``: frequencies
     rounded to float16 (2023), an RMSNorm epsilon outside the root (before May 2025), sums of biases before rounding.
+    A maintainer's overrides of ``config.json`` are left out as well, and their effect is measured.
 
     ``vocabulary`` is the tokenizer's; ``tokens`` (batch, seq) replace the probe of `tokens.probe_tokens`.
     """
@@ -53,9 +55,11 @@ def logits(
     try:
         if wrong := _other_frequencies(checkpoint, plan):
             return failed(LOGITS, wrong)
-        found = hf_logits(folder, tokens)
+        own = canonical_json(hf_config(plain(plan), None, None)) if plan.overrides else None
+        found = hf_logits(folder, tokens, own)
         comparison = _compare(checkpoint, plan, tokens, found)
         deviation = _deviation(checkpoint, plan, tokens, found)
+        effect = _apart(hf_logits(folder, tokens), found) if plan.overrides else None
     except GateError as error:
         return could_not_read(LOGITS, error)
     figures: dict[str, float | int | str] = {**comparison.figures(), "tokens": int(tokens.size)}
@@ -63,6 +67,9 @@ def logits(
     if deviation is not None:
         figures["deviation"] = deviation
         detail += f"; what the format cannot hold makes it deviate from GPT-NeoX by {deviation:.2e}"
+    if effect is not None:
+        figures["override_effect"] = effect
+        detail += f"; what the release overrides in config.json changes them by up to {effect:.2e}"
     if network.sliding_window is not None and network.sliding_window >= tokens.shape[1]:
         detail += f"; a window of {network.sliding_window} is not reached by {tokens.shape[1]} tokens"
     return (passed if comparison.equal else failed)(LOGITS, detail, **figures)

@@ -23,7 +23,8 @@ class Arithmetic:
 
     ``held_in``: weights as a file of this dtype can hold them. Biases that are summed over ranks are then rounded
     once; tensors of another dtype are cast. ``stored_frequencies``: rotate by the checkpoint's own ``inv_freq`` where
-    it has one (2023 files hold it in float16), not by frequencies computed in float32. ``compute``: the dtype of the arithmetic.
+    it has one (2023 files hold it in float16), not by frequencies computed in float32.
+    ``compute``: the dtype of the arithmetic.
     """
 
     held_in: str | None = None
