@@ -75,6 +75,7 @@ def step_facts(
     release: Release, run: RunFacts, steps: Sequence[int], manifest: Manifest, *, hub: str = HUB
 ) -> StepFacts:
     """The facts of a step's card. ``steps`` are the release's; of ``manifest``'s files all but the card are listed."""
+    listed = sorted((each for each in manifest.files if each.path != README), key=lambda file: file.path)
     return StepFacts(
         repo=release.target,
         branch=manifest.branch,
@@ -85,7 +86,7 @@ def step_facts(
         training=training_facts(manifest.training, manifest.tokens),
         tokens=manifest.tokens,
         has_tokenizer=manifest.tokenizer is not None,
-        files=tuple(FileFact(each.path, each.size, each.sha256) for each in manifest.files if each.path != README),
+        files=tuple(FileFact(each.path, each.size, each.sha256) for each in listed),
         gates=tuple(Gate(each.name, each.outcome, each.detail) for each in manifest.gates),
         source=manifest.source.location,
         source_commit=manifest.source.commit,

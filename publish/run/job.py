@@ -26,7 +26,7 @@ from publish.source.location import parse_location
 class Job:
     """What every step of one release shares. ``steps`` is the whole schedule, ``chosen`` what this run is asked for.
 
-    ``hub`` is where links in cards lead.
+    ``hub`` is where links in cards lead, ``templates`` a maintainer's own folder of them.
     """
 
     release: Release
@@ -39,6 +39,7 @@ class Job:
     tokens_per_step: int | None
     data_parallel: int | None
     hub: str = HUB
+    templates: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

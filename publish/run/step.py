@@ -117,7 +117,7 @@ def _described(
     manifest = step_manifest(
         job, source, checkpoint, plan, records, results, tensors_digest=digest, tokenizer=tokenizer
     )
-    card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub))
+    card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub), job.templates)
     readme = BranchFile.of_bytes(README, card.encode())
     manifest = with_card(manifest, readme)
     small = BranchFile.of_bytes(manifests.NAME, manifest.to_bytes())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from publish.card.facts import HUB
@@ -28,9 +28,6 @@ def suite_card(
     return BranchFile.of_bytes(README, render_suite(suite_facts(release, run, manifests, hub=hub), templates).encode())
 
 
-def listing(
-    release: Release, run: RunFacts, manifests: Mapping[int, Manifest], commits: Mapping[int, str]
-) -> BranchFile:
+def listing(repo: str, run: RunFacts, records: Iterable[CheckpointRecord]) -> BranchFile:
     """``checkpoints.json``: every step at its commit, and what all cards are made from."""
-    records = tuple(CheckpointRecord.of(manifest, commits[step]) for step, manifest in manifests.items())
-    return BranchFile.of_bytes(checkpoints.NAME, Checkpoints(release.target, records, run).to_bytes())
+    return BranchFile.of_bytes(checkpoints.NAME, Checkpoints(repo, tuple(records), run).to_bytes())

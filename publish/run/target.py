@@ -158,7 +158,9 @@ def push_main(
     """
     run, steps = run_facts(job), {step: manifests[step] for step in job.steps if step in commits}
     files = [file for file in final.files if file.path != README]
-    files += [suite_card(job.release, run, steps, hub=job.hub), listing(job.release, run, steps, commits)]
+    records = [CheckpointRecord.of(manifest, commits[step]) for step, manifest in steps.items()]
+    card = suite_card(job.release, run, steps, hub=job.hub, templates=job.templates)
+    files += [card, listing(job.release.target, run, records)]
     outcome = publish_branch(
         target.client,
         target.base,
