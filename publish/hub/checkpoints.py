@@ -16,13 +16,14 @@ from publish.hub.records import canonical, read_record
 
 NAME = "checkpoints.json"
 SCHEMA = 1
+LAYER_TYPES = "layer_types"  # of a manifest's statistics: what plots show
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
     """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch.
 
-    `published` is its manifest without the figures of gates and tensors, which no card shows.
+    `published` is its manifest without the figures that no card shows: those of gates and of single tensors.
     """
 
     step: int
@@ -57,7 +58,8 @@ class CheckpointRecord:
 
 def _without_figures(manifest: Manifest) -> Manifest:
     gates = tuple(replace(gate, figures={}) for gate in manifest.gates)
-    return replace(manifest, gates=gates, statistics=None)
+    types = (manifest.statistics or {}).get(LAYER_TYPES)
+    return replace(manifest, gates=gates, statistics=None if types is None else {LAYER_TYPES: types})
 
 
 @dataclass(frozen=True, slots=True)

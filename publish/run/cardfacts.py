@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from publish.card.config import config_facts
-from publish.card.facts import HUB, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts, Text
+from publish.card.facts import HUB, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
 from publish.card.numbers import count, decimal
 from publish.card.run import RunFacts
 from publish.hub.branchfile import BranchFile
@@ -21,20 +21,6 @@ from publish.run.job import Job
 from publish.wire.endpoint import Endpoint
 
 README = "README.md"
-
-
-def text_of(release: Release) -> Text:
-    """What the maintainer says."""
-    card = release.card
-    return Text(
-        title=card.title,
-        license=card.license,
-        language=card.language,
-        datasets=card.datasets,
-        tags=card.tags,
-        papers=card.papers,
-        notes=card.notes,
-    )
 
 
 def with_card(manifest: Manifest, card: BranchFile) -> Manifest:
@@ -81,7 +67,7 @@ def step_facts(
         branch=manifest.branch,
         step=manifest.step,
         steps=tuple(steps),
-        text=text_of(release),
+        text=replace(release.card, results=()),  # they are of the final step, which main shows
         details=run.details(steps[-1]),
         training=training_facts(manifest.training, manifest.tokens),
         tokens=manifest.tokens,
@@ -111,7 +97,7 @@ def suite_facts(
     final = manifests[steps[-1]]
     return SuiteFacts(
         repo=release.target,
-        text=text_of(release),
+        text=release.card,
         details=run.details(steps[-1]),
         lines=tuple(map(_line, manifests.values())),
         has_tokenizer=final.tokenizer is not None,

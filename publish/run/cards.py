@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from publish.card import metadata
 from publish.card.claims import lint_claims
 from publish.card.lint import Finding, lint_card
 from publish.card.render import render_step
@@ -20,6 +21,7 @@ from publish.hub.cards import PublishedCards, StepCard, published_cards
 from publish.release import Release
 from publish.run.cardfacts import README, hub_address, run_facts, step_facts
 from publish.run.job import Job, make_job
+from publish.run.plots import MainPlots, main_plots
 from publish.run.suite import suite_card
 from publish.wire.client import Client
 
@@ -52,6 +54,7 @@ class ReleaseCards:
     release: Release
     run: RunFacts
     published: PublishedCards
+    plots: MainPlots
     cards: tuple[Card, ...]
 
     @property
@@ -83,6 +86,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
         HubError: no access, no connection, nothing published, or a listed step that is gone.
         CardError: a fact is missing, or a template is broken.
     """
+    metadata.check(release.card, release.target)
     jobs: list[Job] = []
 
     def from_source() -> tuple[int, ...]:
@@ -103,9 +107,13 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     steps = jobs[0].steps if jobs else tuple(published.steps)
     hub = hub_address(client.endpoint)
     cards = [_step_card(release, run, steps, each, hub, templates) for each in published.steps.values()]
+    plots = MainPlots()
     if published.listing is not None:
-        cards.insert(0, _main_card(release, run, published, hub, templates))
-    return ReleaseCards(release, run, published, tuple(cards))
+        manifests = {step: each.manifest for step, each in published.steps.items()}
+        plots = main_plots(manifests, published.listing.plots, published.main)
+        file = suite_card(release, run, manifests, plots=plots.plots, hub=hub, templates=templates)
+        cards.insert(0, Card(MAIN, None, file, _why_main(published, file, plots)))
+    return ReleaseCards(release, run, published, plots, tuple(cards))
 
 
 def _step_card(
@@ -117,19 +125,20 @@ def _step_card(
     return Card(there.record.branch, there.record.step, file, reason)
 
 
-def _main_card(release: Release, run: RunFacts, published: PublishedCards, hub: str, templates: Path | None) -> Card:
-    manifests = {step: each.manifest for step, each in published.steps.items()}
-    file = suite_card(release, run, manifests, hub=hub, templates=templates)
+def _why_main(published: PublishedCards, card: BranchFile, plots: MainPlots) -> str:
+    """How ``main`` differs from what it should show; empty where it does not."""
+    assert published.listing is not None
     there = published.main.get(README)
-    if there is None:
-        return Card(MAIN, None, file, "no card")
-    if there.lfs_sha256 is not None:
-        return Card(MAIN, None, file, "the card is in LFS")
-    if there.oid != file.git_sha1():
-        return Card(MAIN, None, file, "another card")
+    if there is None or there.lfs_sha256 is not None:
+        return "no card" if there is None else "the card is in LFS"
+    if there.oid != card.git_sha1():
+        return "another card"
+    if plots.drawn or plots.records != published.listing.plots:
+        return "other plots"
     records = tuple(each.record for each in published.steps.values())
-    stale = published.listing is None or published.listing.run is None or published.listing.checkpoints != records
-    return Card(MAIN, None, file, f"{checkpoints.NAME} is not that of the branches' tips" if stale else "")
+    if published.listing.run is None or published.listing.checkpoints != records:
+        return f"{checkpoints.NAME} is not that of the branches' tips"
+    return ""
 
 
 def write_cards(cards: ReleaseCards, out: Path) -> Mapping[str, Path]:
@@ -145,6 +154,11 @@ def write_cards(cards: ReleaseCards, out: Path) -> Mapping[str, Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(card.text.encode())
             written[card.branch] = path
+        for file in cards.plots.drawn:
+            path = out / MAIN / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert isinstance(file.content, bytes)
+            path.write_bytes(file.content)
     except OSError as error:
         raise StorageError(f"cannot write: {error.strerror}", error.filename or out, "name another --out") from error
     return written

@@ -88,7 +88,9 @@ class _Push:
 
     def main(self) -> None:
         card = next(each for each in self.cards.cards if each.branch == MAIN)
-        files = [card.file, listing(self.repo, self.cards.run, self.records.values())]
+        plots = self.cards.plots
+        listed = listing(self.repo, self.cards.run, self.records.values(), plots.records)
+        files = [card.file, *plots.drawn, listed]
         last = max(self.records)
         if last in self.manifests:  # main is the final step, its manifest included
             files.append(BranchFile.of_bytes(manifest.NAME, self.manifests[last].to_bytes()))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from publish.card.metadata import front_matter
+from publish.card import metadata
 from publish.errors import HubError, StorageError
 from publish.hub import checkpoints, manifest, status
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
@@ -26,8 +26,9 @@ from publish.hub.repository import (
 )
 from publish.hub.status import Expected, StepStatus
 from publish.hub.transaction import Committed, publish_branch
-from publish.run.cardfacts import README, run_facts, text_of
+from publish.run.cardfacts import README, run_facts
 from publish.run.job import Job
+from publish.run.plots import main_plots
 from publish.run.step import ProvenStep
 from publish.run.suite import listing, suite_card
 from publish.run.workplace import default_folder
@@ -61,7 +62,8 @@ def preflight(job: Job, client: Client, work: Path, workers: int, *, private: bo
     check_disk(job, work, workers)
     identity = whoami(client)
     check_may_write(identity, target)
-    card = front_matter(text_of(job.release), target)
+    metadata.check(job.release.card, target)
+    card = metadata.front_matter(job.release.card, target)
     validate_card(client, card, job.release.where)
     created = ensure_repo(client, target, private=private)
     if not created:
@@ -159,8 +161,9 @@ def push_main(
     run, steps = run_facts(job), {step: manifests[step] for step in job.steps if step in commits}
     files = [file for file in final.files if file.path != README]
     records = [CheckpointRecord.of(manifest, commits[step]) for step, manifest in steps.items()]
-    card = suite_card(job.release, run, steps, hub=job.hub, templates=job.templates)
-    files += [card, listing(job.release.target, run, records)]
+    shown = main_plots(steps)
+    card = suite_card(job.release, run, steps, plots=shown.plots, hub=job.hub, templates=job.templates)
+    files += [card, *shown.drawn, listing(job.release.target, run, records, shown.records)]
     outcome = publish_branch(
         target.client,
         target.base,

@@ -62,6 +62,7 @@ TEXT = Text(
     notes="A model of **14,784 parameters**, trained to test release tools.\n\nIt is of no use for language:\n\n"
     "- its vocabulary has 250 entries;\n- its context is 32 tokens.\n",
 )
+ERRATUM = "Until 2026-11-02 the branch step512 had no tokenizer files. Its weights are unchanged."
 GATES = (
     Gate("identity", "passed", "iteration {step}; 6 sizes equal the config's"),
     Gate("file-length", "passed", "1 weight file, 32,472 bytes as claimed"),
@@ -104,7 +105,6 @@ def suite(**changes: Any) -> SuiteFacts:
     """The suite's card of the tiny run."""
     facts = SuiteFacts(
         repo=REPO,
-        text=TEXT,
         details=details(options("pythia-tiny-seed1234"), TINY, last_step=PYTHIA[-1]),
         lines=tuple(map(line, PYTHIA)),
         has_tokenizer=True,
@@ -117,7 +117,7 @@ def suite(**changes: Any) -> SuiteFacts:
         expected=("step0 and step1 hold the same weights: the learning rate is 0 on the first iteration.",),
         overrides=(DEVIATION,),
         comparisons=(COMPARISON,),
-        errata=("Until 2026-11-02 the branch step512 had no tokenizer files. Its weights are unchanged.",),
+        text=replace(TEXT, errata=(ERRATUM,)),
     )
     return replace(facts, **changes)
 
