@@ -202,6 +202,10 @@ class SuiteFacts:
         """All steps, in order."""
         return tuple(line.step for line in self.lines)
 
+    def detail(self, name: str) -> str | None:
+        """The value of a row of the details table; None where there is no such row."""
+        return next((row.value for row in self.details if row.name == name), None)
+
     @property
     def has_tokens(self) -> bool:
         """Whether it is known of every step how many tokens it has seen."""

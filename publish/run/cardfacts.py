@@ -47,7 +47,7 @@ def training_facts(training: Training, tokens: int | None) -> tuple[Fact, ...]:
         ("Tokens seen", tokens, "iteration x tokens in a step"),
         ("Learning rate", training.learning_rate, "checkpoint"),
         ("Loss scale", training.loss_scale, "checkpoint"),
-        ("Updates skipped so far (overflow)", training.skipped_steps, "checkpoint"),
+        ("Updates skipped so far", training.skipped_steps, "checkpoint; the loss scale had overflowed"),
     )
     return tuple(Fact(name, _shown(value), source) for name, value, source in rows if value is not None)
 

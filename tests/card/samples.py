@@ -22,6 +22,7 @@ from publish.card.facts import (
     Text,
     details,
 )
+from publish.card.numbers import decimal
 from publish.schedule import PYTHIA
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -134,9 +135,9 @@ def step(number: int = 1000, **changes: Any) -> StepFacts:
         training=(
             Fact("Iteration", f"{number:,}", "checkpoint"),
             Fact("Tokens seen", f"{number * TOKENS:,}", "iteration x tokens in a step"),
-            Fact("Learning rate", f"{min(number / 1430 * 1e-3, 1e-4 if number > 115_000 else 1e-3):g}", "checkpoint"),
-            Fact("Loss scale", "8192", "checkpoint"),
-            Fact("Updates skipped so far (overflow)", "0", "checkpoint"),
+            Fact("Learning rate", decimal(min(number / 1430 * 1e-3, 1e-4 if number > 115_000 else 1e-3)), "checkpoint"),
+            Fact("Loss scale", "8,192", "checkpoint"),
+            Fact("Updates skipped so far", "0", "checkpoint; the loss scale had overflowed"),
         ),
         tokens=number * TOKENS,
         has_tokenizer=True,
