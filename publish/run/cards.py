@@ -64,17 +64,23 @@ class ReleaseCards:
     @property
     def findings(self) -> tuple[tuple[str, Finding], ...]:
         """What the lint says of every card, with its branch; and (under ``main``) of the notes against the config."""
-        known = {card.manifest.source.location for card in self.published.steps.values()}
-        names = [f"step{step}" for step in self.published.steps]
-        found = [
-            (card.branch, each)
-            for card in self.cards
-            for each in lint_card(
-                card.text, self.release.target, names, None if card.step is None else card.branch, known=known
-            )
-        ]
+        known = {each.manifest.source.location for each in self.published.steps.values()}
+        known |= {self.release.card.base_model or self.release.target}
+        names = [each.record.branch for each in self.published.steps.values()]
+        found: list[tuple[str, Finding]] = []
+        for card in self.cards:
+            revision = None if card.step is None else card.branch
+            files = self._files(card)
+            lint = lint_card(card.text, self.release.target, names, revision, known=known, files=files)
+            found.extend((card.branch, each) for each in lint)
         words = lint_claims(self.release.card.notes, self.run.config, datasets=self.release.card.datasets)
         return (*found, *((MAIN, each) for each in words))
+
+    def _files(self, card: Card) -> set[str]:
+        """The paths of the card's branch, with those that are about to be pushed."""
+        if card.step is None:
+            return {*self.published.main, *(file.path for file in self.plots.drawn)}
+        return {file.path for file in self.published.steps[card.step].manifest.files}
 
 
 def make_cards(release: Release, client: Client, templates: Path | None = None) -> ReleaseCards:

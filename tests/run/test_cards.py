@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -67,6 +70,42 @@ def test_an_unchanged_release_costs_three_requests_and_no_source(released: Path,
     assert report["cards"] == [{"branch": branch, "changed": False, "reason": ""} for branch in BRANCHES]
     assert hub.stats().requests == {"refs": 1, "tree": 1, "resolve": 1}
     assert hub.stats().commits == {}
+
+
+def test_154_steps_cost_three_requests_and_one_changed_note_is_found_in_every_card(
+    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
+) -> None:
+    client = client_of("hf_alice")
+    assert not run_release(samples, client, tmp_path, logits="off").failed
+    hub.reset_stats()
+    release = propose(str(samples), TARGET)
+    found = make_cards(release, client)
+    assert (len(found.cards), found.changed, found.findings) == (155, (), ())
+    assert sum(hub.stats().requests.values()) == 3
+    noted = replace(release, card=replace(release.card, notes="Trained on a Tuesday."))
+    assert len(make_cards(noted, client).changed) == 155
+    erratum = replace(release, expect=(replace(release.expect[0], because="it has to be so"),))
+    assert [card.branch for card in make_cards(erratum, client).changed] == ["main", "step0", "step1"]
+    assert sum(hub.stats().requests.values()) == 9
+
+
+def test_same_cards_from_other_thread_counts_and_another_day(samples: Path, tmp_path: Path) -> None:
+    run = few(samples, tmp_path)
+    running = []
+    for number, (workers, now) in enumerate(((1, 1_000_000_000), (4, 4_000_000_000))):
+        root = tmp_path / f"hub{number}"
+        command = [sys.executable, "-m", "tests.run.print_cards", str(run), str(root), str(workers), str(now)]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(workers),
+            "PYTHONHASHSEED": str(number),
+            "TZ": "Asia/Kathmandu" if number else "UTC",
+            "HF_HOME": str(root / "home"),
+        }
+        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE))
+    one, other = (process.communicate(timeout=120)[0] for process in running)
+    assert len(one) > 10_000
+    assert one == other
 
 
 def test_the_cards_written_are_the_bytes_that_are_published(released: Path, hub: RehearsalHub, tmp_path: Path) -> None:
