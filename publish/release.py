@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,23 +10,11 @@ from typing import Any
 
 import yaml
 
+from publish.cardtext import CardText, EvaluationResult
 from publish.errors import ReleaseError, ScheduleError
 from publish.schedule import FROM_CONFIG, NAMED, parse_steps
 
 DTYPES = ("float16", "bfloat16", "float32")
-
-
-@dataclass(frozen=True, slots=True)
-class CardText:
-    """What the maintainer says of the model; figures never come from here."""
-
-    title: str
-    license: str = "apache-2.0"
-    language: tuple[str, ...] = ("en",)
-    datasets: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    papers: tuple[str, ...] = ()
-    notes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +201,24 @@ def _dtype(node: yaml.Node, where: str) -> str:
     return text
 
 
+def _results(node: yaml.Node, where: str) -> tuple[EvaluationResult, ...]:
+    if not isinstance(node, yaml.SequenceNode):
+        fix = "write - {task: text-generation, dataset: owner/name, metric: acc, value: 0.5}"
+        raise ReleaseError("a list is due here", _at(where, node), fix)
+    return tuple(EvaluationResult(**_mapping(item, _RESULT, where, required=tuple(_RESULT))) for item in node.value)
+
+
+def _number(node: yaml.Node, where: str) -> float:
+    text = _text(node, where)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ReleaseError(f"{text!r} is no number", _at(where, node), "write a number such as 0.5")
+    return value
+
+
 def _later(node: yaml.Node, where: str) -> Any:
     raise ReleaseError(
         "this version cannot do that yet, and ignoring it would release something else than you ask for",
@@ -239,6 +246,19 @@ _CARD: Mapping[str, Callable[[yaml.Node, str], Any]] = {
     "tags": _texts,
     "papers": _texts,
     "notes": _text,
+    "citation": _text,
+    "errata": _texts,
+    "base_model": _repo,
+    "base_model_relation": _text,
+    "license_name": _text,
+    "license_link": _text,
+    "results": _results,
+}
+_RESULT: Mapping[str, Callable[[yaml.Node, str], Any]] = {
+    "task": _text,
+    "dataset": _text,
+    "metric": _text,
+    "value": _number,
 }
 _OVERRIDE: Mapping[str, Callable[[yaml.Node, str], Any]] = {"value": _scalar, "because": _text}
 _EXPECT: Mapping[str, Callable[[yaml.Node, str], Any]] = {"equal": _steps, "because": _text}

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "publish"
-BASE = ("errors", "schedule", "release", "wire")
-STAGES = ("source", "neox", "convert", "verify", "card", "hub", "run", "cli")
+BASE = ("errors", "schedule", "cardtext", "release", "wire")
+STAGES = ("source", "neox", "convert", "verify", "plots", "card", "hub", "run", "cli")
 DOORS = {
     "click": {"cli"},
     "huggingface_hub": {"wire", "hub", "source", "card", "run"},
     "jinja2": {"card"},
     "transformers": {"convert", "verify", "run"},
+    "matplotlib": {"plots"},
     "pygit2": {"rehearsal"},
     "starlette": {"rehearsal"},
     "uvicorn": {"rehearsal"},

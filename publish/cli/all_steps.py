@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -34,6 +35,11 @@ from publish.run.workplace import default_folder, workplace
 @click.option(
     "--work-dir", type=click.Path(file_okay=False, path_type=Path), help="For the ledger and steps in flight."
 )
+@click.option(
+    "--templates",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder whose card templates come before our own.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(
@@ -48,6 +54,7 @@ def command(
     private: bool,
     logits: str,
     work_dir: Path | None,
+    templates: Path | None,
     as_json: bool,
 ) -> None:
     """Release every step of a run, each as its own branch, proven before it leaves.
@@ -55,7 +62,7 @@ def command(
     Takes a release file, or a SOURCE and a TARGET; what is there already is skipped.
     """
     plan = adopt(given_release(release_or_source, target), schedule=schedule)
-    job = make_job(plan, Wishes(steps, tokenizer))
+    job = replace(make_job(plan, Wishes(steps, tokenizer)), templates=templates)
     stop, bar = threading.Event(), progress()
     with hub_of(rehearse, work_dir, bar, stop) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
