@@ -1,10 +1,15 @@
-"""``checkpoints.json`` on `main`: every step with its commit and digests, so that one read tells them all."""
+"""``checkpoints.json`` on `main`: every step with its commit and digests, so that one read tells them all.
+
+It also holds what the cards state (`run`, and in every record `published`), so that all of them can be written again
+from this one file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from publish.card.run import RunFacts
 from publish.errors import HubError
 from publish.hub.manifest import Manifest
 from publish.hub.records import canonical, read_record
@@ -15,7 +20,10 @@ SCHEMA = 1
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch."""
+    """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch.
+
+    `published` is its manifest without the figures of gates and tensors, which no card shows.
+    """
 
     step: int
     branch: str
@@ -27,6 +35,7 @@ class CheckpointRecord:
     card: str | None
     manifest: str
     exceptions: tuple[str, ...] = ()
+    published: Manifest | None = None
 
     @classmethod
     def of(cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = ()) -> CheckpointRecord:
@@ -42,7 +51,22 @@ class CheckpointRecord:
             card=manifest.card,
             manifest=manifest.digest,
             exceptions=tuple(exceptions),
+            published=_without_figures(manifest),
         )
+
+
+def _without_figures(manifest: Manifest) -> Manifest:
+    gates = tuple(replace(gate, figures={}) for gate in manifest.gates)
+    return replace(manifest, gates=gates, statistics=None)
+
+
+@dataclass(frozen=True, slots=True)
+class PlotRecord:
+    """A plot on `main`: what it was drawn from, and the git blob that came of it (other libraries draw other bytes)."""
+
+    path: str
+    facts: str  # sha256 of the figures it shows
+    oid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +75,8 @@ class Checkpoints:
 
     repo: str
     checkpoints: tuple[CheckpointRecord, ...]
+    run: RunFacts | None = None
+    plots: tuple[PlotRecord, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

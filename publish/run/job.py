@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from publish.card.facts import HUB
 from publish.convert.plan import make_plan
 from publish.convert.recipes import ConversionPlan
 from publish.convert.tokenizer import Tokenizer, find_tokenizer, not_found
@@ -23,7 +24,10 @@ from publish.source.location import parse_location
 
 @dataclass(frozen=True)
 class Job:
-    """What every step of one release shares. ``steps`` is the whole schedule, ``chosen`` what this run is asked for."""
+    """What every step of one release shares. ``steps`` is the whole schedule, ``chosen`` what this run is asked for.
+
+    ``hub`` is where links in cards lead, ``templates`` a maintainer's own folder of them.
+    """
 
     release: Release
     run: RunSource
@@ -33,6 +37,9 @@ class Job:
     plan: ConversionPlan
     tokenizer: Tokenizer | None
     tokens_per_step: int | None
+    data_parallel: int | None
+    hub: str = HUB
+    templates: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,8 @@ def make_job(release: Release, wishes: Wishes = Wishes(), *, need_tokenizer: boo
     tokenizer = find_tokenizer(choice, config, _folder(run, chosen[0]), fetch_tokenizer)
     if tokenizer is None and need_tokenizer and choice != "none":
         raise not_found(config)
-    return Job(release, run, steps, chosen, config, plan, tokenizer, tokens_per_step(config.options, checkpoint))
+    tokens = tokens_per_step(config.options, checkpoint)
+    return Job(release, run, steps, chosen, config, plan, tokenizer, tokens, checkpoint.data_parallel)
 
 
 def _chosen(steps: tuple[int, ...], wish: str | None) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.manifest import Manifest
 from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
+from publish.run.cardfacts import hub_address
 from publish.run.job import Job
 from publish.run.outcome import Failure, Outcome
 from publish.run.progress import Progress
@@ -63,6 +64,7 @@ def release(
         Interrupted: Ctrl-C; the steps in flight have ended, and it says where the release stands.
     """
     begin = time.monotonic()
+    job = replace(job, hub=hub_address(client.endpoint))
     target = preflight(job, client, place.work, options.workers, private=options.private)
     return _Release(job, target, place, options, progress, stop).run(begin)
 

@@ -17,15 +17,14 @@ from publish.hub.branchfile import BranchFile
 from publish.hub.manifest import FileRecord, Manifest
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
+from publish.run.cardfacts import README, run_facts, step_facts, with_card
 from publish.run.claims import check_same_run, check_step
-from publish.run.facts import step_facts, step_manifest
+from publish.run.facts import step_manifest
 from publish.run.job import Job
 from publish.run.prove import prove
 from publish.source.checkpoints import CheckpointSource
 from publish.verify.gate import GateResult, require
 from publish.verify.gates import Evidence
-
-README = "README.md"
 
 
 @dataclass(frozen=True)
@@ -114,13 +113,13 @@ def _described(
 ) -> ProvenStep:
     written = converted.written
     records = [FileRecord(file.path, file.size, file.sha256) for file in written.files]
-    card = render_step(step_facts(job, source, checkpoint, plan, records, results)).encode()
-    readme = BranchFile.of_bytes(README, card)
-    records = sorted([*records, FileRecord(README, readme.size, readme.sha256)], key=lambda record: record.path)
     digest = hashlib.sha256("".join(f"{each.name} {each.xxh3}\n" for each in written.tensors).encode()).hexdigest()
     manifest = step_manifest(
         job, source, checkpoint, plan, records, results, tensors_digest=digest, tokenizer=tokenizer
     )
+    card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub), job.templates)
+    readme = BranchFile.of_bytes(README, card.encode())
+    manifest = with_card(manifest, readme)
     small = BranchFile.of_bytes(manifests.NAME, manifest.to_bytes())
     large = [BranchFile(each.path, converted.folder / each.path, each.size, each.sha256) for each in written.files]
     return ProvenStep(

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publish.card.metadata import front_matter
-from publish.card.render import render_suite
 from publish.errors import HubError, StorageError
 from publish.hub import checkpoints, manifest, status
-from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
 from publish.hub.ledger import Ledger
 from publish.hub.manifest import Manifest
@@ -28,9 +26,10 @@ from publish.hub.repository import (
 )
 from publish.hub.status import Expected, StepStatus
 from publish.hub.transaction import Committed, publish_branch
-from publish.run.facts import suite_facts, text_of
+from publish.run.cardfacts import README, run_facts, text_of
 from publish.run.job import Job
-from publish.run.step import README, ProvenStep
+from publish.run.step import ProvenStep
+from publish.run.suite import listing, suite_card
 from publish.run.workplace import default_folder
 from publish.source.files import fingerprint
 from publish.wire.client import Client
@@ -62,7 +61,7 @@ def preflight(job: Job, client: Client, work: Path, workers: int, *, private: bo
     check_disk(job, work, workers)
     identity = whoami(client)
     check_may_write(identity, target)
-    card = front_matter(text_of(job), target)
+    card = front_matter(text_of(job.release), target)
     validate_card(client, card, job.release.where)
     created = ensure_repo(client, target, private=private)
     if not created:
@@ -157,12 +156,11 @@ def push_main(
     Raises:
         HubError: the Hub refuses. StorageError: a local file is gone.
     """
-    steps = [step for step in job.steps if step in commits]
-    records = [CheckpointRecord.of(manifests[step], commits[step]) for step in steps]
-    listing = Checkpoints(job.release.target, tuple(records)).to_bytes()
-    card = render_suite(suite_facts(job, records, [manifests[step] for step in steps])).encode()
+    run, steps = run_facts(job), {step: manifests[step] for step in job.steps if step in commits}
     files = [file for file in final.files if file.path != README]
-    files += [BranchFile.of_bytes(README, card), BranchFile.of_bytes(checkpoints.NAME, listing)]
+    records = [CheckpointRecord.of(manifest, commits[step]) for step, manifest in steps.items()]
+    card = suite_card(job.release, run, steps, hub=job.hub, templates=job.templates)
+    files += [card, listing(job.release.target, run, records)]
     outcome = publish_branch(
         target.client,
         target.base,

@@ -1,0 +1,33 @@
+"""What ``main`` holds beyond the final step's files: the suite's card and ``checkpoints.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from publish.card.facts import HUB
+from publish.card.render import render_suite
+from publish.card.run import RunFacts
+from publish.hub import checkpoints
+from publish.hub.branchfile import BranchFile
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints
+from publish.hub.manifest import Manifest
+from publish.release import Release
+from publish.run.cardfacts import README, suite_facts
+
+
+def suite_card(
+    release: Release,
+    run: RunFacts,
+    manifests: Mapping[int, Manifest],
+    *,
+    hub: str = HUB,
+    templates: Path | None = None,
+) -> BranchFile:
+    """The suite's card, from the manifests of all steps in order."""
+    return BranchFile.of_bytes(README, render_suite(suite_facts(release, run, manifests, hub=hub), templates).encode())
+
+
+def listing(repo: str, run: RunFacts, records: Iterable[CheckpointRecord]) -> BranchFile:
+    """``checkpoints.json``: every step at its commit, and what all cards are made from."""
+    return BranchFile.of_bytes(checkpoints.NAME, Checkpoints(repo, tuple(records), run).to_bytes())
