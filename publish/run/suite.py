@@ -13,7 +13,8 @@ from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
 from publish.hub.manifest import Manifest
 from publish.release import Release
-from publish.run.cardfacts import README, suite_facts
+from publish.run.cardfacts import README, run_facts, suite_facts
+from publish.run.job import Job
 
 
 def suite_card(
@@ -26,6 +27,14 @@ def suite_card(
 ) -> BranchFile:
     """The suite's card, from the manifests of all steps in order."""
     return BranchFile.of_bytes(README, render_suite(suite_facts(release, run, manifests, hub=hub), templates).encode())
+
+
+def main_files(job: Job, records: Mapping[int, CheckpointRecord]) -> list[BranchFile]:
+    """What ``main`` has besides the final step's files, from the records of all steps."""
+    run, steps = run_facts(job), {step: records[step] for step in job.steps}
+    manifests = {step: each.published for step, each in steps.items() if each.published is not None}
+    card = suite_card(job.release, run, manifests, hub=job.hub, templates=job.templates)
+    return [card, listing(job.release.target, run, steps.values())]
 
 
 def listing(repo: str, run: RunFacts, records: Iterable[CheckpointRecord]) -> BranchFile:
