@@ -16,6 +16,7 @@ from publish.hub.records import canonical, read_record
 
 NAME = "checkpoints.json"
 SCHEMA = 1
+SHOWN_FIGURES = ("override_effect",)  # of a manifest's gates: what cards show
 LAYER_TYPES = "layer_types"  # of a manifest's statistics: what plots show
 
 
@@ -57,7 +58,10 @@ class CheckpointRecord:
 
 
 def _without_figures(manifest: Manifest) -> Manifest:
-    gates = tuple(replace(gate, figures={}) for gate in manifest.gates)
+    gates = tuple(
+        replace(gate, figures={name: value for name, value in gate.figures.items() if name in SHOWN_FIGURES})
+        for gate in manifest.gates
+    )
     types = (manifest.statistics or {}).get(LAYER_TYPES)
     return replace(manifest, gates=gates, statistics=None if types is None else {LAYER_TYPES: types})
 

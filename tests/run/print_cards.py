@@ -1,4 +1,4 @@
-"""Every card of a published release, printed by a process of its own, for comparison with one in other circumstances."""
+"""Every card of a release, printed by a process of its own, to compare with one made in other circumstances."""
 
 from __future__ import annotations
 
