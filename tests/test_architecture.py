@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "publish"
 BASE = ("errors", "schedule", "release", "wire")
-STAGES = ("source", "neox", "convert", "verify", "card", "hub", "run", "cli")
+STAGES = ("source", "neox", "convert", "verify", "explain", "card", "hub", "run", "cli")
 DOORS = {
     "click": {"cli"},
     "huggingface_hub": {"wire", "hub", "source", "card", "run"},
