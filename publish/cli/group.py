@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "all-steps": ("publish.cli.all_steps", "Release every step of a run, each as its own branch."),
     "status": ("publish.cli.status", "Each step of a release: published, stale, missing or foreign."),
     "convert": ("publish.cli.convert", "Convert one step to a folder that from_pretrained loads."),
+    "explain": ("publish.cli.explain", "Which random state made the initial weights: recomputed, proven by equality."),
     "inspect": ("publish.cli.inspect", "What a checkpoint says of itself; reads no weights."),
     "schedule": ("publish.cli.schedule", "Are exactly the right steps there, each the step it claims?"),
     "cards": ("publish.cli.cards", "Write the cards of a release again: to a folder, to compare, or to push."),
