@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "publish"
 BASE = ("errors", "schedule", "release", "wire")
-STAGES = ("source", "neox", "convert", "verify", "card", "hub", "run", "cli")
+STAGES = ("source", "neox", "convert", "verify", "compare", "card", "hub", "run", "cli")
 DOORS = {
     "click": {"cli"},
     "huggingface_hub": {"wire", "hub", "source", "card", "run"},
@@ -20,6 +20,7 @@ DOORS = {
     "starlette": {"rehearsal"},
     "uvicorn": {"rehearsal"},
     "rich": {"run"},
+    "matplotlib": {"compare"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

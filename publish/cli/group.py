@@ -21,6 +21,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "convert": ("publish.cli.convert", "Convert one step to a folder that from_pretrained loads."),
     "inspect": ("publish.cli.inspect", "What a checkpoint says of itself; reads no weights."),
     "schedule": ("publish.cli.schedule", "Are exactly the right steps there, each the step it claims?"),
+    "compare": ("publish.cli.compare", "Two models tensor by tensor: what they are to each other."),
     "hub": ("publish.cli.hub", "Run a rehearsal Hub on loopback."),
     "demo": ("publish.cli.demo", "A whole release of sample checkpoints on a rehearsal Hub."),
 }
