@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from publish.compare.layers import by_layer, layer_type
-from publish.compare.pair import BITWISE, DIFFERENT, ZERO_SIGN, Pair, PairStatistics, side_by_side
+from publish.compare.pair import BITWISE, DIFFERENT, ZERO_SIGN, Pair, PairStatistics, Scratch, side_by_side
 from publish.compare.side import Account, Side, SideTensor
 
 ONLY_LEFT, ONLY_RIGHT, SHAPE = "only-left", "only-right", "shape-mismatch"
-_WORKERS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +64,20 @@ def compare(left: Side, right: Side) -> Comparison:
     Memory is bounded by the chunks in flight, not by the model. Raises what reading raises.
     """
     ours, theirs = left.tensors, right.tensors
-    done: dict[str, PairStatistics] = {}
     shared = [name for name in ours if name in theirs and ours[name].shape == theirs[name].shape]
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        for names in by_layer(shared).values():
-            left.want(names)
-            right.want(names)
-            found = pool.map(lambda name: _pair(left, right, name), names)
-            done.update(zip(names, found, strict=True))
+    done: dict[str, PairStatistics] = {}
+    scratch = Scratch()
+    for names in by_layer(shared).values():
+        left.want(names)
+        right.want(names)
+        done |= {name: _pair(left, right, name, scratch) for name in names}
     tensors = [_judged(name, ours.get(name), theirs.get(name), done.get(name)) for name in {**ours, **theirs}]
     return Comparison(_facts(left), _facts(right), tuple(tensors))
 
 
-def _pair(left: Side, right: Side, name: str) -> PairStatistics:
+def _pair(left: Side, right: Side, name: str, scratch: Scratch) -> PairStatistics:
     ours, theirs = left.tensors[name], right.tensors[name]
-    pair = Pair(ours.dtype, theirs.dtype)
+    pair = Pair(ours.dtype, theirs.dtype, scratch)
     for chunks in side_by_side(left.chunks(name), right.chunks(name), (ours.itemsize, theirs.itemsize)):
         pair.add(*chunks)
     return pair.result()

@@ -17,7 +17,7 @@ from publish.neox.torchfile import TorchFile
 from publish.source.files import CheckpointFiles
 from publish.source.safetensors import read_places
 
-CHUNK = 2 << 20  # bytes read at a time; a multiple of every element's size
+CHUNK = 1 << 20  # bytes read at a time; a multiple of every element's size
 _KINDS = (
     ("model.safetensors", re.compile(r"model-\d+-of-\d+\.safetensors")),
     ("pytorch_model.bin", re.compile(r"pytorch_model-\d+-of-\d+\.bin")),

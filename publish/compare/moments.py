@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from publish.convert.dtypes import VIEWS, to_float32
 
 Doubles = NDArray[np.float64]
 BLOCK = 1 << 15  # elements: two blocks and their difference stay in a 2 MiB cache
+SAMPLED = 4  # every so many blocks are summed to the fourth power: a kurtosis only scales an error
 _FLAT = 1e-13  # variance below this part of the mean square is what rounding leaves of a constant
 _ROW = 1 << 13
 _DOUBLE = np.dtype("<f8")
@@ -34,7 +36,8 @@ def doubles(values: NDArray[Any], dtype: str, out: Doubles) -> Doubles:
 class Distribution:
     """One tensor: ``finite`` elements have ``mean``, population ``std`` and ``kurtosis`` (3 for a normal one).
 
-    They are NaN where nothing is finite; the kurtosis of a constant is NaN too.
+    They are NaN where nothing is finite; the kurtosis of a constant is NaN too. The kurtosis is that of a sample, every
+    `SAMPLED`th block, which is all of a tensor of one block.
     """
 
     elements: int
@@ -48,68 +51,75 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class PowerSums:
-    """Of finite numbers, about a pivot; ``all_finite`` says whether nothing was left out."""
+    """Of finite numbers, about a pivot: all ``count`` of them to the second power, a sample of them to the fourth."""
 
-    count: int
-    nans: int
-    infinities: int
-    sums: tuple[float, float, float, float]
+    count: int = 0
+    nans: int = 0
+    infinities: int = 0
+    first: float = 0.0
+    second: float = 0.0
+    sample: tuple[float, ...] = (0.0,) * 5  # count and powers 1 to 4
 
     @property
     def all_finite(self) -> bool:
         return not self.nans + self.infinities
 
-    def __add__(self, other: PowerSums) -> PowerSums:
-        one, two, three, four = (a + b for a, b in zip(self.sums, other.sums, strict=True))
+    def plus(self, other: PowerSums) -> PowerSums:
+        """The sums over both."""
+        sample = tuple(map(add, self.sample, other.sample)) if other.sample[0] else self.sample
         return PowerSums(
             self.count + other.count,
             self.nans + other.nans,
             self.infinities + other.infinities,
-            (one, two, three, four),
+            self.first + other.first,
+            self.second + other.second,
+            sample,
         )
 
     def about(self, pivot: float) -> Distribution:
         """The distribution whose numbers less ``pivot`` were summed."""
+        mean = std = kurtosis = math.nan
+        if self.count:
+            first, second = self.first / self.count, self.second / self.count
+            variance = second - first * first
+            std = math.sqrt(variance) if variance > _FLAT * second else 0.0
+            mean, kurtosis = first + pivot, _kurtosis(*self.sample) if std else math.nan
         elements = self.count + self.nans + self.infinities
-        if not self.count:
-            return Distribution(elements, 0, self.nans, self.infinities, math.nan, math.nan, math.nan)
-        first, second, third, fourth = (value / self.count for value in self.sums)
-        variance = second - first * first
-        if variance <= _FLAT * second:
-            return Distribution(elements, self.count, self.nans, self.infinities, first + pivot, 0.0, math.nan)
-        central = fourth - 4 * first * third + 6 * first * first * second - 3 * first**4
-        return Distribution(
-            elements,
-            self.count,
-            self.nans,
-            self.infinities,
-            first + pivot,
-            math.sqrt(variance),
-            central / variance**2,
-        )
+        return Distribution(elements, self.count, self.nans, self.infinities, mean, std, kurtosis)
 
 
-NOTHING = PowerSums(0, 0, 0, (0.0, 0.0, 0.0, 0.0))
+def _kurtosis(count: float, *sums: float) -> float:
+    """The fourth moment about the mean over the squared variance, from sums of powers."""
+    one, two, three, four = (value / count if count else math.nan for value in sums)
+    variance = two - one * one
+    central = four - 4 * one * three + 6 * one * one * two - 3 * one**4
+    return central / variance**2 if variance > _FLAT * two else math.nan
 
 
-def power_sums(block: Doubles, scratch: Doubles) -> PowerSums:
-    """The sums of one block; ``scratch`` has its size."""
-    square = np.multiply(block, block, out=scratch)
-    two = inner(block, block)
+def power_sums(block: Doubles, scratch: Doubles, *, sampled: bool) -> PowerSums:
+    """The sums of one block, to the fourth power where it is ``sampled``; ``scratch`` has its size."""
+    one, two = float(np.add.reduce(block)), inner(block, block)
     if math.isfinite(two):
-        sums = (float(block.sum()), two, inner(block, square), inner(square, square))
-        return PowerSums(block.size, 0, 0, sums)
+        if not sampled:
+            return PowerSums(block.size, first=one, second=two)
+        square = np.multiply(block, block, out=scratch)
+        sample = (float(block.size), one, two, inner(block, square), inner(square, square))
+        return PowerSums(block.size, first=one, second=two, sample=sample)
     finite = block[np.isfinite(block)]
-    of_finite = power_sums(finite, np.empty_like(finite))
     nans = int(np.count_nonzero(np.isnan(block)))
-    return PowerSums(finite.size, nans, block.size - finite.size - nans, of_finite.sums)
+    of_finite = power_sums(finite, np.empty_like(finite), sampled=sampled)
+    return replace(of_finite, nans=nans, infinities=block.size - finite.size - nans)
 
 
 def inner(x: Doubles, y: Doubles) -> float:
     """The dot product, in rows so short that no BLAS spreads them over threads, which costs more than it saves."""
-    whole = x.size - x.size % _ROW
-    rows = np.matmul(x[:whole].reshape(-1, 1, _ROW), y[:whole].reshape(-1, _ROW, 1))
-    return float(rows.sum()) + float(np.dot(x[whole:], y[whole:]))
+    rest = x.size % _ROW
+    whole = x.size - rest
+    product = float(np.dot(x[whole:], y[whole:])) if rest else 0.0
+    if whole:
+        rows = np.matmul(x[:whole].reshape(-1, 1, _ROW), y[:whole].reshape(-1, _ROW, 1))
+        product += float(np.add.reduce(rows, axis=None))
+    return product
 
 
 def choose_pivot(block: Doubles) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 
 from publish.compare.moments import (
     BLOCK,
-    NOTHING,
+    SAMPLED,
     Distribution,
     Doubles,
+    PowerSums,
     choose_pivot,
     doubles,
     inner,
@@ -22,6 +24,7 @@ from publish.compare.moments import (
     power_sums,
 )
 
+_FIRST = 256  # elements that choose the pivot
 BITWISE, ZERO_SIGN, DIFFERENT = "bitwise-equal", "equal-up-to-zero-sign", "different"
 
 
@@ -46,14 +49,22 @@ class PairStatistics:
     correlation: float
 
 
+class Scratch:
+    """Room for a block of both sides and of their difference; one for all pairs that are summed one after another."""
+
+    def __init__(self) -> None:
+        self.x, self.y, self.d = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+
+
 class Pair:
     """Sums over two tensors of dtypes ``left`` and ``right``, fed with chunks of both that lie side by side."""
 
-    def __init__(self, left: str, right: str) -> None:
+    def __init__(self, left: str, right: str, scratch: Scratch) -> None:
         self._dtypes = (left, right)
-        self._x, self._y, self._d = (np.empty(BLOCK) for _ in range(3))
+        self._x, self._y, self._d = scratch.x, scratch.y, scratch.d
         self._pivot: float | None = None
-        self._left = self._right = NOTHING
+        self._left = self._right = PowerSums()
+        self._blocks = 0
         self._unequal = self._signs = 0
         self._greatest = self._absolute = self._apart = 0.0
         self._products: tuple[float, ...] = (0.0,) * 6  # of finite pairs: count, x, y, xx, yy, xy, less the pivot
@@ -67,7 +78,7 @@ class Pair:
 
     def _add(self, a: NDArray[Any], b: NDArray[Any]) -> None:
         same = self._dtypes[0] == self._dtypes[1]
-        if same and a.tobytes() == b.tobytes():
+        if same and a[0] == b[0] and a.tobytes() == b.tobytes():
             x = y = doubles(a, self._dtypes[0], self._x)
         else:
             x, y = doubles(a, self._dtypes[0], self._x), doubles(b, self._dtypes[1], self._y)
@@ -78,10 +89,10 @@ class Pair:
     def _count(self, a: NDArray[Any], b: NDArray[Any]) -> None:
         """Elements whose bits differ: in the sign of a zero alone, or in more."""
         unequal = a != b
-        magnitude = a.dtype.type((1 << 8 * a.itemsize - 1) - 1)
-        zeros = np.count_nonzero(unequal & (((a | b) & magnitude) == 0))
-        self._signs += int(zeros)
-        self._unequal += int(np.count_nonzero(unequal) - zeros)
+        negative = a.dtype.type(1 << 8 * a.itemsize - 1)  # minus zero: of unequal zeros, one is that
+        zeros = int(np.count_nonzero(unequal & ((a | b) == negative)))
+        self._signs += zeros
+        self._unequal += int(np.count_nonzero(unequal)) - zeros
 
     def _differ(self, x: Doubles, y: Doubles) -> None:
         """Differences, where both are finite."""
@@ -92,26 +103,27 @@ class Pair:
             apart = inner(d, d)
         if d.size:
             self._apart += apart
-            self._absolute += float(d.sum())
-            self._greatest = max(self._greatest, float(d.max()))
+            self._absolute += float(np.add.reduce(d))
+            self._greatest = max(self._greatest, float(np.maximum.reduce(d)))
 
     def _sum(self, x: Doubles, y: Doubles) -> None:
         if self._pivot is None:
-            self._pivot = choose_pivot(x)
+            self._pivot = choose_pivot(x[:_FIRST])
         if self._pivot:
             x = np.subtract(x, self._pivot, out=x)
             y = x if y is x else np.subtract(y, self._pivot, out=y)
-        scratch = self._d[: x.size]
-        ours = power_sums(x, scratch)
-        theirs = ours if y is x else power_sums(y, scratch)
-        self._left, self._right = self._left + ours, self._right + theirs
+        scratch, sampled = self._d[: x.size], self._blocks % SAMPLED == 0
+        self._blocks += 1
+        ours = power_sums(x, scratch, sampled=sampled)
+        theirs = ours if y is x else power_sums(y, scratch, sampled=sampled)
+        self._left, self._right = self._left.plus(ours), self._right.plus(theirs)
         if not (ours.all_finite and theirs.all_finite):
             both = np.isfinite(x) & np.isfinite(y)
             x, y = x[both], y[both]
-            ours, theirs = power_sums(x, np.empty_like(x)), power_sums(y, np.empty_like(y))
-        product = ours.sums[1] if y is x else inner(x, y)
-        more = (ours.count, ours.sums[0], theirs.sums[0], ours.sums[1], theirs.sums[1], product)
-        self._products = tuple(a + b for a, b in zip(self._products, more, strict=True))
+            ours, theirs = power_sums(x, x, sampled=False), power_sums(y, y, sampled=False)
+        product = ours.second if y is x else inner(x, y)
+        more = (ours.count, ours.first, theirs.first, ours.second, theirs.second, product)
+        self._products = tuple(map(add, self._products, more))
 
     def result(self) -> PairStatistics:
         """Statistics of all that was added."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from publish.wire.repo import TreeEntry
 
 WINDOW = 8 << 20  # bytes of one request at most
-_KEPT = 3  # windows of a file: one for each of the threads that read it, and one that they meet in
+_KEPT = 2  # windows of a file: tensors may be asked for in another order than they lie in
 _NEAR = 64 << 10  # gaps up to this are fetched rather than paid for with a request
 _SMALL = 16 << 10  # what a read that was not announced fetches: an index is read in small pieces
 

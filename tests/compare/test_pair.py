@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from publish.compare.moments import BLOCK
-from publish.compare.pair import BITWISE, DIFFERENT, ZERO_SIGN, Pair, PairStatistics, side_by_side
+from publish.compare.pair import BITWISE, DIFFERENT, ZERO_SIGN, Pair, PairStatistics, Scratch, side_by_side
 from publish.convert.dtypes import from_float32, to_float32
 
 VIEW = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "float64": "<f8"}
@@ -31,7 +31,7 @@ def chunked(bits: np.ndarray, elements: int) -> list[memoryview]:
 
 
 def paired(left: np.ndarray, right: np.ndarray, dtypes: tuple[str, str], chunks: tuple[int, int]) -> PairStatistics:
-    pair = Pair(*dtypes)
+    pair = Pair(*dtypes, Scratch())
     sizes = (left.itemsize, right.itemsize)
     for both in side_by_side(chunked(left, chunks[0]), chunked(right, chunks[1]), sizes):
         pair.add(*both)
