@@ -24,6 +24,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "schedule": ("publish.cli.schedule", "Are exactly the right steps there, each the step it claims?"),
     "cards": ("publish.cli.cards", "Write the cards of a release again: to a folder, to compare, or to push."),
     "audit": ("publish.cli.audit", "Examine published suites, weights not downloaded."),
+    "compare": ("publish.cli.compare", "Two models tensor by tensor: what they are to each other."),
     "hub": ("publish.cli.hub", "Run a rehearsal Hub on loopback."),
     "demo": ("publish.cli.demo", "A whole release of sample checkpoints on a rehearsal Hub."),
 }
