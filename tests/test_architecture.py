@@ -16,7 +16,7 @@ DOORS = {
     "huggingface_hub": {"wire", "hub", "source", "card", "audit", "run"},
     "jinja2": {"card"},
     "transformers": {"convert", "verify", "run"},
-    "matplotlib": {"plots"},
+    "matplotlib": {"compare", "plots"},
     "pygit2": {"rehearsal"},
     "starlette": {"rehearsal"},
     "uvicorn": {"rehearsal"},
