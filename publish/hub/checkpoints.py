@@ -1,10 +1,15 @@
-"""``checkpoints.json`` on `main`: every step with its commit and digests, so that one read tells them all."""
+"""``checkpoints.json`` on `main`: every step with its commit and digests, so that one read tells them all.
+
+It also holds what the cards state (`run`, and in every record `published`), so that all of them can be written again
+from this one file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from publish.card.run import RunFacts
 from publish.errors import HubError
 from publish.hub.errata import Erratum
 from publish.hub.manifest import Manifest
@@ -12,14 +17,16 @@ from publish.hub.records import canonical, read_record
 
 NAME = "checkpoints.json"
 SCHEMA = 1
+SHOWN_FIGURES = ("override_effect",)  # of a manifest's gates: what cards show
+LAYER_TYPES = "layer_types"  # of a manifest's statistics: what plots show
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
     """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch.
 
-    `exceptions` say why it may be unlike the others, `equal` names the steps that hold the same weights on purpose,
-    `errata` what was wrong with it before.
+    `published` is its manifest without the figures that no card shows: those of gates and of single tensors.
+    `exceptions` say why it may be unlike the others, `equal` names the steps that hold the same weights on purpose.
     """
 
     step: int
@@ -32,17 +39,12 @@ class CheckpointRecord:
     card: str | None
     manifest: str
     exceptions: tuple[str, ...] = ()
+    published: Manifest | None = None
     equal: tuple[int, ...] = ()
-    errata: tuple[Erratum, ...] = ()
 
     @classmethod
     def of(
-        cls,
-        manifest: Manifest,
-        commit: str,
-        exceptions: Iterable[str] = (),
-        equal: Iterable[int] = (),
-        errata: Iterable[Erratum] = (),
+        cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = (), equal: Iterable[int] = ()
     ) -> CheckpointRecord:
         """The record of a branch whose tip is `commit` and holds `manifest`."""
         return cls(
@@ -56,17 +58,37 @@ class CheckpointRecord:
             card=manifest.card,
             manifest=manifest.digest,
             exceptions=tuple(exceptions),
+            published=_without_figures(manifest),
             equal=tuple(sorted(equal)),
-            errata=tuple(errata),
         )
+
+
+def _without_figures(manifest: Manifest) -> Manifest:
+    gates = tuple(
+        replace(gate, figures={name: value for name, value in gate.figures.items() if name in SHOWN_FIGURES})
+        for gate in manifest.gates
+    )
+    types = (manifest.statistics or {}).get(LAYER_TYPES)
+    return replace(manifest, gates=gates, statistics=None if types is None else {LAYER_TYPES: types})
+
+
+@dataclass(frozen=True, slots=True)
+class PlotRecord:
+    """A plot on `main`: what it was drawn from, and the git blob that came of it (other libraries draw other bytes)."""
+
+    path: str
+    facts: str  # sha256 of the figures it shows
+    oid: str
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """All steps of a release, in order. `errata`: what was wrong with `main` before."""
+    """All steps of a release, in order. `errata`: what was wrong with branches that were published before."""
 
     repo: str
     checkpoints: tuple[CheckpointRecord, ...]
+    run: RunFacts | None = None
+    plots: tuple[PlotRecord, ...] = ()
     errata: tuple[Erratum, ...] = ()
     schema: int = SCHEMA
 

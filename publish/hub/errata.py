@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 NAMED = 6  # branches spelled out in one sentence
@@ -16,27 +16,27 @@ class Erratum:
     mended it; empty for `main`, whose own commit is the one that first lists this.
     """
 
+    branch: str
     kinds: tuple[str, ...]
     detail: str
     since: str
     replaced_by: str = ""
 
 
-def sentences(errata: Mapping[str, Iterable[Erratum]]) -> tuple[str, ...]:
-    """The errata of all branches for the suite's card: one sentence for all branches that had one defect."""
-    groups: dict[tuple[tuple[str, ...], str], list[tuple[str, Erratum]]] = {}
-    for branch, entries in errata.items():
-        for each in entries:
-            groups.setdefault((each.kinds, each.detail), []).append((branch, each))
+def sentences(errata: Iterable[Erratum]) -> tuple[str, ...]:
+    """The errata for the suite's card: one sentence for all branches that had one defect."""
+    groups: dict[tuple[tuple[str, ...], str], list[Erratum]] = {}
+    for each in errata:
+        groups.setdefault((each.kinds, each.detail), []).append(each)
     return tuple(_sentence(kinds, detail, same) for (kinds, detail), same in groups.items())
 
 
-def _sentence(kinds: tuple[str, ...], detail: str, same: list[tuple[str, Erratum]]) -> str:
-    names = [branch for branch, _ in same]
+def _sentence(kinds: tuple[str, ...], detail: str, same: list[Erratum]) -> str:
+    names = [each.branch for each in same]
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
     text = f"{', '.join(names[:NAMED])}{more} ({', '.join(kinds)}): {detail}."
     if len(same) > 1:
         return f"{text} Replaced; checkpoints.json has the commits."
-    (_, only) = same[0]
+    only = same[0]
     since = f"Wrong since commit {only.since[:12]}" if only.since else "It was missing"
     return f"{text} {since}" + (f", replaced by {only.replaced_by[:12]}." if only.replaced_by else ", replaced.")

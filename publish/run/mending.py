@@ -1,32 +1,45 @@
-"""A repair while it runs: where each branch starts from, and what to record of it afterwards."""
+"""A repair while it runs: which steps, where each branch starts from, and what to record of it afterwards."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
 from publish.hub.branchfile import GITATTRIBUTES, BranchFile, by_path, differences
-from publish.hub.checkpoints import Checkpoints
 from publish.hub.errata import Erratum
-from publish.hub.manifest import WEIGHTS, Manifest
+from publish.hub.repository import Base
+from publish.hub.status import StepStatus
 from publish.hub.transaction import README, publish_branch
-from publish.run.repair import MAIN, Repair
-from publish.run.target import Target
+from publish.run.repair import Repair
+from publish.run.standing import MAIN, Standing
 from publish.wire.download import fetch_file
 from publish.wire.repo import latest_commits, list_tree
 
-SHARED = frozenset({"duplicate-weights", "mixed-shards"})  # kinds that name the right one with the wrong ones
-Errata = dict[int | None, tuple[Erratum, ...]]  # None: of `main`
+SHARED = frozenset({"duplicate-weights", "mixed-shards"})  # kinds that name the right step with the wrong ones
+
+
+def wrong_steps(repair: Repair, before: Standing) -> dict[int, StepStatus]:
+    """The chosen steps to publish again. Of equal ones an audit cannot tell which is right: those as recorded are."""
+    chosen = [step for step in before.job.chosen if step in repair.steps]
+    right = [
+        step
+        for step in chosen
+        if before.steps[step].state == "published" and {each.kind for each in repair.steps[step]} <= SHARED
+    ]
+    return {step: before.steps[step] for step in chosen if step not in right}
 
 
 class Mending:
-    """Shared by the threads of a release. ``listed``: ``checkpoints.json`` before the repair."""
+    """Shared by the threads of a release."""
 
-    def __init__(self, repair: Repair, target: Target, listed: Checkpoints | None) -> None:
+    def __init__(self, repair: Repair, before: Standing, base: Base) -> None:
         self.repair = repair
-        self._target = target
-        self._tips: Mapping[str, str] = repair.tips or target.branches
-        self._right = {record.branch: record.commit for record in (listed.checkpoints if listed else ())}
-        self._made: dict[int | None, Erratum] = {}
+        self._before = before
+        self._base = base
+        self._client = before.client
+        self._tips: Mapping[str, str] = repair.tips or before.branches
+        listed = before.listing.by_branch() if before.listing else {}
+        self._right = {branch: record.commit for branch, record in listed.items()}
+        self._made: list[Erratum] = []
         self.emptied: list[str] = []  # branches that took a commit more
 
     def begin(self, branch: str, files: Sequence[BranchFile]) -> str | None:
@@ -38,7 +51,7 @@ class Mending:
         Raises:
             HubError: the branch moved, the Hub refuses.
         """
-        client, base, current = self._target.client, self._target.base, self._target.branches.get(branch)
+        client, base, current = self._client, self._base, self._before.branches.get(branch)
         if current is None or current == base.commit:
             return current
         entries = {entry.path: entry for entry in list_tree(client, base.repo, current)}
@@ -55,55 +68,31 @@ class Mending:
         self.emptied.append(branch)
         return emptied.commit
 
-    def is_right(self, step: int, recorded: Manifest | None) -> bool:
-        """Whether this is the step that others hold the weights of: its own, by the manifest on its branch.
-
-        Of equal branches an audit cannot tell which is right. ``recorded``: the manifest, proven to be of this source.
-
-        Raises:
-            HubError: the branch cannot be listed.
-        """
-        tip = self._target.branches.get(f"step{step}")
-        if recorded is None or tip is None or not {each.kind for each in self.repair.steps[step]} <= SHARED:
-            return False
-        there = {entry.path: entry.lfs_sha256 for entry in list_tree(self._target.client, self._target.base.repo, tip)}
-        return all(there.get(file.path) == file.sha256 for file in recorded.files if file.path.endswith(WEIGHTS))
-
     def ended(self, step: int, commit: str) -> None:
         """Note that the branch of ``step`` is at ``commit`` now; one that is where the audit saw it was right."""
-        if commit != self._tips.get(f"step{step}"):
-            self._made[step] = self._erratum(step, commit)
+        branch = f"step{step}"
+        if commit != self._tips.get(branch):
+            self._made.append(self._erratum(branch, step, commit))
 
-    def errata(self, listed: Checkpoints | None) -> Errata:
-        """All errata, those that ``listed`` has already among them, each once."""
+    def errata(self, listed: Sequence[Erratum]) -> tuple[Erratum, ...]:
+        """``listed`` and what this repair adds, by branch as in the release, each once."""
+        new = sorted(self._made, key=lambda each: int(each.branch.removeprefix("step")))
         if self.repair.main:
-            self._made[None] = self._erratum(None, "")
-        errata = errata_of(listed)
-        for step, new in self._made.items():
-            old = errata.get(step, ())
-            same = [each for each in old if (each.detail, each.replaced_by) == (new.detail, new.replaced_by)]
-            errata[step] = old if same else (*old, new)
-        return errata
+            new.append(self._erratum(MAIN, None, ""))
+        known = {(each.branch, each.detail, each.replaced_by) for each in listed}
+        return (*listed, *(each for each in new if (each.branch, each.detail, each.replaced_by) not in known))
 
-    def _erratum(self, step: int | None, commit: str) -> Erratum:
+    def _erratum(self, branch: str, step: int | None, commit: str) -> Erratum:
         found = self.repair.main if step is None else self.repair.steps[step]
         kinds = tuple(dict.fromkeys(each.kind for each in found))
         detail = "; ".join(dict.fromkeys(each.detail for each in found))
-        return Erratum(kinds, detail, self._since(MAIN if step is None else f"step{step}"), commit)
+        return Erratum(branch, kinds, detail, self._since(branch), commit)
 
     def _since(self, branch: str) -> str:
         """The first commit after the one that was right, as far back as a page of history goes; empty: missing."""
         since = before = self._tips.get(branch, "")
-        base = self._target.base
-        for commit in latest_commits(self._target.client, base.repo, before) if before else ():
-            if commit.id in (self._right.get(branch), base.commit):
+        for commit in latest_commits(self._client, self._base.repo, before) if before else ():
+            if commit.id in (self._right.get(branch), self._base.commit):
                 break
             since = commit.id
         return since
-
-
-def errata_of(listed: Checkpoints | None) -> Errata:
-    """The errata that ``checkpoints.json`` lists."""
-    if listed is None:
-        return {}
-    return {record.step: record.errata for record in listed.checkpoints} | {None: listed.errata}

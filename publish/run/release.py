@@ -1,39 +1,37 @@
-"""The release: steps in parallel, then ``main``. One bad step never stops the others."""
+"""The release: steps in parallel, then stale cards, then ``main``. One bad step never stops the others."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from publish.errors import HubError, PublishError
-from publish.hub.checkpoints import Checkpoints
+from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.manifest import Manifest
+from publish.hub.repository import check_name
 from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
+from publish.run.cardfacts import hub_address
+from publish.run.cards import make_cards
 from publish.run.job import Job
-from publish.run.mending import Mending, errata_of
+from publish.run.mending import Mending, wrong_steps
 from publish.run.outcome import Failure, Outcome
-from publish.run.progress import Progress
+from publish.run.progress import Progress, Silent
+from publish.run.pushcards import push_cards
 from publish.run.registry import Registry
 from publish.run.repair import Repair
+from publish.run.standing import MAIN, Standing, branches_of, main_proof, stand
 from publish.run.step import ProvenStep, make_step
-from publish.run.target import (
-    Target,
-    listed_on_main,
-    preflight,
-    published_manifests,
-    push_main,
-    source_commit,
-    states,
-)
+from publish.run.target import Target, preflight, push_main
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
 from publish.wire.clock import Interrupted
+
+GRACE = 5.0  # seconds that steps in flight get to end after Ctrl-C; then the process ends without them
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class Options:
     workers: int = 2
     logits: str = "changed"  # changed, all, off
     private: bool = False
-    repair: Repair | None = None  # publish what an audit found wrong, whatever its branch says of itself
+    repair: Repair | None = None  # publish what an audit found wrong, whatever its branch says of itself, and no more
 
 
 @dataclass(frozen=True)
@@ -62,68 +60,80 @@ def release(
 ) -> Outcome:
     """Publish every chosen step that is not there yet, then ``main``.
 
+    A release that is finished is found so by its refs, and nothing else is asked.
+
     Raises:
         PublishError: it could not begin. What goes wrong with a step is in the outcome.
         Interrupted: Ctrl-C; the steps in flight have ended, and it says where the release stands.
     """
     begin = time.monotonic()
+    repo = job.release.target
+    check_name(repo)
+    if job.release.commits_per_hour is not None:
+        client.commits.limit = job.release.commits_per_hour
+    job = replace(job, hub=hub_address(client.endpoint))
+    before = stand(job, client, Ledger(place.folder), branches_of(client, repo), job.steps)
+    run = _Release(before, place, options, progress, stop)
+    if before.finished and options.repair is None:
+        return run.outcome(begin, "as it should be")
     target = preflight(job, client, place.work, options.workers, private=options.private)
-    return _Release(job, target, place, options, progress, stop).run(begin)
+    return run.run(begin, target)
 
 
 class _Release:
     def __init__(
-        self,
-        job: Job,
-        target: Target,
-        place: Workplace,
-        options: Options,
-        progress: Progress,
-        stop: threading.Event,
+        self, before: Standing, place: Workplace, options: Options, progress: Progress, stop: threading.Event
     ) -> None:
-        self.job, self.target, self.place, self.options = job, target, place, options
+        self.before, self.place, self.options = before, place, options
+        self.job, self.client, self.ledger = before.job, before.client, before.ledger
         self.progress, self.stop = progress, stop
-        self.repo = job.release.target
-        self.ledger = Ledger(place.folder)
-        self.registry = Registry(job.release)
-        self.tokenizer = job.tokenizer.fingerprint() if job.tokenizer else None
+        self.repo = self.job.release.target
+        self.registry = Registry(self.job.release)
+        self.todo = wrong_steps(options.repair, before) if options.repair else before.todo()
+        self.mending: Mending | None = None
         self.final: ProvenStep | None = None
         self.done: dict[int, Done] = {}
-        self.manifests: dict[int, Manifest] = {}  # of steps that were there before this run
         self.failed: list[Failure] = []
-        self.mending = (
-            Mending(options.repair, target, listed_on_main(target, self.repo)) if options.repair is not None else None
-        )
+        self.other_commits: list[str] = []  # the branches of commits that were not a step's own
 
-    def run(self, begin: float) -> Outcome:
-        known = states(self.job, self.target, self.ledger, self.job.steps)
-        repair = self.options.repair
-        wrong = repair.steps if repair else [step for step in known if known[step].state != "published"]
-        todo = [step for step in self.job.chosen if step in wrong]
-        if todo:
-            self._note_published(known)
-        if self.mending is not None:
-            right = self.mending
-            todo = [step for step in todo if not right.is_right(step, self.manifests.get(step))]
-        skipped = tuple(step for step in self.job.chosen if step not in todo)
-        self.progress.start(len(self.job.chosen), len(skipped))
+    @property
+    def skipped(self) -> tuple[int, ...]:
+        return tuple(step for step in self.job.chosen if step not in self.todo)
+
+    def run(self, begin: float, target: Target) -> Outcome:
+        self.progress.start(len(self.job.chosen), len(self.skipped))
+        if self.options.repair is not None:
+            self.mending = Mending(self.options.repair, self.before, target.base)
         try:
-            self._work({step: known[step] for step in todo})
-        except KeyboardInterrupt as error:
-            left = len(todo) - len(self.done)
-            what = f"interrupted: {len(skipped) + len(self.done)} steps are published, {left} are left"
+            if self.todo:
+                for step, record in self.before.records.items():
+                    self.registry.note(step, record.weights)  # no new step repeats the weights of an old one
+                self._work(target)
+            if self.mending is None:
+                self._cards()
+            main = self._main(target)
+        except (KeyboardInterrupt, Interrupted) as error:
+            left = len(self.todo) - len(self.done)
+            what = f"interrupted: {len(self.skipped) + len(self.done)} steps are published, {left} are left"
             raise Interrupted(what, self.repo, "run the same command again to go on") from error
-        main, made = self._main(known)
-        emptied = len(self.mending.emptied) if self.mending else 0
+        finally:
+            if self.final is not None:
+                self.final.discard()
+        return self.outcome(begin, main)
+
+    def outcome(self, begin: float, main: str) -> Outcome:
+        """What became of it, ``main`` in words."""
         counts = Counter(f"{gate.name} {gate.outcome}" for each in self.done.values() for gate in each.manifest.gates)
         return Outcome(
             target=self.repo,
-            address=f"{self.target.client.endpoint.url}/{self.repo}",
+            address=f"{self.client.endpoint.url}/{self.repo}",
             published=tuple(sorted(step for step, each in self.done.items() if each.made)),
-            skipped=(*skipped, *(step for step, each in self.done.items() if repair and not each.made)),
-            left=repair.left if repair else (),
+            skipped=(*self.skipped, *(step for step, each in self.done.items() if self.mending and not each.made)),
+            left=self.options.repair.left if self.options.repair else (),
             failed=tuple(sorted(self.failed, key=lambda failure: failure.step)),
-            commits=sum(each.made for each in self.done.values()) + made + emptied,
+            commits=sum(each.made for each in self.done.values())
+            + len(self.other_commits)
+            + (len(self.mending.emptied) if self.mending else 0),
             bytes_read=sum(each.bytes_read for each in self.done.values()),
             bytes_uploaded=sum(file.size for each in self.done.values() if each.made for file in each.manifest.files),
             seconds=time.monotonic() - begin,
@@ -131,37 +141,36 @@ class _Release:
             gates=dict(counts),
         )
 
-    def _note_published(self, known: Mapping[int, StepStatus]) -> None:
-        """Read what is published already, so that no new step repeats the weights of an old one unnoticed."""
-        tips = {step: each.commit for step, each in known.items() if each.state == "published" and each.commit}
-        self.manifests = published_manifests(self.target.client, self.repo, tips)
-        for step, manifest in self.manifests.items():
-            self.registry.note(step, manifest.weights)
-
-    def _work(self, todo: Mapping[int, StepStatus]) -> None:
-        with ThreadPoolExecutor(self.options.workers, "step") as pool:
-            waiting: dict[Future[Done], int] = {
-                pool.submit(self._step, step, state): step for step, state in todo.items()
-            }
-            try:
-                while waiting:
-                    ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        self._ended(waiting.pop(future), future)
-            except BaseException:
-                self.stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
+    def _work(self, target: Target) -> None:
+        pool = ThreadPoolExecutor(self.options.workers, "step")
+        waiting: dict[Future[Done], int] = {
+            pool.submit(self._step, target, step, state): step for step, state in self.todo.items()
+        }
+        try:
+            while waiting:
+                ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    self._ended(waiting.pop(future), future)
+        except BaseException:
+            self.stop.set()
+            for future in waiting:
+                future.cancel()
+            wait(waiting, timeout=GRACE)
+            raise
+        finally:
+            pool.shutdown(wait=False)
 
     def _ended(self, step: int, future: Future[Done]) -> None:
         try:
             self.done[step] = future.result()
             self.progress.step(step, "published")
+        except Interrupted:
+            raise
         except PublishError as error:
             self.failed.append(Failure.of(step, error))
             self.progress.step(step, "failed")
 
-    def _step(self, step: int, state: StepStatus) -> Done:
+    def _step(self, target: Target, step: int, state: StepStatus) -> Done:
         """One step from its source to the Hub."""
         if state.state == "foreign" and self.mending is None:
             raise HubError(
@@ -169,71 +178,72 @@ class _Release:
                 f"{self.repo}@step{step}",
                 "look at the branch; delete it if it is to be published again",
             )
-        source = replace(self.job.run.steps[step], commit=source_commit(self.job, step))
-        proven = make_step(self.job, source, self.place.work, logits=self.options.logits, tokenizer=self.tokenizer)
+        proven = self._proven(step)
         kept = False
         try:
             self.registry.check(step, proven.fingerprint, proven.manifest.weights)
-            tip = state.commit if state.state == "stale" else self.target.branches.get(f"step{step}")
+            tip = self.before.branches.get(f"step{step}")
             if self.mending is not None:
                 tip = self.mending.begin(f"step{step}", proven.files)
-            outcome = publish_branch(
-                self.target.client, self.target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip
-            )
-            record = proven.manifest
-            self.ledger.add(
-                LedgerEntry(
-                    self.repo,
-                    outcome.branch,
-                    outcome.commit,
-                    record.source.commit,
-                    record.plan,
-                    record.card,
-                    record.digest,
-                )
-            )
+            outcome = publish_branch(self.client, target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip)
+            self.ledger.add(LedgerEntry(self.repo, outcome.branch, outcome.commit, self.before.expected[step].proof))
             if self.mending is not None:
                 self.mending.ended(step, outcome.commit)
             if step == self.job.steps[-1]:
                 self.final, kept = proven, True
             made = isinstance(outcome, Committed)
-            return Done(step, outcome.commit, record, made, proven.bytes_read)
+            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read)
         finally:
             if not kept:
                 proven.discard()
 
-    def _main(self, known: Mapping[int, StepStatus]) -> tuple[str, int]:
-        """Push ``main`` once every step of the schedule is there; what became of it, and the commits made."""
-        commits = {step: state.commit for step, state in known.items() if state.state == "published" and state.commit}
-        commits |= {step: each.commit for step, each in self.done.items()}
-        if missing := [step for step in self.job.steps if step not in commits]:
-            return f"waits for {len(missing)} steps", 0
-        listed = listed_on_main(self.target, self.repo)
-        if self.mending is None and not self.done and _still(listed, self.target.branches) == commits:
-            return "as it should be", 0
-        manifests = self.manifests | {step: each.manifest for step, each in self.done.items()}
-        absent = {step: commit for step, commit in commits.items() if step not in manifests}
-        manifests |= published_manifests(self.target.client, self.repo, absent)
-        self.registry.check_expected(manifests)
-        final = self.final or self._remade(self.job.steps[-1])
+    def _proven(self, step: int) -> ProvenStep:
+        expected = self.before.expected[step]
+        source = replace(self.job.run.steps[step], commit=expected.source_commit)
+        return make_step(
+            self.job, source, self.place.work, logits=self.options.logits, tokenizer=expected.tokenizer, stop=self.stop
+        )
+
+    def _cards(self) -> None:
+        """Push the cards of chosen steps that are right but for them; no weight is read for that."""
+        stale = self.before.stale_cards()
+        if not stale:
+            return
+        cards = make_cards(self.job.release, self.client, self.job.templates)
+        chosen = tuple(card for card in cards.cards if card.step is None or card.step in stale)
+        pushed = push_cards(replace(cards, cards=chosen), self.client, Silent())
+        self.other_commits += pushed.branches
+        self.failed += pushed.failed
+
+    def _main(self, target: Target) -> str:
+        """Push ``main`` once every step of the schedule is there, by the Hub's own word; what became of it."""
+        made = {f"step{step}": each.commit for step, each in self.done.items()}
+        branches = made | branches_of(self.client, self.repo)
+        known = {
+            step: CheckpointRecord.of(each.manifest, each.commit)
+            for step, each in self.done.items()
+            if branches[f"step{step}"] == each.commit
+        }
+        now = stand(self.job, self.client, self.ledger, branches, self.job.steps, known)
+        if missing := len(self.job.steps) - len(now.commits):
+            return f"waits for {missing} steps"
+        self.registry.check_expected(now.records)
+        listed = now.listing.errata if now.listing else ()
+        errata = self.mending.errata(listed) if self.mending else listed
+        if errata == listed and now.main_is_right():
+            return "as it should be"
+        last = self.job.steps[-1]
+        self.final = self.final or self._proven(last)  # the same bytes again: nothing is uploaded twice
         try:
-            errata = self.mending.errata(listed) if self.mending else errata_of(listed)
             begin = self.mending.begin if self.mending else None
-            outcome = push_main(self.job, self.target, final, commits, manifests, errata, begin)
+            outcome = push_main(self.job, target, self.final, branches.get(MAIN), now.records, errata, begin)
+        except Interrupted:
+            raise
         except PublishError as error:
-            self.failed.append(Failure.of(final.step, error))
-            return "failed", 0
-        finally:
-            final.discard()
-        return ("published", 1) if outcome else ("as it should be", 0)
-
-    def _remade(self, step: int) -> ProvenStep:
-        """The final step's files again, for ``main``: the same bytes, so nothing is uploaded twice."""
-        source = replace(self.job.run.steps[step], commit=source_commit(self.job, step))
-        return make_step(self.job, source, self.place.work, logits=self.options.logits, tokenizer=self.tokenizer)
-
-
-def _still(listed: Checkpoints | None, tips: Mapping[str, str]) -> dict[int, str]:
-    """Step -> commit as ``main`` lists it, where that is still true of the branches."""
-    records = listed.checkpoints if listed else ()
-    return {record.step: record.commit for record in records if tips.get(record.branch) == record.commit}
+            self.failed.append(Failure.of(last, error))
+            return "failed"
+        self.ledger.add(LedgerEntry(self.repo, MAIN, outcome.commit, main_proof(self.job, now.commits)))
+        if not isinstance(outcome, Committed):
+            return "as it should be"
+        self.other_commits.append(MAIN)
+        return "published"

@@ -9,7 +9,6 @@ from pathlib import Path
 from publish.errors import ReleaseError, StorageError
 from publish.hub.records import read_record
 
-MAIN = "main"
 OF_MAIN_ALONE = frozenset({"main-not-final"})
 NOT_OURS_TO_MEND = frozenset({"unexpected-branch"})  # whoever made the branch may need it
 
@@ -89,5 +88,5 @@ def read_repair(path: Path, target: str) -> Repair:
 
 
 def _of_main(found: Found, target: str) -> bool:
-    on_main = any(each.branch == MAIN and each.repo in ("", target) for each in found.evidence)
+    on_main = any(each.branch == "main" and each.repo in ("", target) for each in found.evidence)
     return found.kind in OF_MAIN_ALONE or (on_main and found.kind not in NOT_OURS_TO_MEND and not found.steps)

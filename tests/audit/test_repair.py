@@ -13,6 +13,8 @@ from huggingface_hub import HfApi
 from publish.cli import main
 from publish.errors import HubError, PublishError
 from publish.rehearsal import RehearsalHub
+from publish.run.cards import make_cards
+from publish.run.init import propose
 from publish.run.repair import read_repair
 from publish.wire.client import Client
 from publish.wire.endpoint import Endpoint
@@ -98,6 +100,7 @@ def test_every_defect_is_repaired_recorded_and_gone(published: Published) -> Non
     after = published.tips()
     assert {name for name in after if after[name] != planted.get(name)} == {"main", *(f"step{step}" for step in wrong)}
     check_records(published, planted, after)
+    assert make_cards(propose(str(published.run), TARGET), published.client).changed == ()  # publish cards --check
     assert published.repair(audit).commits == 0  # type: ignore[attr-defined]
     assert run_release(published.run, published.client, published.folder, logits="off").commits == 0
     assert published.tips() == after
@@ -107,13 +110,13 @@ def check_records(published: Published, planted: Mapping[str, str], after: Mappi
     """checkpoints.json and the card say what was wrong, since when, and what replaced it."""
     files = published.plant.read("main")
     listed = json.loads(files["checkpoints.json"])
-    errata = {record["branch"]: record["errata"] for record in listed["checkpoints"] if record["errata"]}
-    assert set(errata) == {f"step{step}" for step in (2, 4, 8, 16, 32, 64, 128, 256, 1000)}
-    (only,) = errata["step4"]
+    errata = {erratum["branch"]: erratum for erratum in listed["errata"]}
+    assert len(errata) == len(listed["errata"])
+    assert set(errata) == {"main", *(f"step{step}" for step in (2, 4, 8, 16, 32, 64, 128, 256, 1000))}
+    only = errata["step4"]
     assert (only["kinds"], only["since"], only["replaced_by"]) == (["size-mismatch"], planted["step4"], after["step4"])
-    assert errata["step8"][0]["since"] == ""
-    assert "step512" not in errata
-    assert listed["errata"][0]["kinds"] == ["main-not-final"]
+    assert errata["step8"]["since"] == ""
+    assert errata["main"]["kinds"] == ["main-not-final"]
     card = files["README.md"].decode()
     assert "## Errata" in card
     assert after["step4"][:12] in card
@@ -127,12 +130,12 @@ def test_since_is_the_first_wrong_commit(published: Published) -> None:
     published.plant.put("step2", {"model.safetensors": held[:-16]})
     outcome = published.repair(published.audit()[1])
     assert outcome.published == (2,)  # type: ignore[attr-defined]
-    listed = json.loads(published.plant.read("main")["checkpoints.json"])["checkpoints"]
-    assert [each["errata"][0]["since"] for each in listed if each["step"] == 2] == [first]
+    listed = json.loads(published.plant.read("main")["checkpoints.json"])["errata"]
+    assert [(each["branch"], each["since"]) for each in listed] == [("step2", first)]
     published.plant.put("step4", {"extra.txt": b"x"})
     published.repair(published.audit()[1])
-    kept = json.loads(published.plant.read("main")["checkpoints.json"])["checkpoints"]
-    assert [each["step"] for each in kept if each["errata"]] == [2, 4]
+    kept = json.loads(published.plant.read("main")["checkpoints.json"])["errata"]
+    assert [each["branch"] for each in kept] == ["step2", "step4"]
 
 
 def test_a_branch_that_moved_since_the_audit_is_left_alone(published: Published) -> None:
@@ -158,10 +161,10 @@ def test_a_repair_that_was_interrupted_goes_on(published: Published) -> None:
     outcome = published.repair(audit)
     assert (outcome.published, outcome.failed) == ((64,), ())  # type: ignore[attr-defined]
     assert published.audit()[0] == 0
-    listed = json.loads(published.plant.read("main")["checkpoints.json"])["checkpoints"]
+    listed = json.loads(published.plant.read("main")["checkpoints.json"])["errata"]
     tips = published.tips()
-    mended = {each["step"]: [erratum["replaced_by"] for erratum in each["errata"]] for each in listed}
-    assert {step: commits for step, commits in mended.items() if commits} == {2: [tips["step2"]], 64: [tips["step64"]]}
+    mended = {each["branch"]: each["replaced_by"] for each in listed}
+    assert mended == {"step2": tips["step2"], "step64": tips["step64"]}
 
 
 def test_what_a_person_has_to_mend_is_said(published: Published) -> None:

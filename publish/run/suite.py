@@ -1,0 +1,59 @@
+"""What ``main`` holds beyond the final step's files: the suite's card, its plots and ``checkpoints.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from publish.card.facts import HUB, Plot
+from publish.card.render import render_suite
+from publish.card.run import RunFacts
+from publish.hub import checkpoints
+from publish.hub.branchfile import BranchFile
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints, PlotRecord
+from publish.hub.errata import Erratum
+from publish.hub.manifest import Manifest
+from publish.release import Release
+from publish.run.cardfacts import README, run_facts, suite_facts
+from publish.run.job import Job
+from publish.run.plots import main_plots
+
+
+def suite_card(
+    release: Release,
+    run: RunFacts,
+    manifests: Mapping[int, Manifest],
+    *,
+    plots: Sequence[Plot] = (),
+    errata: Iterable[Erratum] = (),
+    hub: str = HUB,
+    templates: Path | None = None,
+) -> BranchFile:
+    """The suite's card, from the manifests of all steps in order."""
+    facts = suite_facts(release, run, manifests, plots=plots, errata=errata, hub=hub)
+    return BranchFile.of_bytes(README, render_suite(facts, templates).encode())
+
+
+def main_files(job: Job, records: Mapping[int, CheckpointRecord], errata: Sequence[Erratum] = ()) -> list[BranchFile]:
+    """What ``main`` has besides the final step's files, from the records of all steps, and what was wrong before."""
+    run, release = run_facts(job), job.release
+    steps = {
+        step: replace(records[step], equal=tuple(sorted(release.equals(step) & set(job.steps)))) for step in job.steps
+    }
+    manifests = {step: each.published for step, each in steps.items() if each.published is not None}
+    shown = main_plots(manifests)
+    card = suite_card(release, run, manifests, plots=shown.plots, errata=errata, hub=job.hub, templates=job.templates)
+    return [card, *shown.drawn, listing(release.target, run, steps.values(), shown.records, errata)]
+
+
+def listing(
+    repo: str,
+    run: RunFacts,
+    records: Iterable[CheckpointRecord],
+    plots: Iterable[PlotRecord] = (),
+    errata: Iterable[Erratum] = (),
+) -> BranchFile:
+    """``checkpoints.json``: every step at its commit, and what all cards are made from."""
+    document = Checkpoints(repo, tuple(records), run, tuple(plots), tuple(errata))
+    return BranchFile.of_bytes(checkpoints.NAME, document.to_bytes())
