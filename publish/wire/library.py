@@ -6,6 +6,7 @@ Imported when a client makes its first call, not before: it costs 0.2 s.
 from __future__ import annotations
 
 import json
+import traceback
 from typing import Any
 
 import httpx2
@@ -29,8 +30,10 @@ from publish.wire.endpoint import Endpoint
 from publish.wire.failures import Refused, Transient, refusal
 from publish.wire.transport import Transport, where_of
 
+# what huggingface_hub runs into when an answer is JSON and not the answer to the question
+MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError)
 # what a call into huggingface_hub may raise for reasons outside this program
-OUTSIDE = (Transient, httpx2.HTTPError, OSError, ValueError, RuntimeError)
+OUTSIDE = (Transient, httpx2.HTTPError, OSError, RuntimeError, *MALFORMED)
 
 _installed = False
 
@@ -104,7 +107,7 @@ def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient |
     match error:
         case Transient() | PublishError():
             return error
-        case json.JSONDecodeError():
+        case json.JSONDecodeError() | UnicodeDecodeError():
             return Transient("the answer is not JSON", where=endpoint.url)
         case HfHubHTTPError():
             return _refused(error, what)
@@ -120,10 +123,17 @@ def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient |
             return HubError(f"{what}: {error}", endpoint.url, "check HF_ENDPOINT")
         case ConnectionError():  # out of hf_xet; 404 on its token route: the server has no Xet
             return _xet_lost(error, endpoint)
-        case ValueError() if "LFS batch" in str(error) or "alformed response" in str(error):
-            return HubError(f"{what}: {error}", endpoint.url, "run again; if it stays, report it to the Hub")
+        case _ if isinstance(error, MALFORMED) and _raised_there(error):
+            name = type(error).__name__
+            return Transient(f"the answer is not what was asked for ({name}: {error})", where=endpoint.url)
         case _:
             return None
+
+
+def _raised_there(error: BaseException) -> bool:
+    """Whether huggingface_hub's own code raised it, and not ours, which would be a bug."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__", "")).startswith("huggingface_hub")
 
 
 def _refused(error: HfHubHTTPError, what: str) -> Refused:

@@ -63,9 +63,7 @@ def whole(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[W
         outcome = run_release(samples, client, folder / "first", {"commits_per_hour": 128}, logits="off")
         stats = hub.stats()
         commits = dict(stats.commits[TARGET])
-        yield Whole(
-            hub, clock, samples, folder, outcome, Counter(stats.requests), commits, waits, clock.now() - start
-        )
+        yield Whole(hub, clock, samples, folder, outcome, Counter(stats.requests), commits, waits, clock.now() - start)
 
 
 def test_156_commits_none_rejected(whole: Whole) -> None:
