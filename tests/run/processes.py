@@ -16,10 +16,17 @@ CODE = "from publish.cli import main; main()"
 
 
 def start(
-    url: str, run: Path | str, work: Path, *options: str, token: str = "hf_alice", code: str = CODE, **env: str
+    url: str,
+    run: Path | str,
+    work: Path,
+    *options: str,
+    target: str = TARGET,
+    token: str = "hf_alice",
+    code: str = CODE,
+    **env: str,
 ) -> subprocess.Popen[str]:
     """``publish all-steps RUN alice/tiny``."""
-    arguments = ["all-steps", str(run), TARGET, "--work-dir", str(work), *options]
+    arguments = ["all-steps", str(run), target, "--work-dir", str(work), *options]
     everything = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": token, **env}
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", code, *arguments]
