@@ -28,6 +28,7 @@ from publish.run.target import Target, preflight, push_main
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
 from publish.wire.clock import Interrupted
+from publish.wire.failures import Refused
 
 GRACE = 5.0  # seconds that steps in flight get to end after Ctrl-C; then the process ends without them
 
@@ -90,6 +91,7 @@ class _Release:
         self.final: ProvenStep | None = None
         self.done: dict[int, Done] = {}
         self.failed: list[Failure] = []
+        self.hopeless = threading.Event()
         self.other_commits: list[str] = []  # the branches of commits that were not a step's own
 
     @property
@@ -133,8 +135,8 @@ class _Release:
 
     def _work(self, target: Target) -> None:
         pool = ThreadPoolExecutor(self.options.workers, "step")
-        waiting: dict[Future[Done], int] = {
-            pool.submit(self._step, target, step, state): step for step, state in self.todo.items()
+        waiting: dict[Future[Done | None], int] = {
+            pool.submit(self._try, target, step, state): step for step, state in self.todo.items()
         }
         try:
             while waiting:
@@ -150,15 +152,28 @@ class _Release:
         finally:
             pool.shutdown(wait=False)
 
-    def _ended(self, step: int, future: Future[Done]) -> None:
+    def _ended(self, step: int, future: Future[Done | None]) -> None:
         try:
-            self.done[step] = future.result()
-            self.progress.step(step, "published")
+            done = future.result()
+            if done is not None:
+                self.done[step] = done
+                self.progress.step(step, "published")
         except Interrupted:
             raise
         except PublishError as error:
             self.failed.append(Failure.of(step, error))
             self.progress.step(step, "failed")
+
+    def _try(self, target: Target, step: int, state: StepStatus) -> Done | None:
+        """None: not begun, since another step was refused what this one would be, too."""
+        if self.hopeless.is_set():
+            return None
+        try:
+            return self._step(target, step, state)
+        except Refused as error:
+            if error.for_all:
+                self.hopeless.set()
+            raise
 
     def _step(self, target: Target, step: int, state: StepStatus) -> Done:
         """One step from its source to the Hub."""

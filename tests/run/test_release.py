@@ -229,3 +229,22 @@ def test_a_rehearsal_is_not_held_up_by_the_real_hubs_commit_quota(hub: Rehearsal
     at_home = Client(Endpoint(hub.url, "hf_alice"), quota_dir=tmp_path)
     assert at_home.commits.limit > 1000
     assert Client(Endpoint("https://huggingface.co", "hf_alice"), quota_dir=tmp_path).commits.limit == 128
+
+
+def test_a_right_that_was_taken_away_ends_it_early(
+    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
+) -> None:
+    hub.inject([{"route": "commit", "nth": 2, "count": 99, "status": 403, "body": {"error": "Forbidden"}}])
+    outcome = run_release(few(samples, tmp_path), client_of("hf_alice"), tmp_path, workers=1)
+    assert (outcome.published, [each.step for each in outcome.failed]) == ((0,), [1])
+    assert "HTTP 403: Forbidden" in outcome.failed[0].detail
+    assert "write access" in outcome.failed[0].fix
+    assert hub.stats().requests["lfs-batch"] == 2  # steps 2 and 512 were not begun
+
+
+def test_a_step_that_the_hub_refuses_does_not_stop_the_others(
+    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
+) -> None:
+    hub.inject([{"route": "commit", "nth": 2, "status": 413, "body": {"error": "Too large"}}])
+    outcome = run_release(few(samples, tmp_path), client_of("hf_alice"), tmp_path, workers=1)
+    assert (outcome.published, [each.step for each in outcome.failed]) == ((0, 2, 512), [1])
