@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from publish.errors import HubError, PublishError
 from publish.hub.checkpoints import CheckpointRecord
@@ -97,6 +98,10 @@ class _Release:
     @property
     def skipped(self) -> tuple[int, ...]:
         return tuple(step for step in self.job.chosen if step not in self.todo)
+
+    @cached_property
+    def tokenizer(self) -> str | None:
+        return self.job.tokenizer.fingerprint() if self.job.tokenizer else None
 
     def run(self, begin: float, target: Target) -> Outcome:
         self.progress.start(len(self.job.chosen), len(self.skipped))
@@ -199,10 +204,9 @@ class _Release:
                 proven.discard()
 
     def _proven(self, step: int) -> ProvenStep:
-        expected = self.before.expected[step]
-        source = replace(self.job.run.steps[step], commit=expected.source_commit)
+        source = replace(self.job.run.steps[step], commit=self.before.expected[step].source_commit)
         return make_step(
-            self.job, source, self.place.work, logits=self.options.logits, tokenizer=expected.tokenizer, stop=self.stop
+            self.job, source, self.place.work, logits=self.options.logits, tokenizer=self.tokenizer, stop=self.stop
         )
 
     def _cards(self) -> None:

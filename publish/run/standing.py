@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from publish import __version__
 from publish.card.render import render_step, templates_folder
+from publish.convert.folder import small_files
 from publish.errors import HubError
 from publish.hub import manifest
 from publish.hub.branchfile import BranchFile, differences
@@ -148,11 +149,9 @@ def stand(
     Raises:
         HubError: no access, no connection. StorageError: the ledger cannot be written.
     """
-    tokenizer = job.tokenizer.fingerprint() if job.tokenizer else None
-    wording = wording_digest(job)
+    files, wording = shared_files(job), wording_digest(job)
     expected = {
-        step: Expected(step, f"step{step}", source_commit(job, step), job.plan.digest, tokenizer, wording)
-        for step in steps
+        step: Expected(step, f"step{step}", source_commit(job, step), job.plan.digest, files, wording) for step in steps
     }
     run = run_facts(job)
 
@@ -174,6 +173,14 @@ def look_at(job: Job, client: Client, work_dir: Path | None) -> tuple[StepStatus
     repo = job.release.target
     ledger = Ledger(work_dir or default_folder(client.endpoint.url, repo))
     return tuple(stand(job, client, ledger, branches_of(client, repo), job.chosen).steps.values())
+
+
+def shared_files(job: Job) -> tuple[tuple[str, str], ...]:
+    """Path and sha256 of the files that every step has alike; none where the tokenizer was not found."""
+    if job.tokenizer is None:
+        return ()
+    files = small_files(job.plan, job.tokenizer, {})
+    return tuple((name, hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items()))
 
 
 def wording_digest(job: Job) -> str:
