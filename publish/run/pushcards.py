@@ -12,7 +12,7 @@ from publish.hub.branchfile import BranchFile
 from publish.hub.cards import read_manifest
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.manifest import Manifest
-from publish.hub.repository import Base, check_may_write, find_base, whoami
+from publish.hub.repository import Base, find_base, probe_write
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import with_card
 from publish.run.cards import MAIN, Card, ReleaseCards
@@ -41,7 +41,7 @@ def push_cards(cards: ReleaseCards, client: Client, progress: Progress) -> Pushe
     """
     if not cards.changed:
         return Pushed((), ())
-    check_may_write(whoami(client), cards.release.target)
+    probe_write(client, cards.release.target)
     push = _Push(cards, client, find_base(client, cards.release.target))
     todo = [card for card in cards.changed if card.step is not None]
     progress.start(len(cards.cards), len(cards.cards) - len(todo) - 1)

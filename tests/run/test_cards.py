@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -19,7 +20,9 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from publish.cli import main
 from publish.hub.manifest import Manifest
+from publish.hub.repository import validate_card
 from publish.rehearsal import RehearsalHub
+from publish.release import read_release
 from publish.run.cards import make_cards
 from publish.run.init import propose, write_release
 from publish.run.job import Wishes, make_job
@@ -27,6 +30,7 @@ from publish.run.progress import Silent
 from publish.run.release import Options, release
 from publish.run.workplace import workplace
 from publish.wire.client import Client
+from tests.card.markdown import body, live_html, shown, tokens
 from tests.run.releases import FEW, TARGET, few, run_release
 
 ClientOf = Callable[[str], Client]
@@ -115,6 +119,39 @@ def test_the_cards_written_are_the_bytes_that_are_published(released: Path, hub:
     for branch in BRANCHES:
         there = Path(api.hf_hub_download(TARGET, "README.md", revision=branch)).read_bytes()
         assert (tmp_path / "out" / branch / "README.md").read_bytes() == there
+
+
+def test_the_snippet_in_a_card_loads_its_own_step(released: Path, hub: RehearsalHub, tmp_path: Path) -> None:
+    cards(released, "--out", tmp_path)
+    loads = []
+    for branch in ("main", "step2"):
+        text = (tmp_path / branch / "README.md").read_text("utf-8")
+        (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        loads.append(f"{snippet}\nprint(type(model).__name__, model.num_parameters(), len(tokenizer))\n")
+        loads.append("print(float(model.get_output_embeddings().weight.double().sum()))\n")
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+    program = "".join(loads)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, weights, second, other = done.stdout.splitlines()
+    assert first == second == "GPTNeoXForCausalLM 14784 250"
+    assert weights != other
+
+
+def test_the_server_takes_our_metadata_without_a_warning(released: Path, client_of: ClientOf) -> None:
+    client = client_of("hf_alice")
+    for card in make_cards(read_release(released), client).cards:
+        assert validate_card(client, card.text, "") == ()
+
+
+def test_hostile_words_of_a_release_arrive_as_text(released: Path, client_of: ClientOf) -> None:
+    release = read_release(released)
+    title = "Tiny <img src=x onerror=alert(1)> | `model`"
+    words = replace(release.card, title=title, notes="Hello <script>alert(1)</script> world")
+    for card in make_cards(replace(release, card=words), client_of("hf_alice")).cards:
+        assert live_html(body(card.text)) == set()
+        heading = next(token for token in tokens(body(card.text)) if token.type == "inline")
+        assert shown(heading).startswith(title)
 
 
 def test_a_changed_note_is_pushed_as_cards_alone_one_commit_a_branch(released: Path, hub: RehearsalHub) -> None:
