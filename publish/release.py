@@ -25,7 +25,10 @@ class ExpectedEqual:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """One release. ``schedule`` is a name or a list of steps; ``base`` is what relative paths start from."""
+    """One release. ``schedule`` is a name or a list of steps; ``base`` is what relative paths start from.
+
+    ``commits_per_hour`` is the quota of commits to the target; None: what the Hub is known for.
+    """
 
     source: str
     target: str
@@ -33,6 +36,7 @@ class Release:
     schedule: str | tuple[int, ...] = FROM_CONFIG
     tokenizer: str | None = None
     expect: tuple[ExpectedEqual, ...] = ()
+    commits_per_hour: int | None = None
     where: str = "the command line"
     base: Path = Path()
 
@@ -151,6 +155,12 @@ def _steps(node: yaml.Node, where: str) -> tuple[int, ...]:
     return tuple(sorted({int(item.value) for item in items}))
 
 
+def _count(node: yaml.Node, where: str) -> int:
+    if not isinstance(node, yaml.ScalarNode) or not node.value.isdecimal() or int(node.value) == 0:
+        raise ReleaseError("a number above 0 is due here", _at(where, node), "write 128")
+    return int(node.value)
+
+
 def _card(node: yaml.Node, where: str) -> CardText:
     return CardText(**_mapping(node, _CARD, where, required=("title",)))
 
@@ -195,6 +205,7 @@ _TOP: Mapping[str, Callable[[yaml.Node, str], Any]] = {
     "tokenizer": _text,
     "card": _card,
     "expect": _expect,
+    "commits_per_hour": _count,
     "compare": _later,
     "overrides": _later,
 }

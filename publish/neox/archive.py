@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -123,7 +124,10 @@ class Archive:
             raise _refused(self.file, f"no member {name!r}")
         if member.size > limit:
             raise _refused(self.file, f"member {name!r} is {member.size:,} bytes, over the {limit:,} this tool reads")
-        return bytes(self.file.read(self.data_offset(member), member.size))
+        content = bytes(self.file.read(self.data_offset(member), member.size))
+        if member.crc not in (0, zlib.crc32(content)):  # 0: torch was told to write none
+            raise _refused(self.file, f"member {name!r} is not what its checksum says")
+        return content
 
 
 def _refused(file: CheckpointFile, what: str) -> CheckpointError:

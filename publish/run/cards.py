@@ -21,7 +21,7 @@ from publish.hub.cards import PublishedCards, StepCard, published_cards
 from publish.release import Release
 from publish.run.cardfacts import README, hub_address, run_facts, step_facts
 from publish.run.job import Job, make_job
-from publish.run.plots import MainPlots, main_plots
+from publish.run.plots import MainPlots, PlotsThere, main_plots
 from publish.run.suite import suite_card
 from publish.wire.client import Client
 
@@ -96,7 +96,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     jobs: list[Job] = []
 
     def from_source() -> tuple[int, ...]:
-        jobs.append(make_job(release, need_tokenizer=False))
+        jobs.append(make_job(release, client=client, need_tokenizer=False))
         return jobs[0].steps
 
     published = published_cards(client, release.target, from_source)
@@ -116,7 +116,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     plots = MainPlots()
     if published.listing is not None:
         manifests = {step: each.manifest for step, each in published.steps.items()}
-        plots = main_plots(manifests, published.listing.plots, published.main)
+        plots = main_plots(manifests, PlotsThere(published.listing.plots, published.main))
         file = suite_card(release, run, manifests, plots=plots.plots, hub=hub, templates=templates)
         cards.insert(0, Card(MAIN, None, file, _why_main(published, file, plots)))
     return ReleaseCards(release, run, published, plots, tuple(cards))

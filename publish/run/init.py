@@ -13,17 +13,18 @@ from publish.release import ExpectedEqual, Release
 from publish.schedule import FROM_CONFIG, NAMED, from_config
 from publish.source.checkpoints import RunSource, open_run
 from publish.source.location import parse_location
+from publish.wire.client import Client
 
 FIRST_STEP = "the learning rate is 0 on the first iteration (gpt-neox before 19f294d5, May 2026)"
 
 
-def propose(source: str, target: str) -> Release:
+def propose(source: str, target: str, client: Client | None = None) -> Release:
     """The release that fits the run at ``source``: a schedule that its steps make up, its declared equality of 0 and 1.
 
     Raises:
         PublishError: as the source and config stages do.
     """
-    run = open_run(parse_location(source))
+    run = open_run(parse_location(source), client)
     first = next(iter(run.steps))
     files = run.open(run.steps[first])
     try:

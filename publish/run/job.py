@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from publish.card.facts import HUB
@@ -20,6 +21,7 @@ from publish.run.tokens import tokens_per_step
 from publish.schedule import parse_steps
 from publish.source.checkpoints import RunSource, open_run
 from publish.source.location import parse_location
+from publish.wire.client import Client
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,19 @@ class Wishes:
     tokenizer: str | None = None
 
 
-def make_job(release: Release, wishes: Wishes = Wishes(), *, need_tokenizer: bool = True) -> Job:
+def make_job(
+    release: Release, wishes: Wishes = Wishes(), client: Client | None = None, *, need_tokenizer: bool = True
+) -> Job:
     """Open the source and plan the first step: everything that can be known before a weight is read.
+
+    ``client`` reads what is on a Hub.
 
     Raises:
         ScheduleError: steps of the schedule are missing in the source, or steps that are not in it are asked for.
         TokenizerError: none is found and ``need_tokenizer``.
         PublishError: as the stages do.
     """
-    run = open_run(parse_location(release.source, release.base))
+    run = open_run(parse_location(release.source, release.base), client)
     steps = expected_steps(run, release.schedule)
     if missing := [step for step in steps if step not in run.steps]:
         shown = ", ".join(map(str, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
@@ -70,7 +76,7 @@ def make_job(release: Release, wishes: Wishes = Wishes(), *, need_tokenizer: boo
     chosen = _chosen(steps, wishes.steps)
     checkpoint, config, plan = _first(run, chosen[0])
     choice = wishes.tokenizer or _relative(release)
-    tokenizer = find_tokenizer(choice, config, _folder(run, chosen[0]), fetch_tokenizer)
+    tokenizer = find_tokenizer(choice, config, _folder(run, chosen[0]), partial(fetch_tokenizer, client=client))
     if tokenizer is None and need_tokenizer and choice != "none":
         raise not_found(config)
     tokens = tokens_per_step(config.options, checkpoint)
@@ -111,7 +117,7 @@ def _relative(release: Release) -> str | None:
     return str(release.base / release.tokenizer)
 
 
-def fetch_tokenizer(repo: str) -> Mapping[str, bytes]:
+def fetch_tokenizer(repo: str, client: Client | None = None) -> Mapping[str, bytes]:
     """The tokenizer files of a Hub repo (``owner/name``, optional ``@revision``).
 
     Raises:
@@ -120,7 +126,7 @@ def fetch_tokenizer(repo: str) -> Mapping[str, bytes]:
     from publish.source.remote import HubReader
 
     name, _, revision = repo.removeprefix("hf://").partition("@")
-    reader = HubReader(name)
+    reader = HubReader(name, client)
     files = reader.files(reader.resolve(revision or "main"), repo)
     wanted = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     found = {path: bytes(files.open(path).read(0, files.sizes[path])) for path in wanted if path in files.sizes}
@@ -130,7 +136,7 @@ def fetch_tokenizer(repo: str) -> Mapping[str, bytes]:
     return found
 
 
-def adopt(release: Release, *, schedule: str | None = None) -> Release:
+def adopt(release: Release, *, schedule: str | None = None, commits_per_hour: int | None = None) -> Release:
     """The release with what the command line overrides.
 
     Raises:
@@ -138,4 +144,6 @@ def adopt(release: Release, *, schedule: str | None = None) -> Release:
     """
     if release.source == release.target:
         raise ReleaseError("source and target are the same repo", release.where, "name a repo of its own as target")
-    return release if schedule is None else replace(release, schedule=schedule_named(schedule))
+    if schedule is not None:
+        release = replace(release, schedule=schedule_named(schedule))
+    return release if commits_per_hour is None else replace(release, commits_per_hour=commits_per_hour)

@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from publish.card.facts import Plot
+from publish.hub import checkpoints
 from publish.hub.branchfile import BranchFile
-from publish.hub.checkpoints import LAYER_TYPES, PlotRecord
+from publish.hub.checkpoints import LAYER_TYPES, Checkpoints, PlotRecord
 from publish.hub.manifest import Manifest
 from publish.plots.records import Curve
 from publish.plots.svg import available
 from publish.plots.training import distance_plot, spread_plot
-from publish.wire.repo import TreeEntry
+from publish.wire.client import Client
+from publish.wire.download import fetch_text_if_there
+from publish.wire.repo import TreeEntry, list_tree
 
+FOLDER = "plots/"
 # in the order of the model; norms and biases start as constants and would flatten the rest
 SHOWN = ("embedding", "QKV", "attention dense", "MLP up", "MLP down", "unembedding")
 
@@ -34,13 +38,42 @@ class PlannedPlot:
     draw: Callable[[], bytes]
 
 
+@dataclass(frozen=True)
+class PlotsThere:
+    """The plots that ``main`` has already: their records, and its files by path."""
+
+    records: tuple[PlotRecord, ...] = ()
+    files: Mapping[str, TreeEntry] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class MainPlots:
-    """What ``main`` shows: the plots, a record of each, and the files of those that were drawn now."""
+    """What ``main`` shows: the plots, and of each a record and its file, kept or drawn now."""
 
     plots: tuple[Plot, ...] = ()
     records: tuple[PlotRecord, ...] = ()
-    drawn: tuple[BranchFile, ...] = ()
+    files: tuple[BranchFile, ...] = ()
+
+    @property
+    def drawn(self) -> tuple[BranchFile, ...]:
+        """Those that are not on ``main`` as they should be."""
+        return tuple(file for file in self.files if file.content is not None)
+
+
+def plots_there(client: Client, repo: str, tip: str | None, entries: Iterable[TreeEntry] | None = None) -> PlotsThere:
+    """The plots of ``main`` at ``tip``; ``entries`` are its files, where the caller has listed them.
+
+    Raises:
+        HubError: no access, no connection.
+    """
+    if tip is None:
+        return PlotsThere()
+    files = {entry.path: entry for entry in (list_tree(client, repo, tip) if entries is None else entries)}
+    if checkpoints.NAME not in files or not any(path.startswith(FOLDER) for path in files):
+        return PlotsThere()
+    content = fetch_text_if_there(client, repo, tip, checkpoints.NAME)
+    listing = Checkpoints.from_bytes(content or b"", f"{repo}@{tip}/{checkpoints.NAME}")
+    return PlotsThere(listing.plots, files)
 
 
 def plan_plots(manifests: Mapping[int, Manifest]) -> tuple[PlannedPlot, ...]:
@@ -48,40 +81,34 @@ def plan_plots(manifests: Mapping[int, Manifest]) -> tuple[PlannedPlot, ...]:
     spread, first, previous = (_curves(manifests, key) for key in ("std", "from_first", "from_previous"))
     plans = []
     if spread:
-        plot = Plot(f"Standard deviation of the weights over training: {_ends(spread)}.", "plots/std.svg")
+        plot = Plot(f"Standard deviation of the weights over training: {_ends(spread)}.", f"{FOLDER}std.svg")
         plans.append(PlannedPlot(plot, _digest(spread), lambda: spread_plot(spread)))
     if first and previous:
         words = f"Distance of the weights from step 0 and from the checkpoint before, relative: {_ends(first)}."
-        plot = Plot(words, "plots/distance.svg")
+        plot = Plot(words, f"{FOLDER}distance.svg")
         plans.append(PlannedPlot(plot, _digest((*first, *previous)), lambda: distance_plot(first, previous)))
     return tuple(plans)
 
 
-def main_plots(
-    manifests: Mapping[int, Manifest],
-    recorded: Iterable[PlotRecord] = (),
-    there: Mapping[str, TreeEntry] | None = None,
-) -> MainPlots:
+def main_plots(manifests: Mapping[int, Manifest], there: PlotsThere | None = None) -> MainPlots:
     """The plots of ``main``. One that is ``there`` as recorded, from the same figures, is not drawn again.
 
     Without matplotlib a plot stays as it is there, and one that is not there yet is left out.
     """
-    known = {record.path: record for record in recorded}
-    plots, records, drawn = [], [], []
+    there = there or PlotsThere()
+    known = {record.path: record for record in there.records}
+    shown: list[tuple[Plot, PlotRecord, BranchFile]] = []
     for planned in plan_plots(manifests):
         path = planned.plot.path
-        record, entry = known.get(path), (there or {}).get(path)
+        record, entry = known.get(path), there.files.get(path)
         as_recorded = record is not None and entry is not None and entry.oid == record.oid
-        if record is not None and as_recorded and (record.facts == planned.facts or not available()):
-            records.append(record)
+        if record and entry and as_recorded and (record.facts == planned.facts or not available()):
+            shown.append((planned.plot, record, BranchFile.kept(entry)))
         elif available():
             file = BranchFile.of_bytes(path, planned.draw())
-            records.append(PlotRecord(path, planned.facts, file.git_sha1()))
-            drawn.append(file)
-        else:
-            continue
-        plots.append(planned.plot)
-    return MainPlots(tuple(plots), tuple(records), tuple(drawn))
+            shown.append((planned.plot, PlotRecord(path, planned.facts, file.git_sha1()), file))
+    plots, records, files = zip(*shown, strict=True) if shown else ((), (), ())
+    return MainPlots(plots, records, files)
 
 
 def _curves(manifests: Mapping[int, Manifest], key: str) -> tuple[Curve, ...]:

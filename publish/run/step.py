@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from publish.run.claims import check_same_run, check_step
 from publish.run.facts import step_manifest
 from publish.run.job import Job
 from publish.run.prove import prove
+from publish.run.stopping import StoppingFiles
 from publish.source.checkpoints import CheckpointSource
 from publish.verify.gate import GateResult, require
 from publish.verify.gates import Evidence
@@ -43,16 +45,19 @@ class ProvenStep:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def make_step(job: Job, source: CheckpointSource, work: Path, *, logits: str, tokenizer: str | None) -> ProvenStep:
+def make_step(
+    job: Job, source: CheckpointSource, work: Path, *, logits: str, tokenizer: str | None, stop: threading.Event
+) -> ProvenStep:
     """Convert and prove one step into ``work``; nothing is pushed.
 
     ``logits``: ``all``, ``off``, or ``changed`` (first and last step, and where plan or config differ from the job's).
     ``tokenizer`` is the fingerprint of the job's.
 
     Raises:
-        GateError: a gate found something. PublishError: as the stages do. Nothing is left behind.
+        GateError: a gate found something. PublishError: as the stages do. Interrupted: ``stop`` was set.
+        Nothing is left behind.
     """
-    files = job.run.open(source)
+    files = StoppingFiles(job.run.open(source), stop)
     folder = work / f"step{source.step}"
     try:
         checkpoint = RawCheckpoint.open(files)

@@ -13,7 +13,9 @@ from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints, PlotRecord
 from publish.hub.manifest import Manifest
 from publish.release import Release
-from publish.run.cardfacts import README, suite_facts
+from publish.run.cardfacts import README, run_facts, suite_facts
+from publish.run.job import Job
+from publish.run.plots import PlotsThere, main_plots
 
 
 def suite_card(
@@ -28,6 +30,15 @@ def suite_card(
     """The suite's card, from the manifests of all steps in order."""
     facts = suite_facts(release, run, manifests, plots=plots, hub=hub)
     return BranchFile.of_bytes(README, render_suite(facts, templates).encode())
+
+
+def main_files(job: Job, records: Mapping[int, CheckpointRecord], there: PlotsThere) -> list[BranchFile]:
+    """What ``main`` has besides the final step's files, from the records of all steps and the plots that are there."""
+    run, steps = run_facts(job), {step: records[step] for step in job.steps}
+    manifests = {step: each.published for step, each in steps.items() if each.published is not None}
+    shown = main_plots(manifests, there)
+    card = suite_card(job.release, run, manifests, plots=shown.plots, hub=job.hub, templates=job.templates)
+    return [card, *shown.files, listing(job.release.target, run, steps.values(), shown.records)]
 
 
 def listing(
