@@ -13,6 +13,7 @@ from publish.card.details import Sizes, details
 from publish.card.fact import Fact
 from publish.cardtext import CardText as Text
 from publish.errors import CardError
+from publish.plots.records import Ratio
 
 __all__ = [
     "Comparison",
@@ -21,6 +22,7 @@ __all__ = [
     "FileFact",
     "Gate",
     "Plot",
+    "Ratio",
     "Sizes",
     "StepFacts",
     "StepLine",
@@ -87,7 +89,10 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models compared: the verdict in a sentence, the reasons for it, the figures as a table."""
+    """Two models compared: the verdict in a sentence, the reasons for it, the figures as a table.
+
+    ``ratios`` are what a plot of it shows; where there is such a plot, it is among ``plots``.
+    """
 
     title: str
     verdict: str
@@ -95,6 +100,7 @@ class Comparison:
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     plots: tuple[Plot, ...] = ()
+    ratios: tuple[Ratio, ...] = ()
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from publish.card.facts import Comparison
 from publish.hub.records import canonical, read_record
 
 NAME = "publish.json"
@@ -85,7 +86,10 @@ class Tensors:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All that ``publish.json`` says. `files` are those of the branch but for ``publish.json`` itself."""
+    """All that ``publish.json`` says. `files` are those of the branch but for ``publish.json`` itself.
+
+    `comparisons` are of this step with other models, as its card shows them.
+    """
 
     step: int
     branch: str
@@ -102,6 +106,7 @@ class Manifest:
     training: Training = Training()
     tokenizer: str | None = None
     statistics: Mapping[str, Any] | None = None
+    comparisons: tuple[Comparison, ...] = ()
     notes: str = ""
     schema: int = SCHEMA
 

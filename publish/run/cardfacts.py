@@ -80,6 +80,7 @@ def step_facts(
         converter=_converter(manifest),
         deviations=run.deviations,
         expected=_expected(release, manifest.step),
+        comparisons=manifest.comparisons,
         hub=hub,
     )
 
@@ -92,8 +93,17 @@ def suite_facts(
     plots: Sequence[Plot] = (),
     hub: str = HUB,
 ) -> SuiteFacts:
-    """The facts of ``main``'s card, from the manifests of all steps, in order."""
+    """The facts of ``main``'s card, from the manifests of all steps, in order.
+
+    ``plots`` are all that ``main`` has; those of comparisons stand with them.
+    """
     steps = list(manifests)
+    shown = {plot.path: plot for plot in plots}
+    comparisons = tuple(
+        replace(each, plots=tuple(shown.pop(path) for path in [ratio_path(step, number)] if path in shown))
+        for step, manifest in manifests.items()
+        for number, each in enumerate(manifest.comparisons, 1)
+    )
     final = manifests[steps[-1]]
     return SuiteFacts(
         repo=release.target,
@@ -106,9 +116,15 @@ def suite_facts(
         converter=_converter(final),
         expected=_expected(release),
         deviations=run.deviations,
-        plots=tuple(plots),
+        comparisons=comparisons,
+        plots=tuple(shown.values()),
         hub=hub,
     )
+
+
+def ratio_path(step: int, number: int) -> str:
+    """Where ``main`` keeps the plot of a step's comparison, numbered from 1."""
+    return f"plots/ratios-step{step}-{number}.svg"
 
 
 def _line(manifest: Manifest) -> StepLine:

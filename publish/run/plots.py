@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from publish.card.facts import Plot
 from publish.hub import checkpoints
 from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import LAYER_TYPES, Checkpoints, PlotRecord
 from publish.hub.manifest import Manifest
-from publish.plots.records import Curve
+from publish.plots.ratios import ratio_plot
+from publish.plots.records import Curve, Ratio
 from publish.plots.svg import available
 from publish.plots.training import distance_plot, spread_plot
+from publish.run.cardfacts import ratio_path
 from publish.wire.client import Client
 from publish.wire.download import fetch_text_if_there
 from publish.wire.repo import TreeEntry, list_tree
@@ -82,12 +85,22 @@ def plan_plots(manifests: Mapping[int, Manifest]) -> tuple[PlannedPlot, ...]:
     plans = []
     if spread:
         plot = Plot(f"Standard deviation of the weights over training: {_ends(spread)}.", f"{FOLDER}std.svg")
-        plans.append(PlannedPlot(plot, _digest(spread), lambda: spread_plot(spread)))
+        plans.append(PlannedPlot(plot, _digest(spread), partial(spread_plot, spread)))
     if first and previous:
         words = f"Distance of the weights from step 0 and from the checkpoint before, relative: {_ends(first)}."
         plot = Plot(words, f"{FOLDER}distance.svg")
-        plans.append(PlannedPlot(plot, _digest((*first, *previous)), lambda: distance_plot(first, previous)))
-    return tuple(plans)
+        plans.append(PlannedPlot(plot, _digest((*first, *previous)), partial(distance_plot, first, previous)))
+    return (*plans, *_ratio_plots(manifests))
+
+
+def _ratio_plots(manifests: Mapping[int, Manifest]) -> Iterator[PlannedPlot]:
+    """One plot for each comparison that has ratios."""
+    for step, manifest in manifests.items():
+        for number, each in enumerate(manifest.comparisons, 1):
+            if each.ratios:
+                values = "; ".join(f"{ratio.layer_type} {ratio.ratio:.3f}" for ratio in each.ratios)
+                plot = Plot(f"Ratios of standard deviations. {each.title}: {values}.", ratio_path(step, number))
+                yield PlannedPlot(plot, _digest(each.ratios, each.title), partial(ratio_plot, each.ratios, each.title))
 
 
 def main_plots(manifests: Mapping[int, Manifest], there: PlotsThere | None = None) -> MainPlots:
@@ -134,5 +147,5 @@ def _ends(curves: Iterable[Curve]) -> str:
     return "; ".join(f"{each.name} {each.values[0]:.3g} to {each.values[-1]:.3g}" for each in curves)
 
 
-def _digest(curves: Iterable[Curve]) -> str:
-    return hashlib.sha256(json.dumps([asdict(curve) for curve in curves]).encode()).hexdigest()
+def _digest(records: Iterable[Curve | Ratio], title: str = "") -> str:
+    return hashlib.sha256(json.dumps([title, *map(asdict, records)]).encode()).hexdigest()

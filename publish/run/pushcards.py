@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from publish.errors import HubError, PublishError
 from publish.hub import checkpoints, manifest
@@ -83,7 +83,14 @@ class _Push:
             self.failed.append(failure)
             return failure
         self.manifests[card.step] = record
-        self.records[card.step] = CheckpointRecord.of(record, commit, self.records[card.step].exceptions)
+        before = self.records[card.step]
+        self.records[card.step] = replace(
+            before,
+            commit=commit,
+            card=card.file.sha256,
+            manifest=record.digest,
+            published=with_card(before.published or record, card.file),
+        )
         return None
 
     def main(self) -> None:

@@ -15,6 +15,7 @@ from publish.card.facts import (
     Fact,
     FileFact,
     Gate,
+    Ratio,
     Sizes,
     StepFacts,
     StepLine,
@@ -88,6 +89,7 @@ COMPARISON = Comparison(
         ("MLP up", "0.1569", "0.1588", "0.988", "0.1581"),
         ("MLP down", "0.2476", "0.2461", "1.006", "0.2500"),
     ),
+    ratios=(Ratio("Embedding", 1.009, 0.016), Ratio("QKV", 1.012, 0.025), Ratio("Attention dense", 0.964, 0.044)),
 )
 DEVIATION = Deviation(
     what="config.json says hidden_act: gelu, where GPT-NeoX computed its tanh form",

@@ -17,16 +17,23 @@ from publish.run.init import propose
 from publish.run.plots import SHOWN, main_plots
 from publish.run.progress import Silent
 from publish.run.pushcards import push_cards
+from tests.card import samples
 from tests.run.releases import TARGET, few, run_release
 from tests.run.test_cards import ClientOf
 
-PATHS = ("plots/std.svg", "plots/distance.svg")
+RATIOS = ("plots/ratios-step0-1.svg", "plots/ratios-step512-1.svg")
+PATHS = ("plots/std.svg", "plots/distance.svg", *RATIOS)
 
 
 def statistics(number: int) -> dict[str, Any]:
     moved = None if number == 0 else number / 1000
     types = {name: {"std": 0.1 + number / 10_000, "from_first": moved, "from_previous": moved} for name in SHOWN}
     return {"layer_types": types, "tensors": {"a.weight": {"mean": 0.0}}}
+
+
+@pytest.fixture(name="run")
+def _run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return few(request.getfixturevalue("samples"), tmp_path)
 
 
 @pytest.fixture
@@ -36,16 +43,16 @@ def with_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def more(*arguments: Any, **options: Any) -> Manifest:
         manifest = make(*arguments, **options)
-        return replace(manifest, statistics=statistics(manifest.step))
+        compared = (samples.COMPARISON,) if manifest.step in (0, 512) else ()
+        return replace(manifest, statistics=statistics(manifest.step), comparisons=compared)
 
     monkeypatch.setattr(step, "step_manifest", more)
 
 
 @pytest.mark.usefixtures("with_statistics")
 def test_plots_are_published_shown_and_kept(
-    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = few(samples, tmp_path)
     client = client_of("hf_alice")
     assert not run_release(run, client, tmp_path).failed
     api = HfApi(endpoint=hub.url, token="hf_alice")
@@ -55,6 +62,11 @@ def test_plots_are_published_shown_and_kept(
         assert there[path].lfs is None
         assert f"]({path})" in card
     assert "embedding 0.1 to 0.151" in card
+    assert card.count(samples.COMPARISON.verdict) == 2
+    assert card.index(RATIOS[0]) < card.index("## Training dynamics") < card.index(PATHS[0])
+    step_card = Path(api.hf_hub_download(TARGET, "README.md", revision="step512")).read_text()
+    assert step_card.count(samples.COMPARISON.verdict) == 1
+    assert "plots/" not in step_card
     release = propose(str(run), TARGET)
     hub.reset_stats()
     assert make_cards(release, client).changed == ()
@@ -71,9 +83,8 @@ def test_plots_are_published_shown_and_kept(
 
 @pytest.mark.usefixtures("with_statistics")
 def test_without_matplotlib_a_release_has_no_plots_and_gets_them_later(
-    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = few(samples, tmp_path)
     client = client_of("hf_alice")
     monkeypatch.setattr(plots, "available", lambda: False)
     assert not run_release(run, client, tmp_path).failed
