@@ -91,6 +91,7 @@ class Plot:
 class Comparison:
     """Two models compared: the verdict in a sentence, the reasons for it, the figures as a table.
 
+    ``other`` is the model compared with (``owner/name@revision``, or empty for one that has no name in the world).
     ``ratios`` are what a plot of it shows; where there is such a plot, it is among ``plots``.
     """
 
@@ -101,6 +102,7 @@ class Comparison:
     rows: tuple[tuple[str, ...], ...] = ()
     plots: tuple[Plot, ...] = ()
     ratios: tuple[Ratio, ...] = ()
+    other: str = ""
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -64,8 +64,10 @@ class ReleaseCards:
     @property
     def findings(self) -> tuple[tuple[str, Finding], ...]:
         """What the lint says of every card, with its branch; and (under ``main``) of the notes against the config."""
-        known = {each.manifest.source.location for each in self.published.steps.values()}
-        known |= {self.release.card.base_model or self.release.target}
+        manifests = [each.manifest for each in self.published.steps.values()]
+        others = [each.other for manifest in manifests for each in manifest.comparisons]
+        named = (self.release.card.base_model, *(each.source.location for each in manifests), *others)
+        known = {str(name).removeprefix("hf://").partition("@")[0] for name in named if name}
         names = [each.record.branch for each in self.published.steps.values()]
         found: list[tuple[str, Finding]] = []
         for card in self.cards:

@@ -76,6 +76,7 @@ GATES = (
 )
 COMPARISON = Comparison(
     title="Step 0 against pythia-tiny-seed1",
+    other="EleutherAI/pythia-tiny-seed1@step0",
     verdict="Same initialisation, different random state: 18 of 28 tensors are equal bit for bit, 10 differ.",
     reasons=(
         "The 18 equal tensors are biases and layer norms, which GPT-NeoX sets to constants.",

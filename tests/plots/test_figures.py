@@ -56,9 +56,8 @@ def test_the_figures_are_those_of_all_elements_together() -> None:
 
 def test_what_has_no_norm_or_no_earlier_step_has_no_distance() -> None:
     zeros, ones = Whole(np.zeros(4)), Whole(np.ones(4))
-    found = layer_figures(
-        {0: {"b": zeros}, 1: {"b": ones, "a": ones}, 2: {"b": Whole(np.array([np.inf])), "a": ones}}, kind
-    )
+    broken = Whole(np.array([np.nan]))
+    found = layer_figures({0: {"b": zeros}, 1: {"b": ones, "a": ones}, 2: {"b": broken, "a": ones}}, kind)
     assert found[1]["b"] == {"std": 0.0, "from_first": None, "from_previous": None}
     assert found[1]["a"]["from_first"] is None
     assert found[2]["a"]["from_previous"] == 0.0

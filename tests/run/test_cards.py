@@ -23,6 +23,7 @@ from publish.hub.manifest import Manifest
 from publish.hub.repository import validate_card
 from publish.rehearsal import RehearsalHub
 from publish.release import read_release
+from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
 from publish.run.init import propose, write_release
 from publish.run.job import Wishes, make_job
@@ -30,6 +31,7 @@ from publish.run.progress import Silent
 from publish.run.release import Options, release
 from publish.run.workplace import workplace
 from publish.wire.client import Client
+from publish.wire.endpoint import Endpoint
 from tests.card.markdown import body, live_html, shown, tokens
 from tests.run.releases import FEW, TARGET, few, run_release
 
@@ -230,6 +232,12 @@ def test_before_main_is_published_the_source_tells_the_steps(
         release(job, client, place, Options(), Silent(), threading.Event())
     found = make_cards(proposed, client)
     assert [(card.branch, card.reason) for card in found.cards] == [("step0", ""), ("step2", "")]
+
+
+def test_links_lead_to_the_hub_that_is_published_to() -> None:
+    lab = Endpoint("https://hub.lab.example")
+    assert hub_address(lab) == "https://hub.lab.example"
+    assert hub_address(Endpoint("http://127.0.0.1:7860")) == "https://huggingface.co"
 
 
 def test_a_release_that_is_not_there_is_an_error(released: Path) -> None:

@@ -69,7 +69,8 @@ def test_plots_are_published_shown_and_kept(
     assert "plots/" not in step_card
     release = propose(str(run), TARGET)
     hub.reset_stats()
-    assert make_cards(release, client).changed == ()
+    found = make_cards(release, client)
+    assert (found.changed, found.findings) == ((), ())
     assert hub.stats().requests == {"refs": 1, "tree": 1, "resolve": 1}
     monkeypatch.setattr(plots, "available", lambda: False)  # another machine, without matplotlib
     assert make_cards(release, client).changed == ()
