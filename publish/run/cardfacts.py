@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from publish.card.config import config_facts
-from publish.card.facts import HUB, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
+from publish.card.facts import HUB, Deviation, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
 from publish.card.numbers import count, decimal
 from publish.card.run import RunFacts
 from publish.hub.branchfile import BranchFile
@@ -21,6 +21,7 @@ from publish.run.job import Job
 from publish.wire.endpoint import Endpoint
 
 README = "README.md"
+_NOT_HERE = "not measured at this step, but at the first and the last one"
 
 
 def with_card(manifest: Manifest, card: BranchFile) -> Manifest:
@@ -79,6 +80,7 @@ def step_facts(
         source_files=tuple(file.path for file in manifest.source.files),
         converter=_converter(manifest),
         deviations=run.deviations,
+        overrides=_overrides(release, manifest, [manifest]),
         expected=_expected(release, manifest.step),
         comparisons=manifest.comparisons,
         hub=hub,
@@ -117,6 +119,7 @@ def suite_facts(
         expected=_expected(release),
         deviations=run.deviations,
         comparisons=comparisons,
+        overrides=_overrides(release, final, manifests.values()),
         plots=tuple(shown.values()),
         hub=hub,
     )
@@ -142,6 +145,22 @@ def _expected(release: Release, step: int | None = None) -> tuple[str, ...]:
         f"{' and '.join(f'step{each}' for each in expected.steps)} hold the same weights: {expected.because}."
         for expected in release.expect
         if step is None or step in expected.steps
+    )
+
+
+def _overrides(release: Release, one: Manifest, measured: Iterable[Manifest]) -> tuple[Deviation, ...]:
+    """What ``one`` overrides in ``config.json``, and why; the effect is the largest of those ``measured``."""
+    figures = [gate.figures.get("override_effect") for manifest in measured for gate in manifest.gates]
+    effects = [figure for figure in figures if isinstance(figure, float)]
+    effect = f"logits change by up to {max(effects):.1e}" if effects else _NOT_HERE
+    reasons = {each.key: each.because for each in release.overrides}
+    return tuple(
+        Deviation(
+            f"{key} is {given['value']} where the run's own config makes it {given['instead_of']}",
+            reasons.get(key, "the release file does not say"),
+            effect,
+        )
+        for key, given in one.overrides.items()
     )
 
 

@@ -22,7 +22,7 @@ from publish.release import Release
 from publish.run.cardfacts import README, hub_address, run_facts, step_facts
 from publish.run.job import Job, make_job
 from publish.run.plots import MainPlots, PlotsThere, main_plots
-from publish.run.suite import suite_card
+from publish.run.suite import as_listed, suite_card
 from publish.wire.client import Client
 
 MAIN = "main"
@@ -120,7 +120,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
         manifests = {step: each.manifest for step, each in published.steps.items()}
         plots = main_plots(manifests, PlotsThere(published.listing.plots, published.main))
         file = suite_card(release, run, manifests, plots=plots.plots, hub=hub, templates=templates)
-        cards.insert(0, Card(MAIN, None, file, _why_main(published, file, plots)))
+        cards.insert(0, Card(MAIN, None, file, _why_main(release, published, file, plots)))
     return ReleaseCards(release, run, published, plots, tuple(cards))
 
 
@@ -133,7 +133,7 @@ def _step_card(
     return Card(there.record.branch, there.record.step, file, reason)
 
 
-def _why_main(published: PublishedCards, card: BranchFile, plots: MainPlots) -> str:
+def _why_main(release: Release, published: PublishedCards, card: BranchFile, plots: MainPlots) -> str:
     """How ``main`` differs from what it should show; empty where it does not."""
     assert published.listing is not None
     there = published.main.get(README)
@@ -143,7 +143,7 @@ def _why_main(published: PublishedCards, card: BranchFile, plots: MainPlots) -> 
         return "another card"
     if plots.drawn or plots.records != published.listing.plots:
         return "other plots"
-    records = tuple(each.record for each in published.steps.values())
+    records = as_listed(release, (each.record for each in published.steps.values()))
     if published.listing.run is None or published.listing.checkpoints != records:
         return f"{checkpoints.NAME} is not that of the branches' tips"
     return ""

@@ -96,7 +96,7 @@ class _Push:
     def main(self) -> None:
         card = next(each for each in self.cards.cards if each.branch == MAIN)
         plots = self.cards.plots
-        listed = listing(self.repo, self.cards.run, self.records.values(), plots.records)
+        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records)
         files = [card.file, *plots.drawn, listed]
         last = max(self.records)
         if last in self.manifests:  # main is the final step, its manifest included

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from publish.card.facts import HUB, Plot
@@ -34,16 +35,24 @@ def suite_card(
 
 def main_files(job: Job, records: Mapping[int, CheckpointRecord], there: PlotsThere) -> list[BranchFile]:
     """What ``main`` has besides the final step's files, from the records of all steps and the plots that are there."""
-    run, steps = run_facts(job), {step: records[step] for step in job.steps}
+    run, release = run_facts(job), job.release
+    steps = {step: records[step] for step in job.steps}
     manifests = {step: each.published for step, each in steps.items() if each.published is not None}
     shown = main_plots(manifests, there)
-    card = suite_card(job.release, run, manifests, plots=shown.plots, hub=job.hub, templates=job.templates)
-    return [card, *shown.files, listing(job.release.target, run, steps.values(), shown.records)]
+    card = suite_card(release, run, manifests, plots=shown.plots, hub=job.hub, templates=job.templates)
+    return [card, *shown.files, listing(release, run, steps.values(), shown.records)]
 
 
 def listing(
-    repo: str, run: RunFacts, records: Iterable[CheckpointRecord], plots: Iterable[PlotRecord] = ()
+    release: Release, run: RunFacts, records: Iterable[CheckpointRecord], plots: Iterable[PlotRecord] = ()
 ) -> BranchFile:
     """``checkpoints.json``: every step at its commit, and what all cards are made from."""
-    document = Checkpoints(repo, tuple(records), run, tuple(plots))
+    document = Checkpoints(release.target, as_listed(release, records), run, tuple(plots))
     return BranchFile.of_bytes(checkpoints.NAME, document.to_bytes())
+
+
+def as_listed(release: Release, records: Iterable[CheckpointRecord]) -> tuple[CheckpointRecord, ...]:
+    """``records`` with the equalities among them that the release declares."""
+    records = tuple(records)
+    steps = {each.step for each in records}
+    return tuple(replace(each, equal=tuple(sorted(release.equals(each.step) & steps))) for each in records)
