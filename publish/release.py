@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,21 +10,11 @@ from typing import Any
 
 import yaml
 
+from publish.cardtext import CardText, EvaluationResult
 from publish.errors import ReleaseError, ScheduleError
 from publish.schedule import FROM_CONFIG, NAMED, parse_steps
 
-
-@dataclass(frozen=True, slots=True)
-class CardText:
-    """What the maintainer says of the model; figures never come from here."""
-
-    title: str
-    license: str = "apache-2.0"
-    language: tuple[str, ...] = ("en",)
-    datasets: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    papers: tuple[str, ...] = ()
-    notes: str = ""
+DTYPES = ("float16", "bfloat16", "float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +26,19 @@ class ExpectedEqual:
 
 
 @dataclass(frozen=True, slots=True)
+class Override:
+    """A value that ``config.json`` holds instead of the run's own, and why."""
+
+    key: str
+    value: Any
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One release. ``schedule`` is a name or a list of steps; ``base`` is what relative paths start from.
 
+    ``dtype`` is what weights are cast to; None: they keep their own.
     ``commits_per_hour`` is the quota of commits to the target; None: what the Hub is known for.
     """
 
@@ -46,6 +47,8 @@ class Release:
     card: CardText
     schedule: str | tuple[int, ...] = FROM_CONFIG
     tokenizer: str | None = None
+    dtype: str | None = None
+    overrides: tuple[Override, ...] = ()
     expect: tuple[ExpectedEqual, ...] = ()
     commits_per_hour: int | None = None
     where: str = "the command line"
@@ -54,6 +57,10 @@ class Release:
     def expected_equal(self, one: int, other: int) -> bool:
         """Whether the release says that these two steps hold the same weights."""
         return any(one in expected.steps and other in expected.steps for expected in self.expect)
+
+    def equals(self, step: int) -> frozenset[int]:
+        """The other steps that the release says hold the same weights as this one."""
+        return frozenset(other for each in self.expect if step in each.steps for other in each.steps if other != step)
 
 
 def read_release(path: Path) -> Release:
@@ -183,6 +190,47 @@ def _expect(node: yaml.Node, where: str) -> tuple[ExpectedEqual, ...]:
     return tuple(ExpectedEqual(value["equal"], value["because"]) for value in values)
 
 
+def _overrides(node: yaml.Node, where: str) -> tuple[Override, ...]:
+    if not isinstance(node, yaml.MappingNode):
+        raise ReleaseError("a mapping is due here", _at(where, node), "write hidden_act: {value: gelu, because: ...}")
+    found = []
+    for key, value in node.value:
+        given = _mapping(value, _OVERRIDE, where, required=("value", "because"))
+        found.append(Override(str(key.value), given["value"], given["because"]))
+    return tuple(found)
+
+
+def _scalar(node: yaml.Node, where: str) -> Any:
+    value = yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else None
+    if not isinstance(value, str | int | float | bool):
+        raise ReleaseError("one value is due here", _at(where, node), "write a text, a number, true or false")
+    return value
+
+
+def _dtype(node: yaml.Node, where: str) -> str:
+    if (text := _text(node, where)) not in DTYPES:
+        raise ReleaseError(f"{text!r} is no dtype", _at(where, node), f"write {', '.join(DTYPES)}, or leave it out")
+    return text
+
+
+def _results(node: yaml.Node, where: str) -> tuple[EvaluationResult, ...]:
+    if not isinstance(node, yaml.SequenceNode):
+        fix = "write - {task: text-generation, dataset: owner/name, metric: acc, value: 0.5}"
+        raise ReleaseError("a list is due here", _at(where, node), fix)
+    return tuple(EvaluationResult(**_mapping(item, _RESULT, where, required=tuple(_RESULT))) for item in node.value)
+
+
+def _number(node: yaml.Node, where: str) -> float:
+    text = _text(node, where)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ReleaseError(f"{text!r} is no number", _at(where, node), "write a number such as 0.5")
+    return value
+
+
 def _later(node: yaml.Node, where: str) -> Any:
     raise ReleaseError(
         "this version cannot do that yet, and ignoring it would release something else than you ask for",
@@ -200,7 +248,8 @@ _TOP: Mapping[str, Callable[[yaml.Node, str], Any]] = {
     "expect": _expect,
     "commits_per_hour": _count,
     "compare": _later,
-    "overrides": _later,
+    "overrides": _overrides,
+    "dtype": _dtype,
 }
 _CARD: Mapping[str, Callable[[yaml.Node, str], Any]] = {
     "title": _text,
@@ -210,5 +259,19 @@ _CARD: Mapping[str, Callable[[yaml.Node, str], Any]] = {
     "tags": _texts,
     "papers": _texts,
     "notes": _text,
+    "citation": _text,
+    "errata": _texts,
+    "base_model": _repo,
+    "base_model_relation": _text,
+    "license_name": _text,
+    "license_link": _text,
+    "results": _results,
 }
+_RESULT: Mapping[str, Callable[[yaml.Node, str], Any]] = {
+    "task": _text,
+    "dataset": _text,
+    "metric": _text,
+    "value": _number,
+}
+_OVERRIDE: Mapping[str, Callable[[yaml.Node, str], Any]] = {"value": _scalar, "because": _text}
 _EXPECT: Mapping[str, Callable[[yaml.Node, str], Any]] = {"equal": _steps, "because": _text}

@@ -37,6 +37,17 @@ def test_a_release_file_says_what_is_released() -> None:
     assert not release.expected_equal(1, 2)
 
 
+def test_what_is_changed_on_purpose_has_a_value_and_a_reason() -> None:
+    text = "dtype: bfloat16\noverrides:\n  hidden_act: {value: gelu, because: so}\n"
+    text += "  rotary_pct: {value: 0.5, because: so}\n"
+    release = parse_release(GOOD + text, "release.yaml")
+    assert release.dtype == "bfloat16"
+    assert [(each.key, each.value, each.because) for each in release.overrides] == [
+        ("hidden_act", "gelu", "so"),
+        ("rotary_pct", 0.5, "so"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "what", "line"),
     [
@@ -47,6 +58,11 @@ def test_a_release_file_says_what_is_released() -> None:
         (GOOD.replace("equal: [0, 1]", "equal: [0, one]"), "a list of steps", 12),
         (GOOD + "source: again\n", "given twice", 13),
         (GOOD + "compare: []\n", "cannot do that yet", 13),
+        (GOOD + "dtype: half\n", "'half' is no dtype", 13),
+        (GOOD + "overrides: gelu\n", "a mapping is due", 13),
+        (GOOD + "overrides:\n  hidden_act: gelu\n", "a mapping of keys", 14),
+        (GOOD + "overrides:\n  hidden_act: {value: gelu}\n", "because is missing", 14),
+        (GOOD + "overrides:\n  hidden_act: {value: [gelu], because: so}\n", "one value is due", 14),
         ("source: [a\n", "not valid YAML", 2),
         ("- a\n", "a mapping of keys", 1),
         ("source: here\n", "target is missing", 1),

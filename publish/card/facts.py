@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 from publish.card.details import Sizes, details
 from publish.card.fact import Fact
+from publish.cardtext import CardText as Text
 from publish.errors import CardError
+from publish.plots.records import Ratio
 
 __all__ = [
     "Comparison",
@@ -20,6 +22,7 @@ __all__ = [
     "FileFact",
     "Gate",
     "Plot",
+    "Ratio",
     "Sizes",
     "StepFacts",
     "StepLine",
@@ -68,21 +71,6 @@ class StepLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
-    """What the maintainer says of the model. ``notes`` is Markdown, ``citation`` BibTeX, the rest plain text."""
-
-    title: str
-    license: str
-    language: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    papers: tuple[str, ...] = ()
-    notes: str = ""
-    citation: str = ""
-    base_model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Deviation:
     """Where the release departs from the checkpoint's own config: what, why, and the effect as measured."""
 
@@ -101,7 +89,11 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models compared: the verdict in a sentence, the reasons for it, the figures as a table."""
+    """Two models compared: the verdict in a sentence, the reasons for it, the figures as a table.
+
+    ``other`` is the model compared with (``owner/name@revision``, or empty for one that has no name in the world).
+    ``ratios`` are what a plot of it shows; where there is such a plot, it is among ``plots``.
+    """
 
     title: str
     verdict: str
@@ -109,6 +101,8 @@ class Comparison:
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     plots: tuple[Plot, ...] = ()
+    ratios: tuple[Ratio, ...] = ()
+    other: str = ""
 
     def __post_init__(self) -> None:
         for row in self.rows:
@@ -140,7 +134,6 @@ class StepFacts:
     overrides: tuple[Deviation, ...] = ()
     expected: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
-    errata: tuple[str, ...] = ()
     hub: str = HUB
 
     def __post_init__(self) -> None:
@@ -196,7 +189,6 @@ class SuiteFacts:
     comparisons: tuple[Comparison, ...] = ()
     plots: tuple[Plot, ...] = ()
     explanation: tuple[str, ...] = ()
-    errata: tuple[str, ...] = ()
     hub: str = HUB
 
     def __post_init__(self) -> None:
@@ -217,6 +209,10 @@ class SuiteFacts:
     def steps(self) -> tuple[int, ...]:
         """All steps, in order."""
         return tuple(line.step for line in self.lines)
+
+    def detail(self, name: str) -> str | None:
+        """The value of a row of the details table; None where there is no such row."""
+        return next((row.value for row in self.details if row.name == name), None)
 
     @property
     def has_tokens(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -36,6 +37,11 @@ from publish.wire.client import Client
 @click.option(
     "--work-dir", type=click.Path(file_okay=False, path_type=Path), help="For the ledger and steps in flight."
 )
+@click.option(
+    "--templates",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder whose card templates come before our own.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(
@@ -51,6 +57,7 @@ def command(
     private: bool,
     logits: str,
     work_dir: Path | None,
+    templates: Path | None,
     as_json: bool,
 ) -> None:
     """Release every step of a run, each as its own branch, proven before it leaves.
@@ -61,7 +68,7 @@ def command(
     here = Client(interrupt=stop, notify=bar.wait)
     given = given_release(release_or_source, target, here)
     plan = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
-    job = make_job(plan, Wishes(steps, tokenizer), here)
+    job = replace(make_job(plan, Wishes(steps, tokenizer), here), templates=templates)
     with hub_of(rehearse, work_dir, here) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
         with workplace(folder) as place:

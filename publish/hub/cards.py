@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from publish.hub import checkpoints, manifest
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
@@ -23,8 +23,13 @@ class StepCard:
     """A step's branch: the record of its tip, and the sha256 of the card that is really there."""
 
     record: CheckpointRecord
-    manifest: Manifest
     card: str | None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the card is made from."""
+        assert self.record.published is not None  # no other record becomes a StepCard
+        return self.record.published
 
 
 @dataclass(frozen=True)
@@ -55,13 +60,13 @@ def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]
     listing = _listing(client, repo, branches["main"]) if checkpoints.NAME in main else None
     listed = {each.step: each for each in listing.checkpoints} if listing else {}
     found: dict[int, StepCard | None] = {
-        step: StepCard(record, record.published, record.card)
+        step: StepCard(record, record.card)
         for step, record in listed.items()
         if record.published and branches.get(record.branch) == record.commit
     }
     unknown = [step for step in listed or steps() if step not in found]
     found |= _read(client, repo, {step: branches.get(f"step{step}") for step in unknown})
-    there = {step: card for step, card in sorted(found.items()) if card is not None}
+    there = {step: _with_figures(card, listed.get(step)) for step, card in sorted(found.items()) if card is not None}
     return PublishedCards(repo, branches, main, listing, there, tuple(sorted(found.keys() - there.keys())))
 
 
@@ -95,4 +100,12 @@ def _read_step(client: Client, repo: str, commit: str | None) -> StepCard | None
         return None
     card = fetch_text_if_there(client, repo, commit, README)
     digest = None if card is None else hashlib.sha256(card).hexdigest()
-    return StepCard(CheckpointRecord.of(found, commit), found, digest)
+    return StepCard(CheckpointRecord.of(found, commit), digest)
+
+
+def _with_figures(card: StepCard, listed: CheckpointRecord | None) -> StepCard:
+    """``card`` with the figures that ``main`` lists of the same weights, where its branch itself has none."""
+    old = listed.published if listed is not None and listed.weights == card.record.weights else None
+    if old is None or card.manifest.statistics is not None:
+        return card
+    return replace(card, record=replace(card.record, published=replace(card.manifest, statistics=old.statistics)))

@@ -16,13 +16,16 @@ from publish.hub.records import canonical, read_record
 
 NAME = "checkpoints.json"
 SCHEMA = 1
+SHOWN_FIGURES = ("override_effect",)  # of a manifest's gates: what cards show
+LAYER_TYPES = "layer_types"  # of a manifest's statistics: what plots show
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
     """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch.
 
-    `published` is its manifest without the figures of gates and tensors, which no card shows.
+    `published` is its manifest without the figures that no card shows: those of gates and of single tensors.
+    `exceptions` say why it may be unlike the others, `equal` names the steps that hold the same weights on purpose.
     """
 
     step: int
@@ -36,9 +39,12 @@ class CheckpointRecord:
     manifest: str
     exceptions: tuple[str, ...] = ()
     published: Manifest | None = None
+    equal: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = ()) -> CheckpointRecord:
+    def of(
+        cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = (), equal: Iterable[int] = ()
+    ) -> CheckpointRecord:
         """The record of a branch whose tip is `commit` and holds `manifest`."""
         return cls(
             step=manifest.step,
@@ -52,12 +58,17 @@ class CheckpointRecord:
             manifest=manifest.digest,
             exceptions=tuple(exceptions),
             published=_without_figures(manifest),
+            equal=tuple(sorted(equal)),
         )
 
 
 def _without_figures(manifest: Manifest) -> Manifest:
-    gates = tuple(replace(gate, figures={}) for gate in manifest.gates)
-    return replace(manifest, gates=gates, statistics=None)
+    gates = tuple(
+        replace(gate, figures={name: value for name, value in gate.figures.items() if name in SHOWN_FIGURES})
+        for gate in manifest.gates
+    )
+    types = (manifest.statistics or {}).get(LAYER_TYPES)
+    return replace(manifest, gates=gates, statistics=None if types is None else {LAYER_TYPES: types})
 
 
 @dataclass(frozen=True, slots=True)

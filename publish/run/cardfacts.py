@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from publish.card.config import config_facts
-from publish.card.facts import HUB, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts, Text
+from publish.card.facts import HUB, Deviation, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
 from publish.card.numbers import count, decimal
 from publish.card.run import RunFacts
 from publish.hub.branchfile import BranchFile
@@ -21,20 +21,7 @@ from publish.run.job import Job
 from publish.wire.endpoint import Endpoint
 
 README = "README.md"
-
-
-def text_of(release: Release) -> Text:
-    """What the maintainer says."""
-    card = release.card
-    return Text(
-        title=card.title,
-        license=card.license,
-        language=card.language,
-        datasets=card.datasets,
-        tags=card.tags,
-        papers=card.papers,
-        notes=card.notes,
-    )
+_NOT_HERE = "not measured at this step, but at the first and the last one"
 
 
 def with_card(manifest: Manifest, card: BranchFile) -> Manifest:
@@ -61,7 +48,7 @@ def training_facts(training: Training, tokens: int | None) -> tuple[Fact, ...]:
         ("Tokens seen", tokens, "iteration x tokens in a step"),
         ("Learning rate", training.learning_rate, "checkpoint"),
         ("Loss scale", training.loss_scale, "checkpoint"),
-        ("Updates skipped so far (overflow)", training.skipped_steps, "checkpoint"),
+        ("Updates skipped so far", training.skipped_steps, "checkpoint; the loss scale had overflowed"),
     )
     return tuple(Fact(name, _shown(value), source) for name, value, source in rows if value is not None)
 
@@ -81,7 +68,7 @@ def step_facts(
         branch=manifest.branch,
         step=manifest.step,
         steps=tuple(steps),
-        text=text_of(release),
+        text=replace(release.card, results=()),  # they are of the final step, which main shows
         details=run.details(steps[-1]),
         training=training_facts(manifest.training, manifest.tokens),
         tokens=manifest.tokens,
@@ -93,7 +80,9 @@ def step_facts(
         source_files=tuple(file.path for file in manifest.source.files),
         converter=_converter(manifest),
         deviations=run.deviations,
+        overrides=_overrides(release, manifest, [manifest]),
         expected=_expected(release, manifest.step),
+        comparisons=manifest.comparisons,
         hub=hub,
     )
 
@@ -106,12 +95,21 @@ def suite_facts(
     plots: Sequence[Plot] = (),
     hub: str = HUB,
 ) -> SuiteFacts:
-    """The facts of ``main``'s card, from the manifests of all steps, in order."""
+    """The facts of ``main``'s card, from the manifests of all steps, in order.
+
+    ``plots`` are all that ``main`` has; those of comparisons stand with them.
+    """
     steps = list(manifests)
+    shown = {plot.path: plot for plot in plots}
+    comparisons = tuple(
+        replace(each, plots=tuple(shown.pop(path) for path in [ratio_path(step, number)] if path in shown))
+        for step, manifest in manifests.items()
+        for number, each in enumerate(manifest.comparisons, 1)
+    )
     final = manifests[steps[-1]]
     return SuiteFacts(
         repo=release.target,
-        text=text_of(release),
+        text=release.card,
         details=run.details(steps[-1]),
         lines=tuple(map(_line, manifests.values())),
         has_tokenizer=final.tokenizer is not None,
@@ -120,9 +118,16 @@ def suite_facts(
         converter=_converter(final),
         expected=_expected(release),
         deviations=run.deviations,
-        plots=tuple(plots),
+        comparisons=comparisons,
+        overrides=_overrides(release, final, manifests.values()),
+        plots=tuple(shown.values()),
         hub=hub,
     )
+
+
+def ratio_path(step: int, number: int) -> str:
+    """Where ``main`` keeps the plot of a step's comparison, numbered from 1."""
+    return f"plots/ratios-step{step}-{number}.svg"
 
 
 def _line(manifest: Manifest) -> StepLine:
@@ -140,6 +145,22 @@ def _expected(release: Release, step: int | None = None) -> tuple[str, ...]:
         f"{' and '.join(f'step{each}' for each in expected.steps)} hold the same weights: {expected.because}."
         for expected in release.expect
         if step is None or step in expected.steps
+    )
+
+
+def _overrides(release: Release, one: Manifest, measured: Iterable[Manifest]) -> tuple[Deviation, ...]:
+    """What ``one`` overrides in ``config.json``, and why; the effect is the largest of those ``measured``."""
+    figures = [gate.figures.get("override_effect") for manifest in measured for gate in manifest.gates]
+    effects = [figure for figure in figures if isinstance(figure, float)]
+    effect = f"logits change by up to {max(effects):.1e}" if effects else _NOT_HERE
+    reasons = {each.key: each.because for each in release.overrides}
+    return tuple(
+        Deviation(
+            f"{key} is {given['value']} where the run's own config makes it {given['instead_of']}",
+            reasons.get(key, "the release file does not say"),
+            effect,
+        )
+        for key, given in one.overrides.items()
     )
 
 

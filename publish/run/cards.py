@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from publish.card import metadata
 from publish.card.claims import lint_claims
 from publish.card.lint import Finding, lint_card
 from publish.card.render import render_step
@@ -20,7 +21,8 @@ from publish.hub.cards import PublishedCards, StepCard, published_cards
 from publish.release import Release
 from publish.run.cardfacts import README, hub_address, run_facts, step_facts
 from publish.run.job import Job, make_job
-from publish.run.suite import suite_card
+from publish.run.plots import MainPlots, PlotsThere, main_plots
+from publish.run.suite import as_listed, suite_card
 from publish.wire.client import Client
 
 MAIN = "main"
@@ -52,6 +54,7 @@ class ReleaseCards:
     release: Release
     run: RunFacts
     published: PublishedCards
+    plots: MainPlots
     cards: tuple[Card, ...]
 
     @property
@@ -61,17 +64,25 @@ class ReleaseCards:
     @property
     def findings(self) -> tuple[tuple[str, Finding], ...]:
         """What the lint says of every card, with its branch; and (under ``main``) of the notes against the config."""
-        known = {card.manifest.source.location for card in self.published.steps.values()}
-        names = [f"step{step}" for step in self.published.steps]
-        found = [
-            (card.branch, each)
-            for card in self.cards
-            for each in lint_card(
-                card.text, self.release.target, names, None if card.step is None else card.branch, known=known
-            )
-        ]
+        manifests = [each.manifest for each in self.published.steps.values()]
+        others = [each.other for manifest in manifests for each in manifest.comparisons]
+        named = (self.release.card.base_model, *(each.source.location for each in manifests), *others)
+        known = {str(name).removeprefix("hf://").partition("@")[0] for name in named if name}
+        names = [each.record.branch for each in self.published.steps.values()]
+        found: list[tuple[str, Finding]] = []
+        for card in self.cards:
+            revision = None if card.step is None else card.branch
+            files = self._files(card)
+            lint = lint_card(card.text, self.release.target, names, revision, known=known, files=files)
+            found.extend((card.branch, each) for each in lint)
         words = lint_claims(self.release.card.notes, self.run.config, datasets=self.release.card.datasets)
         return (*found, *((MAIN, each) for each in words))
+
+    def _files(self, card: Card) -> set[str]:
+        """The paths of the card's branch, with those that are about to be pushed."""
+        if card.step is None:
+            return {*self.published.main, *(file.path for file in self.plots.drawn)}
+        return {file.path for file in self.published.steps[card.step].manifest.files}
 
 
 def make_cards(release: Release, client: Client, templates: Path | None = None) -> ReleaseCards:
@@ -83,10 +94,11 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
         HubError: no access, no connection, nothing published, or a listed step that is gone.
         CardError: a fact is missing, or a template is broken.
     """
+    metadata.check(release.card, release.target)
     jobs: list[Job] = []
 
     def from_source() -> tuple[int, ...]:
-        jobs.append(make_job(release, need_tokenizer=False))
+        jobs.append(make_job(release, client=client, need_tokenizer=False))
         return jobs[0].steps
 
     published = published_cards(client, release.target, from_source)
@@ -103,9 +115,13 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     steps = jobs[0].steps if jobs else tuple(published.steps)
     hub = hub_address(client.endpoint)
     cards = [_step_card(release, run, steps, each, hub, templates) for each in published.steps.values()]
+    plots = MainPlots()
     if published.listing is not None:
-        cards.insert(0, _main_card(release, run, published, hub, templates))
-    return ReleaseCards(release, run, published, tuple(cards))
+        manifests = {step: each.manifest for step, each in published.steps.items()}
+        plots = main_plots(manifests, PlotsThere(published.listing.plots, published.main))
+        file = suite_card(release, run, manifests, plots=plots.plots, hub=hub, templates=templates)
+        cards.insert(0, Card(MAIN, None, file, _why_main(release, published, file, plots)))
+    return ReleaseCards(release, run, published, plots, tuple(cards))
 
 
 def _step_card(
@@ -117,19 +133,20 @@ def _step_card(
     return Card(there.record.branch, there.record.step, file, reason)
 
 
-def _main_card(release: Release, run: RunFacts, published: PublishedCards, hub: str, templates: Path | None) -> Card:
-    manifests = {step: each.manifest for step, each in published.steps.items()}
-    file = suite_card(release, run, manifests, hub=hub, templates=templates)
+def _why_main(release: Release, published: PublishedCards, card: BranchFile, plots: MainPlots) -> str:
+    """How ``main`` differs from what it should show; empty where it does not."""
+    assert published.listing is not None
     there = published.main.get(README)
-    if there is None:
-        return Card(MAIN, None, file, "no card")
-    if there.lfs_sha256 is not None:
-        return Card(MAIN, None, file, "the card is in LFS")
-    if there.oid != file.git_sha1():
-        return Card(MAIN, None, file, "another card")
-    records = tuple(each.record for each in published.steps.values())
-    stale = published.listing is None or published.listing.run is None or published.listing.checkpoints != records
-    return Card(MAIN, None, file, f"{checkpoints.NAME} is not that of the branches' tips" if stale else "")
+    if there is None or there.lfs_sha256 is not None:
+        return "no card" if there is None else "the card is in LFS"
+    if there.oid != card.git_sha1():
+        return "another card"
+    if plots.drawn or plots.records != published.listing.plots:
+        return "other plots"
+    records = as_listed(release, (each.record for each in published.steps.values()))
+    if published.listing.run is None or published.listing.checkpoints != records:
+        return f"{checkpoints.NAME} is not that of the branches' tips"
+    return ""
 
 
 def write_cards(cards: ReleaseCards, out: Path) -> Mapping[str, Path]:
@@ -145,6 +162,11 @@ def write_cards(cards: ReleaseCards, out: Path) -> Mapping[str, Path]:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(card.text.encode())
             written[card.branch] = path
+        for file in cards.plots.drawn:
+            path = out / MAIN / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            assert isinstance(file.content, bytes)
+            path.write_bytes(file.content)
     except OSError as error:
         raise StorageError(f"cannot write: {error.strerror}", error.filename or out, "name another --out") from error
     return written

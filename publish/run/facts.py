@@ -7,6 +7,7 @@ from pathlib import Path
 
 from publish import __version__
 from publish.card.details import Sizes
+from publish.convert.hfconfig import hf_config, plain
 from publish.convert.recipes import ConversionPlan
 from publish.hub.manifest import Converter, FileRecord, GateRecord, Manifest, Source, SourceFile, Tensors, Training
 from publish.neox.checkpoint import RawCheckpoint
@@ -60,8 +61,7 @@ def step_manifest(
     tokenizer: str | None,
 ) -> Manifest:
     """The manifest of a step's branch; ``files`` are all its files but card and manifest."""
-    state = checkpoint.state
-    names = weight_files(checkpoint)
+    names, own = weight_files(checkpoint), hf_config(plain(plan), None, None)
     return Manifest(
         step=source.step,
         branch=f"step{source.step}",
@@ -82,6 +82,24 @@ def step_manifest(
         parameters=plan.parameters,
         tensors=Tensors(len(plan.recipes), tensors_digest),
         gates=tuple(GateRecord(each.name, each.outcome, each.detail, dict(each.figures)) for each in results),
-        training=Training(state.iteration, state.learning_rate, state.loss_scale, state.skipped_steps),
+        training=training_record(checkpoint),
         tokenizer=tokenizer,
+        source_dtype=plan.source_dtype,
+        overrides={key: {"value": value, "instead_of": own[key]} for key, value in plan.overrides},
+    )
+
+
+def training_record(checkpoint: RawCheckpoint) -> Training:
+    """What ``publish.json`` keeps of the checkpoint's state."""
+    state = checkpoint.state
+    return Training(
+        iteration=state.iteration,
+        learning_rate=state.learning_rate,
+        loss_scale=state.loss_scale,
+        skipped_steps=state.skipped_steps,
+        deepspeed_version=state.deepspeed_version,
+        tensor_parallel=checkpoint.tensor_parallel,
+        pipeline_parallel=checkpoint.pipeline_parallel,
+        data_parallel=state.data_parallel,
+        random_states=state.random_states,
     )

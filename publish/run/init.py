@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from publish.cardtext import CardText
 from publish.errors import ScheduleError, StorageError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
-from publish.release import CardText, ExpectedEqual, Release
+from publish.release import ExpectedEqual, Release
 from publish.schedule import FROM_CONFIG, NAMED, from_config
 from publish.source.checkpoints import RunSource, open_run
 from publish.source.location import parse_location
@@ -90,6 +91,9 @@ def release_yaml(release: Release, tokenizer: str | None) -> str:
         "  # papers: [https://arxiv.org/abs/...]",
         "  # notes: |",
         "  #   Markdown of your own; it is kept apart from what was measured.",
+        "  # citation: |",
+        "  #   @misc{...}",
+        "  # base_model: owner/name",
     ]
     if release.expect:
         lines.append("expect:")

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from publish.card.facts import HUB
+from publish.convert.hfconfig import with_overrides
 from publish.convert.plan import make_plan
 from publish.convert.recipes import ConversionPlan
 from publish.convert.tokenizer import Tokenizer, find_tokenizer, not_found
@@ -74,7 +75,7 @@ def make_job(
             "fetch them, or name the schedule that the run has (schedule: in the release file, or --schedule)",
         )
     chosen = _chosen(steps, wishes.steps)
-    checkpoint, config, plan = _first(run, chosen[0])
+    checkpoint, config, plan = _first(release, run, chosen[0])
     choice = wishes.tokenizer or _relative(release)
     tokenizer = find_tokenizer(choice, config, _folder(run, chosen[0]), partial(fetch_tokenizer, client=client))
     if tokenizer is None and need_tokenizer and choice != "none":
@@ -95,12 +96,23 @@ def _chosen(steps: tuple[int, ...], wish: str | None) -> tuple[int, ...]:
     return chosen
 
 
-def _first(run: RunSource, step: int) -> tuple[TrainingState, NeoxConfig, ConversionPlan]:
+def plan_of(release: Release, checkpoint: RawCheckpoint, config: NeoxConfig) -> ConversionPlan:
+    """The plan that a release has for a checkpoint.
+
+    Raises:
+        PublishError: as `make_plan` and `with_overrides` do.
+    """
+    return with_overrides(
+        make_plan(checkpoint, config, release.dtype), {each.key: each.value for each in release.overrides}
+    )
+
+
+def _first(release: Release, run: RunSource, step: int) -> tuple[TrainingState, NeoxConfig, ConversionPlan]:
     files = run.open(run.steps[step])
     try:
         checkpoint = RawCheckpoint.open(files, weights=False)
         config = read_config(checkpoint)
-        return checkpoint.state, config, make_plan(checkpoint, config)
+        return checkpoint.state, config, plan_of(release, checkpoint, config)
     finally:
         files.close()
 

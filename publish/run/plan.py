@@ -51,7 +51,7 @@ def plan_release(job: Job, workers: int) -> ReleasePlan:
     """
     count = len(job.chosen)
     commits = count + 2
-    small = sum(len(content) for content in small_files(job.plan, job.tokenizer, {}).values())
+    small = sum(len(content) for content in small_files(job.plan, job.tokenizer).values())
     return ReleasePlan(
         source=job.release.source,
         target=job.release.target,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from publish.errors import HubError, PublishError
 from publish.hub import checkpoints, manifest
@@ -12,7 +12,7 @@ from publish.hub.branchfile import BranchFile
 from publish.hub.cards import read_manifest
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.manifest import Manifest
-from publish.hub.repository import Base, check_may_write, find_base, whoami
+from publish.hub.repository import Base, find_base, probe_write
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import with_card
 from publish.run.cards import MAIN, Card, ReleaseCards
@@ -41,7 +41,7 @@ def push_cards(cards: ReleaseCards, client: Client, progress: Progress) -> Pushe
     """
     if not cards.changed:
         return Pushed((), ())
-    check_may_write(whoami(client), cards.release.target)
+    probe_write(client, cards.release.target)
     push = _Push(cards, client, find_base(client, cards.release.target))
     todo = [card for card in cards.changed if card.step is not None]
     progress.start(len(cards.cards), len(cards.cards) - len(todo) - 1)
@@ -83,12 +83,21 @@ class _Push:
             self.failed.append(failure)
             return failure
         self.manifests[card.step] = record
-        self.records[card.step] = CheckpointRecord.of(record, commit, self.records[card.step].exceptions)
+        before = self.records[card.step]
+        self.records[card.step] = replace(
+            before,
+            commit=commit,
+            card=card.file.sha256,
+            manifest=record.digest,
+            published=with_card(before.published or record, card.file),
+        )
         return None
 
     def main(self) -> None:
         card = next(each for each in self.cards.cards if each.branch == MAIN)
-        files = [card.file, listing(self.repo, self.cards.run, self.records.values())]
+        plots = self.cards.plots
+        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records)
+        files = [card.file, *plots.drawn, listed]
         last = max(self.records)
         if last in self.manifests:  # main is the final step, its manifest included
             files.append(BranchFile.of_bytes(manifest.NAME, self.manifests[last].to_bytes()))

@@ -24,6 +24,7 @@ from publish.hub.manifest import Manifest
 from publish.hub.status import Expected, StepStatus
 from publish.run.cardfacts import README, run_facts, step_facts
 from publish.run.job import Job
+from publish.run.plots import plots_there
 from publish.run.suite import main_files
 from publish.run.workplace import default_folder
 from publish.source.files import fingerprint
@@ -126,8 +127,10 @@ class Standing:
         repo = self.job.release.target
         final = list_tree(self.client, repo, self.commits[self.job.steps[-1]])
         wanted = {each.path: BranchFile.kept(each) for each in final if each.path != README}
-        wanted |= {each.path: each for each in main_files(self.job, self.records)}
-        return differences(list_tree(self.client, repo, tip), wanted)
+        listed = list_tree(self.client, repo, tip)
+        there = plots_there(self.client, repo, tip, listed)
+        wanted |= {each.path: each for each in main_files(self.job, self.records, there)}
+        return differences(listed, wanted)
 
 
 def _there(status: StepStatus) -> bool:
@@ -179,7 +182,7 @@ def shared_files(job: Job) -> tuple[tuple[str, str], ...]:
     """Path and sha256 of the files that every step has alike; none where the tokenizer was not found."""
     if job.tokenizer is None:
         return ()
-    files = small_files(job.plan, job.tokenizer, {})
+    files = small_files(job.plan, job.tokenizer)
     return tuple((name, hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items()))
 
 
@@ -189,13 +192,13 @@ def wording_digest(job: Job) -> str:
     folders = [templates_folder(), *([job.templates] if job.templates else [])]
     templates = [(path.name, path.read_text("utf-8")) for folder in folders for path in sorted(folder.glob("*.j2"))]
     document = [__version__, words, job.steps, job.hub, templates]
-    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 
 def main_proof(job: Job, commits: Mapping[int, str]) -> str:
     """A digest of all that ``main`` is made from."""
     document = [wording_digest(job), job.plan.digest, sorted(commits.items())]
-    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 
 def read_records(client: Client, repo: str, tips: Mapping[str, str]) -> dict[str, CheckpointRecord]:

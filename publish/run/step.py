@@ -11,7 +11,6 @@ from pathlib import Path
 
 from publish.card.render import render_step
 from publish.convert.folder import Converted, convert
-from publish.convert.plan import make_plan
 from publish.convert.recipes import ConversionPlan
 from publish.hub import manifest as manifests
 from publish.hub.branchfile import BranchFile
@@ -21,7 +20,7 @@ from publish.neox.config import NeoxConfig, read_config
 from publish.run.cardfacts import README, run_facts, step_facts, with_card
 from publish.run.claims import check_same_run, check_step
 from publish.run.facts import step_manifest
-from publish.run.job import Job
+from publish.run.job import Job, plan_of
 from publish.run.prove import prove
 from publish.run.stopping import StoppingFiles
 from publish.source.checkpoints import CheckpointSource
@@ -63,7 +62,7 @@ def make_step(
         checkpoint = RawCheckpoint.open(files)
         config = read_config(checkpoint)
         check_same_run(job.config, config)
-        plan = make_plan(checkpoint, config)
+        plan = plan_of(job.release, checkpoint, config)
         check_step(source, checkpoint, must_say=True)
         checkpoint.want()
         converted = convert(checkpoint, plan, job.tokenizer, folder, overwrite=True)

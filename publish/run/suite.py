@@ -1,20 +1,22 @@
-"""What ``main`` holds beyond the final step's files: the suite's card and ``checkpoints.json``."""
+"""What ``main`` holds beyond the final step's files: the suite's card, its plots and ``checkpoints.json``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from publish.card.facts import HUB
+from publish.card.facts import HUB, Plot
 from publish.card.render import render_suite
 from publish.card.run import RunFacts
 from publish.hub import checkpoints
 from publish.hub.branchfile import BranchFile
-from publish.hub.checkpoints import CheckpointRecord, Checkpoints
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints, PlotRecord
 from publish.hub.manifest import Manifest
 from publish.release import Release
 from publish.run.cardfacts import README, run_facts, suite_facts
 from publish.run.job import Job
+from publish.run.plots import PlotsThere, main_plots
 
 
 def suite_card(
@@ -22,21 +24,35 @@ def suite_card(
     run: RunFacts,
     manifests: Mapping[int, Manifest],
     *,
+    plots: Sequence[Plot] = (),
     hub: str = HUB,
     templates: Path | None = None,
 ) -> BranchFile:
     """The suite's card, from the manifests of all steps in order."""
-    return BranchFile.of_bytes(README, render_suite(suite_facts(release, run, manifests, hub=hub), templates).encode())
+    facts = suite_facts(release, run, manifests, plots=plots, hub=hub)
+    return BranchFile.of_bytes(README, render_suite(facts, templates).encode())
 
 
-def main_files(job: Job, records: Mapping[int, CheckpointRecord]) -> list[BranchFile]:
-    """What ``main`` has besides the final step's files, from the records of all steps."""
-    run, steps = run_facts(job), {step: records[step] for step in job.steps}
+def main_files(job: Job, records: Mapping[int, CheckpointRecord], there: PlotsThere) -> list[BranchFile]:
+    """What ``main`` has besides the final step's files, from the records of all steps and the plots that are there."""
+    run, release = run_facts(job), job.release
+    steps = {step: records[step] for step in job.steps}
     manifests = {step: each.published for step, each in steps.items() if each.published is not None}
-    card = suite_card(job.release, run, manifests, hub=job.hub, templates=job.templates)
-    return [card, listing(job.release.target, run, steps.values())]
+    shown = main_plots(manifests, there)
+    card = suite_card(release, run, manifests, plots=shown.plots, hub=job.hub, templates=job.templates)
+    return [card, *shown.files, listing(release, run, steps.values(), shown.records)]
 
 
-def listing(repo: str, run: RunFacts, records: Iterable[CheckpointRecord]) -> BranchFile:
+def listing(
+    release: Release, run: RunFacts, records: Iterable[CheckpointRecord], plots: Iterable[PlotRecord] = ()
+) -> BranchFile:
     """``checkpoints.json``: every step at its commit, and what all cards are made from."""
-    return BranchFile.of_bytes(checkpoints.NAME, Checkpoints(repo, tuple(records), run).to_bytes())
+    document = Checkpoints(release.target, as_listed(release, records), run, tuple(plots))
+    return BranchFile.of_bytes(checkpoints.NAME, document.to_bytes())
+
+
+def as_listed(release: Release, records: Iterable[CheckpointRecord]) -> tuple[CheckpointRecord, ...]:
+    """``records`` with the equalities among them that the release declares."""
+    records = tuple(records)
+    steps = {each.step for each in records}
+    return tuple(replace(each, equal=tuple(sorted(release.equals(each.step) & steps))) for each in records)

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from publish.card import metadata
 from publish.card.claims import lint_claims
 from publish.card.lint import METADATA, lint_card
-from publish.card.metadata import front_matter
 from publish.errors import CardError, StorageError
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.repository import (
@@ -24,8 +24,9 @@ from publish.hub.repository import (
     whoami,
 )
 from publish.hub.transaction import Outcome, publish_branch
-from publish.run.cardfacts import README, run_facts, text_of
+from publish.run.cardfacts import README, run_facts
 from publish.run.job import Job
+from publish.run.plots import plots_there
 from publish.run.standing import MAIN
 from publish.run.step import ProvenStep
 from publish.run.suite import main_files
@@ -69,7 +70,8 @@ def check_card(job: Job) -> str:
         CardError: with all that was found.
     """
     release = job.release
-    card = front_matter(text_of(release), release.target)
+    metadata.check(release.card, release.target)
+    card = metadata.front_matter(release.card, release.target)
     findings = [each for each in lint_card(card, release.target, ()) if each.kind == METADATA]
     findings += lint_claims(release.card.notes, run_facts(job).config, datasets=release.card.datasets)
     if findings:
@@ -116,11 +118,12 @@ def push_main(
         HubError: the Hub refuses. StorageError: a local file is gone.
     """
     files = [file for file in final.files if file.path != README]
+    there = plots_there(target.client, job.release.target, tip)
     return publish_branch(
         target.client,
         target.base,
         MAIN,
-        [*files, *main_files(job, records)],
+        [*files, *main_files(job, records, there)],
         f"{job.release.card.title}: {len(records)} checkpoints, step {final.step} on main",
         tip=tip,
     )

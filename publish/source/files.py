@@ -107,19 +107,18 @@ class LocalFile:
         with self._lock:
             if self._descriptor is None:
                 self._descriptor = _opened(self.path)
-        parts = bytearray(length)
-        view, at = memoryview(parts), 0
-        while at < length:
-            got = os.preadv(self._descriptor, [view[at:]], offset + at)
-            if got == 0:
+        data = os.pread(self._descriptor, length, offset)
+        while len(data) < length:
+            more = os.pread(self._descriptor, length - len(data), offset + len(data))
+            if not more:
                 raise SourceError(
-                    f"the file ends at byte {offset + at:,} while it was being read",
+                    f"the file ends at byte {offset + len(data):,} while it was being read",
                     self.path,
                     "it changed; try again",
                 )
-            at += got
+            data += more
         self.counter.add(length)
-        return view
+        return data
 
     def close(self) -> None:
         with self._lock:
@@ -164,7 +163,7 @@ def fingerprint(files: CheckpointFiles) -> str:
 
 
 class LocalFiles:
-    """A checkpoint folder on disk: its regular files, symbolic links followed only inside the folder's parent."""
+    """A checkpoint folder on disk: its files, those behind symbolic links included."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

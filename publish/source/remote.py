@@ -16,6 +16,7 @@ from publish.source.files import ByteCount, Checksum
 from publish.source.spool import SmallFile, SpooledFile
 
 if TYPE_CHECKING:
+    from publish.source.streamed import StreamedFiles
     from publish.wire.client import Client
     from publish.wire.repo import TreeEntry
 
@@ -50,6 +51,13 @@ class HubReader:
         from publish.wire.repo import list_tree
 
         return HubFiles(self.client, self.repo, commit, where, list_tree(self.client, self.repo, commit))
+
+    def stream(self, commit: str, where: str) -> StreamedFiles:
+        """The files of ``commit`` for a reader that passes over them once; nothing is kept on disk."""
+        from publish.source.streamed import StreamedFiles
+        from publish.wire.repo import list_tree
+
+        return StreamedFiles(self.client, self.repo, commit, where, list_tree(self.client, self.repo, commit))
 
 
 class HubFiles:

@@ -48,6 +48,7 @@ class Lane:
     counts: Counter[str] = field(default_factory=Counter)
     by_thread: Counter[int] = field(default_factory=Counter)
     commits_by_thread: Counter[int] = field(default_factory=Counter)
+    received: int = 0  # bytes of bodies, as they came over the wire
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, kind: str, *, commit: bool) -> None:
@@ -153,6 +154,8 @@ class _Answer(httpx2.SyncByteStream):
         try:
             for chunk in self._stream:
                 stop_if(self._lane.interrupt)
+                with self._lane.lock:
+                    self._lane.received += len(chunk)
                 yield chunk
         except httpx2.TransportError as error:
             raise _lost(error, self._request) from error

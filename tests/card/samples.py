@@ -15,6 +15,7 @@ from publish.card.facts import (
     Fact,
     FileFact,
     Gate,
+    Ratio,
     Sizes,
     StepFacts,
     StepLine,
@@ -22,6 +23,7 @@ from publish.card.facts import (
     Text,
     details,
 )
+from publish.card.numbers import decimal
 from publish.schedule import PYTHIA
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -62,6 +64,7 @@ TEXT = Text(
     notes="A model of **14,784 parameters**, trained to test release tools.\n\nIt is of no use for language:\n\n"
     "- its vocabulary has 250 entries;\n- its context is 32 tokens.\n",
 )
+ERRATUM = "Until 2026-11-02 the branch step512 had no tokenizer files. Its weights are unchanged."
 GATES = (
     Gate("identity", "passed", "iteration {step}; 6 sizes equal the config's"),
     Gate("file-length", "passed", "1 weight file, 32,472 bytes as claimed"),
@@ -73,6 +76,7 @@ GATES = (
 )
 COMPARISON = Comparison(
     title="Step 0 against pythia-tiny-seed1",
+    other="EleutherAI/pythia-tiny-seed1@step0",
     verdict="Same initialisation, different random state: 18 of 28 tensors are equal bit for bit, 10 differ.",
     reasons=(
         "The 18 equal tensors are biases and layer norms, which GPT-NeoX sets to constants.",
@@ -86,6 +90,7 @@ COMPARISON = Comparison(
         ("MLP up", "0.1569", "0.1588", "0.988", "0.1581"),
         ("MLP down", "0.2476", "0.2461", "1.006", "0.2500"),
     ),
+    ratios=(Ratio("Embedding", 1.009, 0.016), Ratio("QKV", 1.012, 0.025), Ratio("Attention dense", 0.964, 0.044)),
 )
 DEVIATION = Deviation(
     what="config.json says hidden_act: gelu, where GPT-NeoX computed its tanh form",
@@ -104,7 +109,6 @@ def suite(**changes: Any) -> SuiteFacts:
     """The suite's card of the tiny run."""
     facts = SuiteFacts(
         repo=REPO,
-        text=TEXT,
         details=details(options("pythia-tiny-seed1234"), TINY, last_step=PYTHIA[-1]),
         lines=tuple(map(line, PYTHIA)),
         has_tokenizer=True,
@@ -117,7 +121,7 @@ def suite(**changes: Any) -> SuiteFacts:
         expected=("step0 and step1 hold the same weights: the learning rate is 0 on the first iteration.",),
         overrides=(DEVIATION,),
         comparisons=(COMPARISON,),
-        errata=("Until 2026-11-02 the branch step512 had no tokenizer files. Its weights are unchanged.",),
+        text=replace(TEXT, errata=(ERRATUM,)),
     )
     return replace(facts, **changes)
 
@@ -134,9 +138,9 @@ def step(number: int = 1000, **changes: Any) -> StepFacts:
         training=(
             Fact("Iteration", f"{number:,}", "checkpoint"),
             Fact("Tokens seen", f"{number * TOKENS:,}", "iteration x tokens in a step"),
-            Fact("Learning rate", f"{min(number / 1430 * 1e-3, 1e-4 if number > 115_000 else 1e-3):g}", "checkpoint"),
-            Fact("Loss scale", "8192", "checkpoint"),
-            Fact("Updates skipped so far (overflow)", "0", "checkpoint"),
+            Fact("Learning rate", decimal(min(number / 1430 * 1e-3, 1e-4 if number > 115_000 else 1e-3)), "checkpoint"),
+            Fact("Loss scale", "8,192", "checkpoint"),
+            Fact("Updates skipped so far", "0", "checkpoint; the loss scale had overflowed"),
         ),
         tokens=number * TOKENS,
         has_tokenizer=True,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +20,10 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from publish.cli import main
 from publish.hub.manifest import Manifest
+from publish.hub.repository import validate_card
 from publish.rehearsal import RehearsalHub
+from publish.release import read_release
+from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
 from publish.run.init import propose, write_release
 from publish.run.job import Wishes, make_job
@@ -24,6 +31,8 @@ from publish.run.progress import Silent
 from publish.run.release import Options, release
 from publish.run.workplace import workplace
 from publish.wire.client import Client
+from publish.wire.endpoint import Endpoint
+from tests.card.markdown import body, live_html, shown, tokens
 from tests.run.releases import FEW, TARGET, few, run_release
 
 ClientOf = Callable[[str], Client]
@@ -69,6 +78,42 @@ def test_an_unchanged_release_costs_three_requests_and_no_source(released: Path,
     assert hub.stats().commits == {}
 
 
+def test_154_steps_cost_three_requests_and_one_changed_note_is_found_in_every_card(
+    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
+) -> None:
+    client = client_of("hf_alice")
+    assert not run_release(samples, client, tmp_path, logits="off").failed
+    hub.reset_stats()
+    release = propose(str(samples), TARGET)
+    found = make_cards(release, client)
+    assert (len(found.cards), found.changed, found.findings) == (155, (), ())
+    assert sum(hub.stats().requests.values()) == 3
+    noted = replace(release, card=replace(release.card, notes="Trained on a Tuesday."))
+    assert len(make_cards(noted, client).changed) == 155
+    erratum = replace(release, expect=(replace(release.expect[0], because="it has to be so"),))
+    assert [card.branch for card in make_cards(erratum, client).changed] == ["main", "step0", "step1"]
+    assert sum(hub.stats().requests.values()) == 9
+
+
+def test_same_cards_from_other_thread_counts_and_another_day(samples: Path, tmp_path: Path) -> None:
+    run = few(samples, tmp_path)
+    running = []
+    for number, (workers, now) in enumerate(((1, 1_000_000_000), (4, 4_000_000_000))):
+        root = tmp_path / f"hub{number}"
+        command = [sys.executable, "-m", "tests.run.print_cards", str(run), str(root), str(workers), str(now)]
+        environment = {
+            **os.environ,
+            "OMP_NUM_THREADS": str(workers),
+            "PYTHONHASHSEED": str(number),
+            "TZ": "Asia/Kathmandu" if number else "UTC",
+            "HF_HOME": str(root / "home"),
+        }
+        running.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE))
+    one, other = (process.communicate(timeout=120)[0] for process in running)
+    assert len(one) > 10_000
+    assert one == other
+
+
 def test_the_cards_written_are_the_bytes_that_are_published(released: Path, hub: RehearsalHub, tmp_path: Path) -> None:
     code, _ = cards(released, "--out", tmp_path / "out")
     assert code == 0
@@ -76,6 +121,39 @@ def test_the_cards_written_are_the_bytes_that_are_published(released: Path, hub:
     for branch in BRANCHES:
         there = Path(api.hf_hub_download(TARGET, "README.md", revision=branch)).read_bytes()
         assert (tmp_path / "out" / branch / "README.md").read_bytes() == there
+
+
+def test_the_snippet_in_a_card_loads_its_own_step(released: Path, hub: RehearsalHub, tmp_path: Path) -> None:
+    cards(released, "--out", tmp_path)
+    loads = []
+    for branch in ("main", "step2"):
+        text = (tmp_path / branch / "README.md").read_text("utf-8")
+        (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        loads.append(f"{snippet}\nprint(type(model).__name__, model.num_parameters(), len(tokenizer))\n")
+        loads.append("print(float(model.get_output_embeddings().weight.double().sum()))\n")
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+    program = "".join(loads)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, weights, second, other = done.stdout.splitlines()
+    assert first == second == "GPTNeoXForCausalLM 14784 250"
+    assert weights != other
+
+
+def test_the_server_takes_our_metadata_without_a_warning(released: Path, client_of: ClientOf) -> None:
+    client = client_of("hf_alice")
+    for card in make_cards(read_release(released), client).cards:
+        assert validate_card(client, card.text, "") == ()
+
+
+def test_hostile_words_of_a_release_arrive_as_text(released: Path, client_of: ClientOf) -> None:
+    release = read_release(released)
+    title = "Tiny <img src=x onerror=alert(1)> | `model`"
+    words = replace(release.card, title=title, notes="Hello <script>alert(1)</script> world")
+    for card in make_cards(replace(release, card=words), client_of("hf_alice")).cards:
+        assert live_html(body(card.text)) == set()
+        heading = next(token for token in tokens(body(card.text)) if token.type == "inline")
+        assert shown(heading).startswith(title)
 
 
 def test_a_changed_note_is_pushed_as_cards_alone_one_commit_a_branch(released: Path, hub: RehearsalHub) -> None:
@@ -154,6 +232,12 @@ def test_before_main_is_published_the_source_tells_the_steps(
         release(job, client, place, Options(), Silent(), threading.Event())
     found = make_cards(proposed, client)
     assert [(card.branch, card.reason) for card in found.cards] == [("step0", ""), ("step2", "")]
+
+
+def test_links_lead_to_the_hub_that_is_published_to() -> None:
+    lab = Endpoint("https://hub.lab.example")
+    assert hub_address(lab) == "https://hub.lab.example"
+    assert hub_address(Endpoint("http://127.0.0.1:7860")) == "https://huggingface.co"
 
 
 def test_a_release_that_is_not_there_is_an_error(released: Path) -> None:

@@ -1,0 +1,82 @@
+"""``publish compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from publish.cli import show
+from publish.compare.comparison import compare
+from publish.compare.open import open_side
+from publish.compare.report import COLUMNS, Report
+
+
+@click.command("compare")
+@click.argument("left")
+@click.argument("right")
+@click.option("--step", type=click.IntRange(min=0), help="Which step, where a side is a whole run.")
+@click.option("--tensors", is_flag=True, help="List the tensors that differ too.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the table: .svg, .png or .pdf.")
+@click.option("--markdown", is_flag=True, help="The table as Markdown, for a card.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(
+    left: str, right: str, step: int | None, tensors: bool, plot: Path | None, markdown: bool, as_json: bool
+) -> None:
+    """Compare two models tensor by tensor, and say what they are to each other.
+
+    LEFT and RIGHT are checkpoints, raw or Hugging Face, in a folder or on a Hub (owner/name@revision). Both are read
+    once and nothing is written.
+    """
+    sides = []
+    try:
+        sides = [open_side(left, step), open_side(right, step)]
+        report = Report(compare(*sides))
+    finally:
+        for side in sides:
+            side.close()
+    if plot is not None:
+        from publish.compare.plot import draw
+
+        draw(report, plot)
+    if as_json:
+        show.as_json(report.document())
+    else:
+        click.echo(report.markdown() if markdown else _text(report, tensors), nl=not markdown)
+
+
+def _text(report: Report, tensors: bool) -> str:
+    comparison = report.comparison
+    head = show.facts(
+        [
+            ("left", f"{comparison.left.where} ({comparison.left.format})"),
+            ("right", f"{comparison.right.where} ({comparison.right.format})"),
+            *((name.replace("_", " "), value) for name, value in report.counts if value or name == "tensors"),
+        ]
+    )
+    parts = [head, show.table([column.lower() for column in COLUMNS], report.rows())]
+    if tensors:
+        parts.append(_tensors(report))
+    reasons = "\n".join(f"  - {reason}" for reason in report.verdict.reasons)
+    return "\n\n".join([*parts, f"{report.sentence}\n{reasons}"])
+
+
+def _tensors(report: Report) -> str:
+    rows = [
+        (
+            tensor.name,
+            tensor.outcome,
+            *(
+                ("", "", "")
+                if (f := tensor.statistics) is None
+                else map(_figure, (f.max_abs_diff, f.relative_l2, f.cosine))
+            ),
+        )
+        for tensor in report.comparison.tensors
+        if tensor.outcome != "bitwise-equal"
+    ]
+    return show.table(("tensor", "outcome", "max |difference|", "relative L2", "cosine"), rows)
+
+
+def _figure(value: float) -> str:
+    return f"{value:.6g}"
