@@ -64,8 +64,16 @@ CASES = {
         change={"card": replace(TEXT, notes="Trained with 10 % warmup.")},
         asked=frozenset({"refs"}),
     ),
-    "a license that the Hub does not know": Case(
-        HubError, "metadata invalid.*license", change={"card": replace(TEXT, license="our-own")}
+    "a license that nobody knows": Case(
+        CardError,
+        '"license" must be one of',
+        change={"card": replace(TEXT, license="our-own")},
+        asked=frozenset({"refs"}),
+    ),
+    "a card that the server refuses": Case(
+        HubError,
+        "metadata invalid: this license is gone",
+        faults=({"route": "validate-yaml", "status": 400, "body": {"errors": [{"message": "this license is gone"}]}},),
     ),
 }
 
