@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,14 +11,13 @@ from functools import cached_property
 from publish.errors import HubError, PublishError
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
-from publish.hub.manifest import Manifest
 from publish.hub.repository import check_name
 from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
 from publish.run.job import Job
-from publish.run.outcome import Failure, Outcome
+from publish.run.outcome import Done, Failure, Outcome
 from publish.run.progress import Progress, Silent
 from publish.run.pushcards import push_cards
 from publish.run.registry import Registry
@@ -41,17 +39,6 @@ class Options:
     workers: int = 2
     logits: str = "changed"  # changed, all, off
     private: bool = False
-
-
-@dataclass(frozen=True)
-class Done:
-    """A step that is on the Hub."""
-
-    step: int
-    commit: str
-    manifest: Manifest
-    made: bool
-    bytes_read: int
 
 
 def release(
@@ -123,19 +110,15 @@ class _Release:
 
     def outcome(self, begin: float, main: str) -> Outcome:
         """What became of it, ``main`` in words."""
-        counts = Counter(f"{gate.name} {gate.outcome}" for each in self.done.values() for gate in each.manifest.gates)
-        return Outcome(
-            target=self.repo,
-            address=f"{self.client.endpoint.url}/{self.repo}",
-            published=tuple(sorted(step for step, each in self.done.items() if each.made)),
+        return Outcome.of_steps(
+            self.repo,
+            f"{self.client.endpoint.url}/{self.repo}",
+            self.done.values(),
             skipped=self.skipped,
             failed=tuple(sorted(self.failed, key=lambda failure: failure.step)),
             commits=sum(each.made for each in self.done.values()) + len(self.other_commits),
-            bytes_read=sum(each.bytes_read for each in self.done.values()),
-            bytes_uploaded=sum(file.size for each in self.done.values() if each.made for file in each.manifest.files),
             seconds=time.monotonic() - begin,
             main=main,
-            gates=dict(counts),
         )
 
     def _work(self, target: Target) -> None:
@@ -197,8 +180,8 @@ class _Release:
             self.ledger.add(LedgerEntry(self.repo, outcome.branch, outcome.commit, self.before.expected[step].proof))
             if step == self.job.steps[-1]:
                 self.final, kept = proven, True
-            made = isinstance(outcome, Committed)
-            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read)
+            made, removed = (True, outcome.removed) if isinstance(outcome, Committed) else (False, ())
+            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read, removed)
         finally:
             if not kept:
                 proven.discard()
