@@ -205,8 +205,8 @@ def row(made: Campaign, route: str, wrong: list[str]) -> str:
                 became = "WRONG"
             if nth is not None:
                 outcomes[became] += 1
-        told = ", ".join(f"{number} {name}" for name, number in sorted(outcomes.items(), reverse=True))
-        cells.append(f"{told}; {became}")
+        told = "+".join(str(outcomes[each]) for each in (RIGHT, RESUMED, "WRONG") if outcomes[each] or each == RIGHT)
+        cells.append(f"{told} / {became}")
     return f"| {route} | {made.calls[route]} | {' | '.join(cells)} |"
 
 
