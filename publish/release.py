@@ -35,6 +35,14 @@ class ExpectedEqual:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedJump:
+    """Steps at which the weights leave the course of the others, and why."""
+
+    steps: tuple[int, ...]
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One release. ``schedule`` is a name or a list of steps; ``base`` is what relative paths start from."""
 
@@ -44,8 +52,13 @@ class Release:
     schedule: str | tuple[int, ...] = FROM_CONFIG
     tokenizer: str | None = None
     expect: tuple[ExpectedEqual, ...] = ()
+    jumps: tuple[ExpectedJump, ...] = ()
     where: str = "the command line"
     base: Path = Path()
+
+    def expected_jump(self, step: int) -> bool:
+        """Whether the release says that the weights jump at this step."""
+        return any(step in each.steps for each in self.jumps)
 
     def expected_equal(self, one: int, other: int) -> bool:
         """Whether the release says that these two steps hold the same weights."""
