@@ -43,6 +43,14 @@ class ExpectedJump:
 
 
 @dataclass(frozen=True, slots=True)
+class WantedComparison:
+    """A step to be compared with the model at a location; the card shows what was found."""
+
+    step: int
+    other: str
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
     """One release. ``schedule`` is a name or a list of steps; ``base`` is what relative paths start from."""
 
@@ -53,6 +61,7 @@ class Release:
     tokenizer: str | None = None
     expect: tuple[ExpectedEqual, ...] = ()
     jumps: tuple[ExpectedJump, ...] = ()
+    compare: tuple[WantedComparison, ...] = ()
     where: str = "the command line"
     base: Path = Path()
 
@@ -91,7 +100,15 @@ def parse_release(text: str, where: str, base: Path = Path()) -> Release:
         raise ReleaseError(f"not valid YAML: {error}", where, "mend the file") from error
     values = _mapping(node, _TOP, where, required=("source", "target"))
     card = values.pop("card", None) or CardText(title=values["target"].split("/")[-1])
-    return Release(**values, card=card, where=where, base=base)
+    expect = values.pop("expect", ())
+    return Release(
+        **values,
+        card=card,
+        expect=tuple(each for each in expect if isinstance(each, ExpectedEqual)),
+        jumps=tuple(each for each in expect if isinstance(each, ExpectedJump)),
+        where=where,
+        base=base,
+    )
 
 
 def _at(where: str, node: yaml.Node | None) -> str:
@@ -179,11 +196,35 @@ def _card(node: yaml.Node, where: str) -> CardText:
     return CardText(**_mapping(node, _CARD, where, required=("title",)))
 
 
-def _expect(node: yaml.Node, where: str) -> tuple[ExpectedEqual, ...]:
+def _expect(node: yaml.Node, where: str) -> tuple[ExpectedEqual | ExpectedJump, ...]:
+    return tuple(_expected(item, where) for item in _items(node, where, "{equal: [0, 1], because: ...}"))
+
+
+def _expected(node: yaml.Node, where: str) -> ExpectedEqual | ExpectedJump:
+    value = _mapping(node, _EXPECT, where, required=("because",))
+    kinds = {"equal": ExpectedEqual, "jump": ExpectedJump}
+    named = [name for name in kinds if name in value]
+    if len(named) != 1:
+        raise ReleaseError("one of equal and jump is due here", _at(where, node), "write equal: [0, 1], or jump: [512]")
+    return kinds[named[0]](value[named[0]], value["because"])
+
+
+def _comparisons(node: yaml.Node, where: str) -> tuple[WantedComparison, ...]:
+    items = _items(node, where, "{step: 0, with: owner/name@step0}")
+    values = [_mapping(item, _COMPARE, where, required=("step", "with")) for item in items]
+    return tuple(WantedComparison(value["step"], value["with"]) for value in values)
+
+
+def _items(node: yaml.Node, where: str, example: str) -> list[yaml.Node]:
     if not isinstance(node, yaml.SequenceNode):
-        raise ReleaseError("a list is due here", _at(where, node), "write - {equal: [0, 1], because: ...}")
-    values = [_mapping(item, _EXPECT, where, required=("equal", "because")) for item in node.value]
-    return tuple(ExpectedEqual(value["equal"], value["because"]) for value in values)
+        raise ReleaseError("a list is due here", _at(where, node), f"write - {example}")
+    return list(node.value)
+
+
+def _step(node: yaml.Node, where: str) -> int:
+    if not isinstance(node, yaml.ScalarNode) or not node.value.isdecimal():
+        raise ReleaseError("a step is due here", _at(where, node), "write a number")
+    return int(node.value)
 
 
 def _later(node: yaml.Node, where: str) -> Any:
@@ -201,7 +242,7 @@ _TOP: Mapping[str, Callable[[yaml.Node, str], Any]] = {
     "tokenizer": _text,
     "card": _card,
     "expect": _expect,
-    "compare": _later,
+    "compare": _comparisons,
     "overrides": _later,
 }
 _CARD: Mapping[str, Callable[[yaml.Node, str], Any]] = {
@@ -213,4 +254,5 @@ _CARD: Mapping[str, Callable[[yaml.Node, str], Any]] = {
     "papers": _texts,
     "notes": _text,
 }
-_EXPECT: Mapping[str, Callable[[yaml.Node, str], Any]] = {"equal": _steps, "because": _text}
+_EXPECT: Mapping[str, Callable[[yaml.Node, str], Any]] = {"equal": _steps, "jump": _steps, "because": _text}
+_COMPARE: Mapping[str, Callable[[yaml.Node, str], Any]] = {"step": _step, "with": _text}
