@@ -16,7 +16,7 @@ class PublishError(Exception):
     exit_code = 2
 
     def __init__(self, what: str, where: object, fix: str) -> None:
-        super().__init__(what, str(where), fix)  # positional strings: survives pickling
+        super().__init__(_short(what), str(where), fix)  # positional strings: survives pickling
 
     @property
     def what(self) -> str:
@@ -32,6 +32,11 @@ class PublishError(Exception):
 
     def __str__(self) -> str:
         return f"{self.what}\n  at:  {self.where}\n  fix: {self.fix}"
+
+
+def _short(text: str, limit: int = 2000) -> str:
+    """``text``, its middle left out where a file's own content made it endless."""
+    return text if len(text) <= limit else f"{text[: limit // 2]} [...] {text[-limit // 4 :]}"
 
 
 class ReleaseError(PublishError):

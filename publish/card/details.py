@@ -29,7 +29,11 @@ class Sizes:
 
 def details(options: Mapping[str, Any], sizes: Sizes, *, last_step: int) -> tuple[Fact, ...]:
     """The details table from a normalised NeoX config and the sizes; what neither tells has no row."""
-    config = config_facts(options)
+    return details_of(config_facts(options), sizes, last_step=last_step)
+
+
+def details_of(config: ConfigFacts, sizes: Sizes, *, last_step: int) -> tuple[Fact, ...]:
+    """As :func:`details`, from facts already taken from the config."""
     return (*_network(config, sizes), *_batch(config, sizes, last_step), *_training(config))
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from publish.card.details import Sizes, details
 from publish.card.fact import Fact
+from publish.cardtext import CardText as Text
 from publish.errors import CardError
 
 __all__ = [
@@ -65,21 +66,6 @@ class StepLine:
     tokens: int | None
     weights: str  # sha256 of the first weight file
     source_commit: str | None  # a commit, or for a folder ``index:`` and the fingerprint of its files
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """What the maintainer says of the model. ``notes`` is Markdown, ``citation`` BibTeX, the rest plain text."""
-
-    title: str
-    license: str
-    language: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
-    tags: tuple[str, ...] = ()
-    papers: tuple[str, ...] = ()
-    notes: str = ""
-    citation: str = ""
-    base_model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +126,6 @@ class StepFacts:
     overrides: tuple[Deviation, ...] = ()
     expected: tuple[str, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
-    errata: tuple[str, ...] = ()
     hub: str = HUB
 
     def __post_init__(self) -> None:
@@ -196,7 +181,6 @@ class SuiteFacts:
     comparisons: tuple[Comparison, ...] = ()
     plots: tuple[Plot, ...] = ()
     explanation: tuple[str, ...] = ()
-    errata: tuple[str, ...] = ()
     hub: str = HUB
 
     def __post_init__(self) -> None:
@@ -217,6 +201,10 @@ class SuiteFacts:
     def steps(self) -> tuple[int, ...]:
         """All steps, in order."""
         return tuple(line.step for line in self.lines)
+
+    def detail(self, name: str) -> str | None:
+        """The value of a row of the details table; None where there is no such row."""
+        return next((row.value for row in self.details if row.name == name), None)
 
     @property
     def has_tokens(self) -> bool:

@@ -29,6 +29,8 @@ _STEP_NAME = re.compile(r"`(step\d+)`")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLACE = r"(?:tree|blob|resolve|raw)/(?P<ref>[^/\s)\"'>\]#?]+)"
 _WEB_REPO = re.compile(r"huggingface\.co/(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/" + _PLACE + ")?")
+_RELATIVE = re.compile(r"\]\((?![a-z][a-z0-9+.-]*:|/|\.\.)([^\s)]+)\)", re.IGNORECASE)
+_HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 _NOT_MODELS = ("datasets", "spaces", "papers", "docs", "blog", "collections", "models", "api", "organizations")
 
 
@@ -51,6 +53,7 @@ class _Card:
     branches: tuple[str, ...]
     revision: str | None
     known: frozenset[str]
+    files: frozenset[str] | None
 
     def line(self, position: int) -> int:
         return self.text.count("\n", 0, position) + 1
@@ -67,18 +70,19 @@ def lint_card(
     *,
     known: Collection[str] = (),
     lfs: Collection[str] = (),
+    files: Collection[str] | None = None,
 ) -> tuple[Finding, ...]:
     """What is wrong with the card ``text`` of ``repo``, in the order of its lines.
 
     ``branches``: those that exist (``main`` may be among them). ``revision``: the branch that a step's card lies on;
     None for the suite's. ``known``: other repos that the card may name (source, comparisons, base model). ``lfs``:
-    the paths that the branch keeps in LFS.
+    the paths that the branch keeps in LFS. ``files``: all its paths, where they are known.
     """
     found = [Finding(LFS, "in-lfs", f"{path} is kept in LFS") for path in sorted(lfs) if _should_be_plain(path)]
     if text.startswith(_POINTER):
         return (*found, Finding(LFS, "pointer", "the card is an LFS pointer, not its text", 1))
     steps = tuple(branch for branch in dict.fromkeys(branches) if branch != "main")
-    card = _Card(text, repo, steps, revision, frozenset(known))
+    card = _Card(text, repo, steps, revision, frozenset(known), None if files is None else frozenset(files))
     for rule in _RULES:
         found.extend(rule(card))
     return tuple(sorted(dict.fromkeys(found), key=lambda finding: (finding.line, finding.kind, finding.detail)))
@@ -158,6 +162,23 @@ def _links(card: _Card) -> Iterator[Finding]:
         yield Finding(STALE, "unlisted", f"the card lists branches, but not {shown}")
 
 
+def _inside(card: _Card) -> Iterator[Finding]:
+    """Links and pictures within the repo: to a file that is not there, or a heading that the card does not have."""
+    anchors = {_anchor(found[1]) for found in _HEADING.finditer(card.text)}
+    for found in _RELATIVE.finditer(card.text):
+        path, _, anchor = found[1].partition("#")
+        if path and card.files is not None and path.removeprefix("./") not in card.files:
+            what = f"a link leads to {path}, which the branch does not have"
+            yield Finding(STALE, "dead-link", what, card.line(found.start()))
+        elif not path and anchor not in anchors:
+            what = f"a link leads to #{anchor}, and no heading has that name"
+            yield Finding(STALE, "dead-link", what, card.line(found.start()))
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", heading.lower()).strip())
+
+
 def _others(card: _Card) -> Iterator[Finding]:
     """Repos named in links, repos of the same owner, and models of the same family, named anywhere."""
     owner, name = card.repo.split("/")
@@ -185,4 +206,4 @@ def _other(card: _Card, name: str, position: int) -> Finding:
     return Finding(STALE, "other-model", f"the card names {name}, which is another model", card.line(position))
 
 
-_RULES: tuple[Callable[[_Card], Iterator[Finding]], ...] = (_metadata, _snippets, _counts, _links, _others)
+_RULES: tuple[Callable[[_Card], Iterator[Finding]], ...] = (_metadata, _snippets, _counts, _links, _inside, _others)

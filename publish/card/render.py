@@ -22,7 +22,7 @@ from publish.errors import CardError
 
 STEP, SUITE = "step.md.j2", "model.md.j2"
 
-_LINKS = ("branch_link", "dataset_link", "source_link", "step_link")
+_LINKS = ("branch_link", "dataset_link", "model_link", "source_link", "step_link")
 _FILTERS = {
     "plain": text.plain,
     "code": text.code,
@@ -34,6 +34,7 @@ _FILTERS = {
     "digest": text.digest,
     "fenced": text.fenced,
     "count": numbers.count,
+    "decimal": numbers.decimal,
     "percent": numbers.percent,
     "schedule": numbers.describe_steps,
 }

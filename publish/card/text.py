@@ -112,3 +112,8 @@ def dataset_link(hub: str, dataset: str) -> Markup:
     if not _REPO.fullmatch(dataset):
         return plain(dataset)
     return Markup(f"[{plain(dataset)}]({address(hub)}/datasets/{dataset})")
+
+
+def model_link(hub: str, model: str) -> Markup:
+    """A link to a model of the Hub; a name that is no repo's as text."""
+    return Markup(f"[{plain(model)}]({address(hub)}/{model})") if _REPO.fullmatch(model) else plain(model)

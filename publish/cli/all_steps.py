@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from publish.cli import show
-from publish.cli.given import given_release, of_a_release
+from publish.cli.given import commit_quota, given_release, of_a_release
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.outcome import Outcome
 from publish.run.progress import progress
 from publish.run.release import Options, release
 from publish.run.where import hub_of
 from publish.run.workplace import default_folder, workplace
+from publish.wire.client import Client
 
 
 @click.command("all-steps")
 @of_a_release
+@commit_quota
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Steps in flight.")
 @click.option("--tokenizer", help="Repo, folder or tokenizer.json; none to do without.")
 @click.option("--rehearse", is_flag=True, help="Onto a rehearsal Hub in the work folder, not onto the Hub.")
@@ -34,6 +37,11 @@ from publish.run.workplace import default_folder, workplace
 @click.option(
     "--work-dir", type=click.Path(file_okay=False, path_type=Path), help="For the ledger and steps in flight."
 )
+@click.option(
+    "--templates",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A folder whose card templates come before our own.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(
@@ -42,22 +50,26 @@ def command(
     target: str | None,
     steps: str | None,
     schedule: str | None,
+    commits_per_hour: int | None,
     workers: int,
     tokenizer: str | None,
     rehearse: bool,
     private: bool,
     logits: str,
     work_dir: Path | None,
+    templates: Path | None,
     as_json: bool,
 ) -> None:
     """Release every step of a run, each as its own branch, proven before it leaves.
 
     Takes a release file, or a SOURCE and a TARGET; what is there already is skipped.
     """
-    plan = adopt(given_release(release_or_source, target), schedule=schedule)
-    job = make_job(plan, Wishes(steps, tokenizer))
     stop, bar = threading.Event(), progress()
-    with hub_of(rehearse, work_dir, bar, stop) as client:
+    here = Client(interrupt=stop, notify=bar.wait)
+    given = given_release(release_or_source, target, here)
+    plan = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
+    job = replace(make_job(plan, Wishes(steps, tokenizer), here), templates=templates)
+    with hub_of(rehearse, work_dir, here) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
         with workplace(folder) as place:
             try:

@@ -10,6 +10,7 @@ from publish.cli import show
 from publish.compare.comparison import compare
 from publish.compare.open import open_side
 from publish.compare.report import COLUMNS, Report
+from publish.errors import StorageError
 
 
 @click.command("compare")
@@ -36,13 +37,24 @@ def command(
         for side in sides:
             side.close()
     if plot is not None:
-        from publish.compare.plot import draw
-
-        draw(report, plot)
+        _draw(report, plot)
     if as_json:
         show.as_json(report.document())
     else:
         click.echo(report.markdown() if markdown else _text(report, tensors), nl=not markdown)
+
+
+def _draw(report: Report, path: Path) -> None:
+    from publish.plots.comparison import comparison_plot
+    from publish.plots.records import ComparedType
+
+    types = [ComparedType(*each) for each in report.plotted()]
+    sides = (f"left: {report.comparison.left.where}", f"right: {report.comparison.right.where}")
+    content = comparison_plot(types, report.sentence, sides, path.suffix.lower())
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise StorageError(f"cannot write: {error.strerror}", path, "name another file") from error
 
 
 def _text(report: Report, tensors: bool) -> str:

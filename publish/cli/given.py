@@ -11,6 +11,7 @@ import click
 from publish.errors import ReleaseError
 from publish.release import Release, read_release
 from publish.run.init import propose
+from publish.wire.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _SHARED: tuple[Callable[[Any], Any], ...] = (
@@ -28,14 +29,21 @@ def of_a_release(command: Command) -> Command:
     return command
 
 
-def given_release(release_or_source: str, target: str | None) -> Release:
+commit_quota = click.option(
+    "--commits-per-hour",
+    type=click.IntRange(1),
+    help="Quota of commits to the target. [default: the release file's, else 128; none on loopback]",
+)
+
+
+def given_release(release_or_source: str, target: str | None, client: Client | None = None) -> Release:
     """The release file at the path, or (with ``target``) the release that fits the source.
 
     Raises:
         ReleaseError: a file and a target, or neither.
     """
     if target is not None:
-        return propose(release_or_source, target)
+        return propose(release_or_source, target, client)
     path = Path(release_or_source)
     if path.is_dir() or not (path.suffix in (".yaml", ".yml") or path.exists()):
         raise ReleaseError(

@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "inspect": ("publish.cli.inspect", "What a checkpoint says of itself; reads no weights."),
     "schedule": ("publish.cli.schedule", "Are exactly the right steps there, each the step it claims?"),
     "compare": ("publish.cli.compare", "Two models tensor by tensor: what they are to each other."),
+    "cards": ("publish.cli.cards", "Write the cards of a release again: to a folder, to compare, or to push."),
     "hub": ("publish.cli.hub", "Run a rehearsal Hub on loopback."),
     "demo": ("publish.cli.demo", "A whole release of sample checkpoints on a rehearsal Hub."),
 }

@@ -5,13 +5,14 @@ from __future__ import annotations
 import click
 
 from publish.cli import show
-from publish.cli.given import given_release, of_a_release
+from publish.cli.given import commit_quota, given_release, of_a_release
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.plan import ReleasePlan, plan_release
 
 
 @click.command("plan")
 @of_a_release
+@commit_quota
 @click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Steps in flight.")
 @click.option("--tokenizer", help="Repo, folder or tokenizer.json; none to do without.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -20,12 +21,15 @@ def command(
     target: str | None,
     steps: str | None,
     schedule: str | None,
+    commits_per_hour: int | None,
     workers: int,
     tokenizer: str | None,
     as_json: bool,
 ) -> None:
     """Dry run of a release: steps, bytes, commits, hours under the quota, disk. Changes nothing, writes nothing."""
-    job = make_job(adopt(given_release(release_or_source, target), schedule=schedule), Wishes(steps, tokenizer))
+    given = given_release(release_or_source, target)
+    release = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
+    job = make_job(release, Wishes(steps, tokenizer))
     planned = plan_release(job, workers)
     show.as_json(planned.document()) if as_json else click.echo(_text(planned))
 

@@ -9,11 +9,13 @@ import click
 from publish.cli import show
 from publish.cli.given import given_release, of_a_release
 from publish.run.job import Wishes, adopt, make_job
-from publish.run.target import look_at
+from publish.run.standing import look_at
+from publish.wire.client import Client
 
 
 @click.command("status")
 @of_a_release
+@click.option("--tokenizer", help="The one that the release was made with, where it was named then.")
 @click.option("--work-dir", type=click.Path(file_okay=False, path_type=Path), help="Where its ledger lies.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
@@ -23,13 +25,15 @@ def command(
     target: str | None,
     steps: str | None,
     schedule: str | None,
+    tokenizer: str | None,
     work_dir: Path | None,
     as_json: bool,
 ) -> None:
     """Each step of a release: published, stale, missing or foreign, with the reason. Changes nothing."""
-    plan = adopt(given_release(release_or_source, target), schedule=schedule)
-    job = make_job(plan, Wishes(steps), need_tokenizer=False)
-    found = look_at(job, work_dir)
+    client = Client()
+    plan = adopt(given_release(release_or_source, target, client), schedule=schedule)
+    job = make_job(plan, Wishes(steps, tokenizer), client, need_tokenizer=False)
+    found = look_at(job, client, work_dir)
     counts: dict[str, list[int]] = {}
     for each in found:
         counts.setdefault(each.state, []).append(each.step)

@@ -53,7 +53,7 @@ def choose_architecture(network: Network, names: frozenset[str], where: str, wan
     """
     if reason := next(refusals(network, names), None):
         raise ConfigError(reason, where, _NO_COUNTERPART)
-    name = _name(network)
+    name = natural_name(network)
     if wanted is not None and wanted != name:
         if GPT_NEOX in (name, wanted) or wanted not in CLASSES:
             raise ConfigError(f"this is a {name} network, not {wanted!r}", where, f"leave out --architecture {wanted}")
@@ -63,7 +63,8 @@ def choose_architecture(network: Network, names: frozenset[str], where: str, wan
     return Architecture(name, era, biases, _tables(network, era, biases))
 
 
-def _name(network: Network) -> str:
+def natural_name(network: Network) -> str:
+    """The architecture that has the network's equations."""
     if network.norm == "layernorm":
         return GPT_NEOX
     return LLAMA if network.sliding_window is None else MISTRAL
@@ -90,6 +91,9 @@ def refusals(network: Network, names: frozenset[str]) -> Iterator[str]:
         )
     if "attention.alibi_embed.slopes" in names:
         yield "pos-emb alibi has no counterpart in GPTNeoXForCausalLM or LlamaForCausalLM"
+    if network.rotated < 2 or network.rotated % 2:
+        turned = f"{network.rotated} of a head's {network.head_size} dimensions"
+        yield f"rotary-pct {network.rotary_fraction:g} turns {turned}: dimensions are turned in pairs"
     if network.activation not in HIDDEN_ACT:
         yield f"activation {network.activation!r} is none that transformers knows"
     yield from _neox_refusals(network, names) if network.norm == "layernorm" else _llama_refusals(network, names)

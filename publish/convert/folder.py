@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from publish.convert.hfconfig import CONFIG_NAME, GENERATION_NAME, canonical_json, generation_config, hf_config
 from publish.convert.recipes import ConversionPlan
@@ -35,11 +34,10 @@ def convert(
     out: Path,
     *,
     overwrite: bool = False,
-    overrides: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
     accept: Callable[[Converted], bool] | None = None,
 ) -> Converted:
-    """Execute ``plan`` into the new folder ``out``; ``overrides`` replace keys of ``config.json``.
+    """Execute ``plan`` into the new folder ``out``.
 
     ``accept`` looks at the finished folder before it gets its name; when it says no, nothing is left.
 
@@ -55,7 +53,7 @@ def convert(
         check_space(out.parent, plan.weight_bytes)
         shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this number
         temporary.mkdir(parents=True)
-        small = small_files(plan, tokenizer, overrides or {})
+        small = small_files(plan, tokenizer)
         records = tuple(save(temporary, name, content) for name, content in small.items())
         written = write_weights(checkpoint, plan, temporary, observer)
         written = replace(written, files=(*records, *written.files))
@@ -71,11 +69,11 @@ def convert(
     return Converted(out, written)
 
 
-def small_files(plan: ConversionPlan, tokenizer: Tokenizer | None, overrides: Mapping[str, Any]) -> dict[str, bytes]:
+def small_files(plan: ConversionPlan, tokenizer: Tokenizer | None) -> dict[str, bytes]:
     """Everything but the weights, by name: a pure function."""
     bos, eos = (None, None) if tokenizer is None else (tokenizer.bos, tokenizer.eos)
     return {
-        CONFIG_NAME: canonical_json({**hf_config(plan, bos, eos), **overrides}),
+        CONFIG_NAME: canonical_json(hf_config(plan, bos, eos)),
         GENERATION_NAME: canonical_json(generation_config(bos, eos)),
         **({} if tokenizer is None else tokenizer.hf_files(plan.network.context)),
     }

@@ -9,12 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from publish.convert.architecture import CLASSES, GPT_NEOX, HIDDEN_ACT, LLAMA, MISTRAL
 from publish.convert.recipes import ConversionPlan
+from publish.errors import ConfigError
 
 CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"
+_MEASURED = frozenset(  # what the tensors or the tokenizer decide
+    {"architectures", "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"}
+    | {"num_key_value_heads", "head_dim", "intermediate_size", "tie_word_embeddings", "attention_bias", "mlp_bias"}
+    | {"torch_dtype", "dtype", "bos_token_id", "eos_token_id"}
+)
 
 
 def canonical_json(document: Mapping[str, Any]) -> bytes:
@@ -45,7 +52,33 @@ def hf_config(plan: ConversionPlan, bos: int | None, eos: int | None) -> dict[st
         "torch_dtype": plan.dtype,
         "dtype": plan.dtype,
         **(_neox(plan) if plan.architecture == GPT_NEOX else _llama(plan)),
+        **dict(plan.overrides),
     }
+
+
+def with_overrides(plan: ConversionPlan, overrides: Mapping[str, Any]) -> ConversionPlan:
+    """``plan``, whose ``config.json`` will hold these values instead of the run's own.
+
+    Raises:
+        ConfigError: a key that this ``config.json`` has not, or that follows from the tensors.
+    """
+    own = hf_config(plan, None, None)
+    for key in overrides:
+        if key not in own:
+            known = ", ".join(sorted(own.keys() - _MEASURED))
+            raise ConfigError(f"overrides: {key} is no key of this config.json", plan.where, f"the keys are {known}")
+        if key in _MEASURED:
+            raise ConfigError(
+                f"overrides: {key} follows from the tensors, and another value would not load them",
+                plan.where,
+                "take the key out",
+            )
+    return replace(plan, overrides=tuple(sorted(overrides.items())))
+
+
+def plain(plan: ConversionPlan) -> ConversionPlan:
+    """``plan`` without overrides."""
+    return replace(plan, overrides=())
 
 
 def _neox(plan: ConversionPlan) -> dict[str, Any]:

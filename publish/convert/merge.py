@@ -127,7 +127,6 @@ def _whole(rank: int, shard: RawTensor) -> Part:
 
 
 same_on_every_rank = Merge("same_on_every_rank", None, _first, identical=True)
-take_one = Merge("take_one", None, _first)
 total = Merge("total", None, _all, how=SUM)
 join_rows = Merge("join_rows", 0, _rows)
 join_columns = Merge("join_columns", 1, _columns)

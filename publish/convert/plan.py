@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from publish.convert.architecture import Architecture, choose_architecture
+from publish.convert.architecture import Architecture, choose_architecture, natural_name
 from publish.convert.merge import PLACE, Heads, Merge, Part, Shards
 from publish.convert.recipes import MAX_FILE_BYTES, ConversionPlan, Recipe, WeightFile, lay_out
 from publish.convert.rules import DROPPED, UNUSED_NORM, Rule
@@ -190,5 +190,7 @@ def _notes(network: Network, chosen: Architecture, source: str, dtype: str | Non
         yield "transformers 4.38 ignores the sliding window unless loaded with attn_implementation='eager'"
     if chosen.name == "llama" and network.sliding_window is not None:
         yield f"the sliding window of {network.sliding_window} is left out: the architecture was overridden"
+    if chosen.name != (found := natural_name(network)):
+        yield f"the architecture is {chosen.name} as asked, where config and tensors show {found}"
     if dtype is not None and dtype != source:
         yield f"weights were cast from {source} to {dtype}, as asked"

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 from publish.convert.merge import PLACE, Part
 from publish.neox.checkpoint import RawTensor
@@ -58,7 +59,8 @@ class ConversionPlan:
     """What `writer.write_weights` executes.
 
     ``recipes`` are in the model's order. ``dropped`` are (GPT-NeoX name, reason). ``identical`` are groups of tensors,
-    one per rank, whose bits must be equal. ``notes`` are deviations that a card has to state.
+    one per rank, whose bits must be equal. ``notes`` are deviations that a card has to state. ``overrides`` replace
+    keys of ``config.json``, as the maintainer asked.
     """
 
     where: str
@@ -74,6 +76,7 @@ class ConversionPlan:
     identical: tuple[tuple[RawTensor, ...], ...]
     files: tuple[WeightFile, ...]
     notes: tuple[str, ...] = ()
+    overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -100,6 +103,7 @@ class ConversionPlan:
             "dropped": self.dropped,
             "identical": [[tensor.name for tensor in group] for group in self.identical],
             "files": [[file.name, [recipe.name for recipe in file.recipes]] for file in self.files],
+            **({"overrides": self.overrides} if self.overrides else {}),
         }
         text = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()

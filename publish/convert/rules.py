@@ -3,7 +3,7 @@
 Sources: gpt-neox ``megatron/model/transformer.py`` at c00ce70c (June 2023) and ea7aefd8 (May 2026), and the
 ``modeling_*.py`` of transformers. Shapes are those of the merged GPT-NeoX tensor, by the names of `sizes.Sizes`.
 Row-parallel biases: gpt-neox adds them before the all-reduce with gpt-j-residual, so the ranks' biases add up;
-otherwise each rank holds a full copy.
+otherwise each rank holds a full copy, which must be the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from publish.convert.merge import (
     keys,
     queries,
     same_on_every_rank,
-    take_one,
     total,
     up_half,
     values,
@@ -159,6 +158,6 @@ def llama_tables(*, era: str, attention_biases: bool, tied: bool, parallel: bool
 
 def _biases(rules: tuple[Rule, ...], parallel: bool) -> tuple[Rule, ...]:
     """Row-parallel biases add up with the parallel residual, and are copies without it."""
-    return (
-        rules if parallel else tuple(replace(rule, merge=take_one) if rule.merge is total else rule for rule in rules)
-    )
+    if parallel:
+        return rules
+    return tuple(replace(rule, merge=same_on_every_rank) if rule.merge is total else rule for rule in rules)

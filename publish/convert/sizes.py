@@ -93,8 +93,7 @@ def _comparisons(checkpoint: RawCheckpoint, config: NeoxConfig, found: Sizes) ->
         yield "use_bias_in_attn_linear", biases, "layers.0.attention.query_key_value.bias" in first
     frequencies = first.get("layers.0.attention.rotary_emb.inv_freq")
     if frequencies is not None:  # gpt-neox positional_embeddings.py: one per pair of rotated dimensions
-        rotated = int(network.head_size * network.rotary_fraction)
-        yield "rotary frequencies (hidden_size, heads, rotary_pct)", -(-rotated // 2), frequencies.elements
+        yield "rotary frequencies (hidden_size, heads, rotary_pct)", -(-network.rotated // 2), frequencies.elements
 
 
 def _check_intermediate(config: NeoxConfig, actual: int) -> None:

@@ -16,17 +16,26 @@ NAMED = 5  # so many differences are spelled out
 
 @dataclass(frozen=True, slots=True)
 class BranchFile:
-    """A file to publish: its path in the repo, its bytes or where they are, and their known sha256."""
+    """A file to publish: its path in the repo, its bytes or where they are, and their known sha256.
+
+    A file that stays as it is on the branch has no content here, and is known by its git blob ``oid``.
+    """
 
     path: str
-    content: Path | bytes = field(repr=False)
+    content: Path | bytes | None = field(repr=False)
     size: int
     sha256: str
+    oid: str = ""
 
     @classmethod
     def of_bytes(cls, path: str, content: bytes) -> BranchFile:
         """A small file that is in memory; hashed here."""
         return cls(path, content, len(content), hashlib.sha256(content).hexdigest())
+
+    @classmethod
+    def kept(cls, entry: TreeEntry) -> BranchFile:
+        """A file that the branch has and keeps; it is not sent."""
+        return cls(entry.path, None, entry.size, entry.lfs_sha256 or "", entry.oid)
 
     def git_sha1(self) -> str:
         """The git blob id of the content; reads it whole, so only for files that are not in LFS.
@@ -34,6 +43,8 @@ class BranchFile:
         Raises:
             StorageError: the local file cannot be read.
         """
+        if self.content is None:
+            return self.oid
         if isinstance(self.content, bytes):
             return git_blob_sha1(self.content)
         try:
@@ -47,7 +58,7 @@ class BranchFile:
         Raises:
             StorageError: it is not.
         """
-        if isinstance(self.content, bytes):
+        if not isinstance(self.content, Path):
             return
         try:
             size = self.content.stat().st_size

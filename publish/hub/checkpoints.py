@@ -1,21 +1,31 @@
-"""``checkpoints.json`` on `main`: every step with its commit and digests, so that one read tells them all."""
+"""``checkpoints.json`` on `main`: every step with its commit and digests, so that one read tells them all.
+
+It also holds what the cards state (`run`, and in every record `published`), so that all of them can be written again
+from this one file.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
+from publish.card.run import RunFacts
 from publish.errors import HubError
 from publish.hub.manifest import Manifest
 from publish.hub.records import canonical, read_record
 
 NAME = "checkpoints.json"
 SCHEMA = 1
+SHOWN_FIGURES = ("override_effect",)  # of a manifest's gates: what cards show
+LAYER_TYPES = "layer_types"  # of a manifest's statistics: what plots show
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch."""
+    """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch.
+
+    `published` is its manifest without the figures that no card shows: those of gates and of single tensors.
+    """
 
     step: int
     branch: str
@@ -27,6 +37,7 @@ class CheckpointRecord:
     card: str | None
     manifest: str
     exceptions: tuple[str, ...] = ()
+    published: Manifest | None = None
 
     @classmethod
     def of(cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = ()) -> CheckpointRecord:
@@ -42,7 +53,26 @@ class CheckpointRecord:
             card=manifest.card,
             manifest=manifest.digest,
             exceptions=tuple(exceptions),
+            published=_without_figures(manifest),
         )
+
+
+def _without_figures(manifest: Manifest) -> Manifest:
+    gates = tuple(
+        replace(gate, figures={name: value for name, value in gate.figures.items() if name in SHOWN_FIGURES})
+        for gate in manifest.gates
+    )
+    types = (manifest.statistics or {}).get(LAYER_TYPES)
+    return replace(manifest, gates=gates, statistics=None if types is None else {LAYER_TYPES: types})
+
+
+@dataclass(frozen=True, slots=True)
+class PlotRecord:
+    """A plot on `main`: what it was drawn from, and the git blob that came of it (other libraries draw other bytes)."""
+
+    path: str
+    facts: str  # sha256 of the figures it shows
+    oid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +81,8 @@ class Checkpoints:
 
     repo: str
     checkpoints: tuple[CheckpointRecord, ...]
+    run: RunFacts | None = None
+    plots: tuple[PlotRecord, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

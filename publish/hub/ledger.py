@@ -21,15 +21,15 @@ NAME = "ledger.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class LedgerEntry:
-    """The branch of `repo` had `commit` at its tip, which was read back and holds this manifest."""
+    """The branch of `repo` had `commit` at its tip, which was proven to be what `proof` stands for.
+
+    `proof` is a digest of all that the branch is made from (:attr:`publish.hub.status.Expected.proof`).
+    """
 
     repo: str
     branch: str
     commit: str
-    source_commit: str | None
-    plan: str
-    card: str | None
-    manifest: str
+    proof: str
 
 
 class Ledger:

@@ -67,12 +67,17 @@ class GateRecord:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What the checkpoint says of its training."""
+    """What the checkpoint says of its training; ``random_states`` are digests by generator."""
 
     iteration: int | None = None
     learning_rate: float | None = None
     loss_scale: float | None = None
     skipped_steps: int | None = None
+    deepspeed_version: str | None = None
+    tensor_parallel: int | None = None
+    pipeline_parallel: int | None = None
+    data_parallel: int | None = None
+    random_states: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,11 @@ class Tensors:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All that ``publish.json`` says. `files` are those of the branch but for ``publish.json`` itself."""
+    """All that ``publish.json`` says. `files` are those of the branch but for ``publish.json`` itself.
+
+    `dtype` is the written one, `source_dtype` the checkpoint's; `overrides` are values of ``config.json`` that the
+    release file gives instead of the run's own.
+    """
 
     step: int
     branch: str
@@ -103,6 +112,8 @@ class Manifest:
     tokenizer: str | None = None
     statistics: Mapping[str, Any] | None = None
     notes: str = ""
+    source_dtype: str | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def to_bytes(self) -> bytes:

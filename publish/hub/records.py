@@ -52,7 +52,7 @@ def _value(kind: Any, value: Any, key: str, where: object) -> Any:
     if origin is not None:
         return _of_type(dict, value, key, where)
     if kind is float and type(value) is int:
-        return float(value)
+        return value  # as it was written, so that what is written again is the same
     return _of_type(kind, value, key, where)
 
 

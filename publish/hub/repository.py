@@ -96,6 +96,17 @@ def ensure_repo(client: Client, repo: str, *, private: bool = False) -> bool:
     return True
 
 
+def check_private(client: Client, repo: str) -> None:
+    """That an existing repo which is to be private is. One request.
+
+    Raises:
+        HubError: it is public, or the failures of :meth:`Client.call`.
+    """
+    if not client.call(f"looking at {repo}", lambda: client.api.repo_info(repo)).private:
+        fix = "make it private in its settings, or leave out --private"
+        raise HubError("the repo exists and is public, and private was asked for", repo, fix)
+
+
 def find_base(client: Client, repo: str) -> Base:
     """The first commit and its files, in two requests (more where `main` has a long history).
 

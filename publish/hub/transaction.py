@@ -124,7 +124,7 @@ class _Transaction:
         for file in self.wanted.values():
             file.check()
         card = self.wanted.get(README)
-        if card is not None:
+        if card is not None and card.content is not None:
             content = card.content if isinstance(card.content, bytes) else card.content.read_bytes()
             validate_card(self.client, content.decode(), self.where)
 
@@ -148,6 +148,8 @@ class _Transaction:
 
         additions = []
         for file in self.wanted.values():
+            if file.content is None:
+                continue
             addition = CommitOperationAdd(file.path, file.content)
             addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # hashed while it was written: once is enough
             additions.append(addition)

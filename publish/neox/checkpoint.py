@@ -7,7 +7,7 @@ Canonical names: ``embedding.weight``, ``layers.{i}.{as GPT-NeoX writes it}`` (i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,11 @@ from publish.neox.inert import StoredTensor
 from publish.neox.layout import Layout, canonical, find_layout, sequential_names
 from publish.neox.state import TrainingState, read_state
 from publish.neox.torchfile import RawTensor, TorchFile
-from publish.source.files import CheckpointFiles
+from publish.source.files import CheckpointFiles, Checksum
 
 __all__ = ["RawCheckpoint", "RawTensor"]
 
+_PADDING = 64 << 10  # a storage is read whole, so that its checksum can be compared, if that costs no more
 _VIEW = {
     "bfloat16": "<u2",
     "float16": "<f2",
@@ -96,13 +97,20 @@ class RawCheckpoint:
         return max(sizes, key=lambda dtype: (sizes[dtype], dtype))
 
     def want(self) -> None:
-        """Say that all tensors will be read: from a Hub they are fetched now, in as few requests as that takes."""
-        ranges: dict[str, list[tuple[int, int]]] = {}
+        """Say that all tensors will be read: from a Hub they are fetched now, in as few requests as that takes.
+
+        Raises:
+            SourceError: what came is not what the archives' checksums say.
+        """
+        by_file: dict[str, list[RawTensor]] = {}
         for rank in self.ranks:
             for tensor in rank.values():
-                ranges.setdefault(tensor.file, []).append((tensor.offset, tensor.span))
-        for name, wanted in ranges.items():
-            self.files.want(name, wanted)
+                by_file.setdefault(tensor.file, []).append(tensor)
+        for name, tensors in by_file.items():
+            ranges = {(tensor.offset, tensor.span) for tensor in tensors}
+            storages = {Checksum(tensor.storage_at, tensor.storage_bytes, tensor.crc) for tensor in tensors}
+            ranges |= {(each.offset, each.length) for each in storages if _unread(each, ranges) <= _PADDING}
+            self.files.want(name, sorted(ranges), sorted(storages, key=lambda each: each.offset))
 
     def read(self, tensor: RawTensor, start_row: int = 0, rows: int | None = None) -> NDArray[Any]:
         """Rows of ``tensor`` as a dense array; bfloat16 as the uint16 of its bits. No cast."""
@@ -127,6 +135,12 @@ class RawCheckpoint:
         file = self.files.open(tensor.file)
         for at in range(0, tensor.nbytes, size):
             yield memoryview(file.read(tensor.offset + at, min(size, tensor.nbytes - at)))
+
+
+def _unread(storage: Checksum, ranges: Collection[tuple[int, int]]) -> int:
+    """Bytes of a storage that no range has; ranges do not overlap."""
+    end = storage.offset + storage.length
+    return storage.length - sum(length for offset, length in ranges if storage.offset <= offset < end)
 
 
 def _sequential(files: CheckpointFiles, layout: Layout, main: TorchFile | None) -> tuple[Mapping[str, RawTensor], ...]:

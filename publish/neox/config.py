@@ -90,6 +90,9 @@ def network_of(options: Mapping[str, Any], checkpoint: RawCheckpoint, where: str
     norm = reader.choice("norm", ("layernorm", "rmsnorm"), "only layernorm and rmsnorm have a counterpart")
     reader.attention_types()
     activation, gated = reader.activation()
+    for name in ("intermediate_size", "mlp_multiple_of", "padded_vocab_size", "make_vocab_size_divisible_by"):
+        reader.size_if_given(name)
+    reader.number_if_given("expansion_factor")
     parallel = reader.flag("gpt_j_residual")
     if parallel and not reader.flag("use_bias_in_mlp"):
         raise ConfigError(
@@ -113,7 +116,7 @@ def network_of(options: Mapping[str, Any], checkpoint: RawCheckpoint, where: str
         tied=not reader.flag("no_weight_tying"),
         rotary_fraction=reader.number("rotary_pct"),
         rotary_base=reader.number("rotary_emb_base"),
-        sliding_window=options.get("sliding_window_width"),
+        sliding_window=reader.size_if_given("sliding_window_width"),
         initializer_range=reader.number("init_method_std"),
     )
 
@@ -140,6 +143,12 @@ class _Reader:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**31:
             raise ConfigError(f"{name} is {value!r}, where a positive number is due", self.where, "mend the config")
         return value
+
+    def size_if_given(self, name: str) -> int | None:
+        return None if self.options.get(name) is None else self.size(name)
+
+    def number_if_given(self, name: str) -> float | None:
+        return None if self.options.get(name) is None else self.number(name)
 
     def number(self, name: str) -> float:
         value = self._value(name)

@@ -6,6 +6,7 @@ A name in a file is never looked up. The few constructors that a torch checkpoin
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -56,6 +57,26 @@ class StoredTensor:
     stride: tuple[int, ...]
 
 
+def dict_key(value: Any) -> Any:
+    """``value`` when it can be a dict key in bounded time.
+
+    Hashing a tuple of tuples may take for ever, and numbers can be chosen to collide: both are refused.
+    """
+    if isinstance(value, tuple):
+        if len(value) > 8 or not all(_key_part(part) for part in value):
+            raise Refusal("a tuple as a key that torch would not write")
+        return value
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise Refusal("a number of more than 64 bits as a key")
+    if isinstance(value, str | bytes | int | float | None | Global | Opaque):
+        return value
+    raise Refusal(f"a key of type {type(value).__name__}")
+
+
+def _key_part(value: Any) -> bool:
+    return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**20)
+
+
 STORAGE_DTYPES: Mapping[str, str] = {
     "HalfStorage": "float16",
     "BFloat16Storage": "bfloat16",
@@ -70,12 +91,17 @@ STORAGE_DTYPES: Mapping[str, str] = {
 }
 
 
+_MAX_DIMENSIONS = 8  # GPT-NeoX's weights have two at most
+
+
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> object:
     storage, offset, shape, stride = arguments[:4]
     if not isinstance(storage, Storage):
         raise Refusal("a tensor without a storage")
+    if not len(shape) == len(stride) <= _MAX_DIMENSIONS:
+        raise Refusal(f"a tensor of {len(shape):,} dimensions and {len(stride):,} strides")
     numbers = (offset, *shape, *stride)
-    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers) or len(shape) != len(stride):
+    if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
         raise Refusal(f"a tensor with impossible offset, shape or stride {numbers}")
     if math.prod(shape) > storage.count:
         raise Refusal(f"a tensor of shape {tuple(shape)} over a storage of {storage.count} elements")
@@ -86,11 +112,12 @@ def _rebuild_tensor(arguments: tuple[Any, ...]) -> object:
 
 
 def _ordered_dict(arguments: tuple[Any, ...]) -> object:
-    return dict(*arguments) if not arguments or isinstance(arguments[0], list) else {}
+    pairs = arguments[0] if arguments else []
+    return {dict_key(key): value for key, value in pairs} if isinstance(pairs, list) else {}
 
 
 def _set(arguments: tuple[Any, ...]) -> object:
-    return set(arguments[0]) if arguments else set()
+    return {dict_key(value) for value in arguments[0]} if arguments else set()
 
 
 def _size(arguments: tuple[Any, ...]) -> object:
@@ -117,3 +144,27 @@ CONSTRUCTORS: Mapping[str, Callable[[tuple[Any, ...]], object]] = {
     "builtins.set": _set,
     "_codecs.encode": _latin1,
 }
+
+
+_DIGESTED = 10_000  # values; Python's generator has 625
+
+
+def digest_of(value: object) -> str | None:
+    """The SHA-256 of a small tree of inert values; None for an absent or a larger one."""
+    if value is None:
+        return None
+    digest, left = hashlib.sha256(), [_DIGESTED]
+    return digest.hexdigest() if _digest(value, digest.update, left, 0) else None
+
+
+def _digest(value: object, update: Callable[[bytes], None], left: list[int], depth: int) -> bool:
+    left[0] -= 1
+    if left[0] < 0 or depth > 16:
+        return False
+    if isinstance(value, Opaque):
+        value = (str(value.maker), value.arguments, value.state)
+    if isinstance(value, tuple | list):
+        update(f"({len(value)}".encode())
+        return all(_digest(part, update, left, depth + 1) for part in value)
+    update(f"{type(value).__name__} {value!r} ".encode())
+    return not isinstance(value, dict | set)

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from publish.errors import CheckpointError
 
-_LAYER_FILE = re.compile(r"layer_(\d+)-model_(\d+)-model_states\.pt")
-_RANK_FILE = re.compile(r"mp_rank_(\d+)_model_states\.pt")
-_SEQUENTIAL_NAME = re.compile(r"sequential\.(\d+)\.(.+)")
+_LAYER_FILE = re.compile(r"layer_([0-9]{2,5})-model_([0-9]{2,4})-model_states\.pt")
+_RANK_FILE = re.compile(r"mp_rank_([0-9]{2,5})_model_states\.pt")
+_SEQUENTIAL_NAME = re.compile(r"sequential\.([0-9]{1,5})\.(.+)")
 _SCAFFOLD = 10_000  # more layers than any model has
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from publish.neox.inert import CONSTRUCTORS, STORAGE_DTYPES, Global, Opaque, Refusal, Storage
+from publish.neox.inert import CONSTRUCTORS, STORAGE_DTYPES, Global, Opaque, Refusal, Storage, dict_key
+
+_BUDGET = 500_000  # objects; the index of a 12B checkpoint with optimizer state takes about 50,000
+_MEMO = 1 << 20
 
 
 class _Mark:
@@ -23,6 +26,13 @@ class Machine:
         self.at = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.left = _BUDGET
+
+    def charge(self, objects: int) -> None:
+        """Count what is made, so that a small file cannot ask for endless work."""
+        self.left -= objects
+        if self.left < 0:
+            raise Refusal(f"more than {_BUDGET:,} objects")
 
     def take(self, length: int) -> bytes:
         """The next ``length`` bytes."""
@@ -77,7 +87,7 @@ class Machine:
         raise Refusal("no mark on the stack")
 
     def put(self, index: int) -> None:
-        if not 0 <= index <= 1 << 24:
+        if not 0 <= index < _MEMO:
             raise Refusal(f"memo index {index}")
         self.memo[index] = self.top()
 
@@ -91,7 +101,7 @@ class Machine:
             raise Refusal("an odd number of keys and values")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if isinstance(target, dict):
-                target[_key(key)] = value
+                target[dict_key(key)] = value
             elif isinstance(target, Opaque):
                 target.items.append((key, value))
             else:
@@ -102,7 +112,7 @@ class Machine:
         if isinstance(target, list):
             target.extend(values)
         elif isinstance(target, set):
-            target.update(_key(value) for value in values)
+            target.update(dict_key(value) for value in values)
         elif isinstance(target, Opaque):
             target.items.extend(values)
         else:
@@ -112,6 +122,7 @@ class Machine:
         arguments, maker = self.pop(), self.pop()
         if not isinstance(arguments, tuple):
             raise Refusal("a call without an argument tuple")
+        self.charge(sum(map(_cost, arguments)))
         known = CONSTRUCTORS.get(str(maker)) if isinstance(maker, Global) else None
         self.stack.append(known(arguments) if known else Opaque(maker, arguments))
 
@@ -147,14 +158,8 @@ class Machine:
         self.stack.append(Opaque(maker, arguments))
 
 
-def _key(value: Any, depth: int = 0) -> Any:
-    """``value`` when it can be a dict key cheaply and finitely; hashing a hostile tuple could take for ever."""
-    if depth > 4:
-        raise Refusal("a key nested too deeply")
-    if isinstance(value, tuple):
-        if len(value) > 64:
-            raise Refusal("a key of too many parts")
-        return tuple(_key(part, depth + 1) for part in value)
-    if isinstance(value, str | bytes | int | float | bool | None | Global | Opaque):
-        return value
-    raise Refusal(f"a key of type {type(value).__name__}")
+def _cost(argument: object) -> int:
+    """What a constructor that copies ``argument`` makes: one copied item or 16 characters count as an object."""
+    if isinstance(argument, list | tuple | set | dict):
+        return len(argument)
+    return len(argument) // 16 if isinstance(argument, str) else 0

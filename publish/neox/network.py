@@ -34,3 +34,8 @@ class Network:
     @property
     def head_size(self) -> int:
         return self.hidden // self.heads
+
+    @property
+    def rotated(self) -> int:
+        """Dimensions of a head that rotary positions turn (gpt-neox ``transformer.py``, ParallelSelfAttention)."""
+        return self.head_size if self.rotary_fraction == 1 else int(self.head_size * self.rotary_fraction)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from publish.errors import CheckpointError
-from publish.neox.inert import StoredTensor
-from publish.neox.torchfile import TorchFile
+from publish.neox.inert import StoredTensor, digest_of
+from publish.neox.torchfile import RawTensor, TorchFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,9 @@ class TrainingState:
     """The state in the first ``mp_rank`` file; every field is None (or empty) where the file does not say.
 
     ``args`` is GPT-NeoX's own record of the model's sizes. ``random_states`` maps a generator to the SHA-256 of
-    its state. ``data_parallel`` is DeepSpeed's ``dp_world_size``.
+    its state. ``data_parallel`` is DeepSpeed's ``dp_world_size``. ``validation_logits`` (positions, vocabulary of
+    rank 0) is what GPT-NeoX computed of the tokens 0, 1, 2, ... when it saved the file (``checkpointing.py``,
+    ``do_forward_pass``), where it was told to.
     """
 
     iteration: int | None = None
@@ -28,6 +31,7 @@ class TrainingState:
     data_parallel: int | None = None
     deepspeed_version: str | None = None
     random_states: Mapping[str, str] = field(default_factory=dict)
+    validation_logits: RawTensor | None = None
 
 
 def read_state(file: TorchFile | None, where: str) -> TrainingState:
@@ -47,7 +51,9 @@ def read_state(file: TorchFile | None, where: str) -> TrainingState:
         )
     scheduler = _dict(tree.get("lr_scheduler"))
     args = {
-        name: value for name, value in _dict(tree.get("args")).items() if isinstance(value, str | int | float | None)
+        name: value
+        for name, value in _dict(tree.get("args")).items()
+        if isinstance(name, str) and isinstance(value, str | int | float | None)
     }
     return TrainingState(
         iteration=_integer(tree.get("iteration")),
@@ -58,6 +64,7 @@ def read_state(file: TorchFile | None, where: str) -> TrainingState:
         data_parallel=_integer(tree.get("dp_world_size")),
         deepspeed_version=_text(tree.get("ds_version")),
         random_states=_random_states(file, tree),
+        validation_logits=_validation_logits(file, tree),
     )
 
 
@@ -66,7 +73,13 @@ def _dict(value: object) -> dict[Any, Any]:
 
 
 def _integer(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return None if (integer := _integer(value)) is None else float(integer)
 
 
 def _text(value: object) -> str | None:
@@ -74,28 +87,31 @@ def _text(value: object) -> str | None:
 
 
 def _learning_rate(tree: dict[Any, Any], scheduler: dict[Any, Any]) -> float | None:
-    groups = _dict(_dict(tree.get("optimizer")).get("optimizer_state_dict") or tree.get("optimizer")).get(
-        "param_groups"
-    )
-    if isinstance(groups, list) and groups and isinstance(_dict(groups[0]).get("lr"), float | int):
-        return float(groups[0]["lr"])
-    rate = scheduler.get("lr")
-    return float(rate) if isinstance(rate, float | int) and not isinstance(rate, bool) else None
+    optimizer = _dict(tree.get("optimizer"))
+    groups = _dict(optimizer.get("optimizer_state_dict") or optimizer).get("param_groups")
+    first = _dict(groups[0]) if isinstance(groups, list) and groups else {}
+    rate = _number(first.get("lr"))
+    return _number(scheduler.get("lr")) if rate is None else rate
 
 
 def _loss_scale(tree: dict[Any, Any]) -> float | None:
     optimizer = _dict(tree.get("optimizer"))
-    for name in ("cur_scale", "loss_scale"):
-        if isinstance(optimizer.get(name), float | int):
-            return float(optimizer[name])
-    return None
+    scales = (_number(optimizer.get(name)) for name in ("cur_scale", "loss_scale"))
+    return next((scale for scale in scales if scale is not None), None)
+
+
+def _validation_logits(file: TorchFile, tree: dict[Any, Any]) -> RawTensor | None:
+    stored = tree.get("checkpoint_validation_logits")
+    return file.tensor("checkpoint_validation_logits", stored) if isinstance(stored, StoredTensor) else None
 
 
 def _random_states(file: TorchFile, tree: dict[Any, Any]) -> dict[str, str]:
     trackers = {f"tracker:{name}": value for name, value in _dict(tree.get("rng_tracker_states")).items()}
     found = {"torch": tree.get("torch_rng_state"), "cuda": tree.get("cuda_rng_state"), **trackers}
-    return {
+    digests = {
         name: hashlib.sha256(file.bytes_of(value)).hexdigest()
         for name, value in found.items()
         if isinstance(value, StoredTensor)
     }
+    own = {"python": tree.get("random_rng_state"), "numpy": tree.get("np_rng_state")}
+    return digests | {name: digest for name, value in own.items() if (digest := digest_of(value)) is not None}

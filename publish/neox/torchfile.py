@@ -30,7 +30,8 @@ ITEM_SIZES = {
 class RawTensor:
     """A tensor in a file: ``offset`` is the byte position of element 0, ``stride`` counts elements.
 
-    ``crc`` is the CRC-32 of its whole storage, as the archive's directory states it.
+    ``crc`` is the CRC-32 of its whole storage, as the archive's directory states it; the storage is ``storage_bytes``
+    at ``storage_at``.
     """
 
     name: str
@@ -40,6 +41,8 @@ class RawTensor:
     stride: tuple[int, ...]
     offset: int
     crc: int = 0
+    storage_at: int = 0
+    storage_bytes: int = 0
 
     @property
     def itemsize(self) -> int:
@@ -110,7 +113,8 @@ class TorchFile:
             )
         start = self.archive.data_offset(member)
         offset = start + stored.offset * itemsize
-        return RawTensor(name, self.name, storage.dtype, stored.shape, stored.stride, offset, member.crc)
+        place = (member.crc, start, member.size)
+        return RawTensor(name, self.name, storage.dtype, stored.shape, stored.stride, offset, *place)
 
     def bytes_of(self, stored: StoredTensor, limit: int = 1 << 20) -> bytes:
         """The bytes of a small contiguous tensor, such as a generator's state."""

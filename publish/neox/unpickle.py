@@ -14,7 +14,7 @@ from publish.errors import CheckpointError
 from publish.neox.inert import Refusal
 from publish.neox.machine import MARK, Machine
 
-MAX_PICKLE = 64 << 20  # bytes; the index of a 12B checkpoint with optimizer state is below 1 MB
+MAX_PICKLE = 8 << 20  # bytes; the index of a 12B checkpoint with optimizer state is below 1 MB
 
 
 _WRONG = (
@@ -139,6 +139,7 @@ def _run(machine: Machine) -> Any:
             at += 1
         else:
             machine.at = at
+            machine.charge(1)
             if (read := literals.get(code)) is not None:
                 stack.append(read(machine))
             elif (action := actions.get(code)) is not None:

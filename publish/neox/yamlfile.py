@@ -13,7 +13,7 @@ import yaml
 from publish.errors import ConfigError
 from publish.source.files import CheckpointFiles
 
-_MAX_BYTES = 1 << 20
+_MAX_BYTES = 1 << 18
 
 
 class _Loader(yaml.SafeLoader):

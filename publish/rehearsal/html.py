@@ -31,7 +31,12 @@ code{background:var(--tint);padding:.1em .3em;border-radius:3px}
 pre{background:var(--tint);padding:.9rem 1rem;overflow-x:auto;border-radius:4px}pre code{background:none;padding:0}
 blockquote{margin:1rem 0;padding-left:1rem;border-left:3px solid var(--line);color:var(--soft)}
 img{max-width:100%;height:auto}hr{border:0;border-top:1px solid var(--line);margin:2rem 0}
-td pre{margin:.2rem 0}article{margin-top:2.5rem}
+td pre{margin:.2rem 0}article{margin-top:2rem}article td:first-child{min-width:6rem}
+@media(max-width:32rem){article table{font-size:.8125rem}
+th,td{padding-right:.6rem}article td:first-child{min-width:4rem}}
+.metadata{border:1px solid var(--line);border-radius:6px;background:var(--tint);padding:.3rem 1rem;margin-top:2rem;
+font-size:.9375rem}.metadata .scroll{margin:.2rem 0}.metadata tr:last-child td{border-bottom:0}
+.repo{font-size:1.2rem;font-weight:600;margin:0 0 1rem}
 details{margin:1rem 0}summary{cursor:pointer}.soft{color:var(--soft)}
 .names{display:flex;flex-wrap:wrap;gap:.35rem .9rem;padding:0;list-style:none;font-size:.9375rem}
 """

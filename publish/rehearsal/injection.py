@@ -58,19 +58,7 @@ class FaultInjector:
         elif (limit := effects.first("commits_per_hour")) is not None:
             await self._limited(limit, effects, scope, receive, send)
         else:
-            await self._altered(effects, scope, receive, send)
-
-    async def _altered(self, effects: _Effects, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the Hub answer, and spoil the answer on its way."""
-        if effects.first("drop") == "after":
-            await self.app(scope, receive, _nowhere)
-            await hang_up(scope, receive, abort=True)
-        elif (answer := effects.answer) is not None:
-            await self.app(scope, receive, _nowhere)
-            await _answer(answer, send)
-        else:
-            body = _Body(scope, receive, send, effects)
-            await self.app(scope, body.receive, body.send)
+            await _altered(self.app, effects, scope, receive, send)
 
     async def _limited(self, limit: int, effects: _Effects, scope: Scope, receive: Receive, send: Send) -> None:
         """The Hub's quota of commits: a 429 with its text once ``limit`` commits were made within an hour."""
@@ -87,13 +75,34 @@ class FaultInjector:
             await _refuse(Rule("commit", status=429, body={"error": text}), receive, send)
             return
         self._commits[repo] = [*recent, now]
+        made = False
 
-        async def watching(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] != 200:
-                self._commits[repo].remove(now)  # it was refused: it counts for nothing
-            await send(message)
+        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+            async def watching(message: Message) -> None:
+                nonlocal made
+                made = made or (message["type"] == "http.response.start" and message["status"] == 200)
+                await send(message)
 
-        await self._altered(effects, scope, receive, watching)
+            await self.app(scope, receive, watching)
+
+        try:
+            await _altered(counted, effects, scope, receive, send)
+        finally:
+            if not made:
+                self._commits[repo].remove(now)  # the Hub refused it: it counts for nothing, whatever was answered
+
+
+async def _altered(app: App, effects: _Effects, scope: Scope, receive: Receive, send: Send) -> None:
+    """Let the Hub answer, and spoil the answer on its way."""
+    if effects.first("drop") == "after":
+        await app(scope, receive, _nowhere)
+        await hang_up(scope, receive, abort=True)
+    elif (answer := effects.answer) is not None:
+        await app(scope, receive, _nowhere)
+        await _answer(answer, send)
+    else:
+        body = _Body(scope, receive, send, effects)
+        await app(scope, body.receive, body.send)
 
 
 class _Body:

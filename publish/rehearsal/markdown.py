@@ -10,9 +10,11 @@ import re
 from collections.abc import Callable
 from html import escape
 from html.parser import HTMLParser
+from itertools import pairwise
 from urllib.parse import quote, unquote, urlsplit
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 # fmt: off
 _TAGS = frozenset([
@@ -24,6 +26,7 @@ _TAGS = frozenset([
 _VOID = frozenset({"br", "hr", "img", "source"})
 _ATTRIBUTES = {
     "*": frozenset({"align"}),
+    **{f"h{level}": frozenset({"id"}) for level in range(1, 7)},
     "a": frozenset({"href", "title"}),
     "details": frozenset({"open"}),
     "img": frozenset({"src", "alt", "title", "width", "height"}),
@@ -37,20 +40,48 @@ _LINKS = frozenset({"http", "https", "mailto"})
 _parser = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
-def to_html(text: str, file_url: Callable[[str], str], page_url: Callable[[str], str]) -> str:
-    """Safe HTML. ``file_url`` and ``page_url`` give the addresses of a file's bytes and of its page, by its path."""
-    sieve = _Sieve(file_url, page_url)
-    sieve.feed(_parser.render(text))
+def to_html(
+    text: str,
+    file_url: Callable[[str], str],
+    page_url: Callable[[str], str],
+    web_url: Callable[[str], str] = str,
+) -> str:
+    """Safe HTML, headings with an id to link to.
+
+    ``file_url`` and ``page_url`` give the addresses of a file's bytes and of its page, by its path; ``web_url`` the
+    address that stands in for one on the web.
+    """
+    tokens = _parser.parse(text)
+    taken: set[str] = set()
+    for opening, inline in pairwise(tokens):
+        if opening.type == "heading_open":
+            opening.attrSet("id", _anchor(inline, taken))
+    sieve = _Sieve(file_url, page_url, web_url)
+    sieve.feed(_parser.renderer.render(tokens, _parser.options, {}))
     sieve.close()
     return sieve.result()
+
+
+def _anchor(heading: Token, taken: set[str]) -> str:
+    """A heading's id as the Hub makes it: its words in lower case, joined by dashes; a number where that is taken."""
+    words = "".join(child.content for child in heading.children or () if child.type in ("text", "code_inline"))
+    name = re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", words.lower()).strip())
+    anchor, number = name, 0
+    while anchor in taken:
+        number += 1
+        anchor = f"{name}-{number}"
+    taken.add(anchor)
+    return anchor
 
 
 class _Sieve(HTMLParser):
     """Writes what may stay, balanced; everything else as text."""
 
-    def __init__(self, file_url: Callable[[str], str], page_url: Callable[[str], str]) -> None:
+    def __init__(
+        self, file_url: Callable[[str], str], page_url: Callable[[str], str], web_url: Callable[[str], str]
+    ) -> None:
         super().__init__(convert_charrefs=False)
-        self._file_url, self._page_url = file_url, page_url
+        self._file_url, self._page_url, self._web_url = file_url, page_url, web_url
         self._out: list[str] = []
         self._open: list[str] = []
 
@@ -62,6 +93,8 @@ class _Sieve(HTMLParser):
             self._out.append(escape(self.get_starttag_text() or ""))
             return
         kept = self._attributes(tag, attrs)
+        if anchor := kept.pop("id", None):  # before the heading: its own tag stays bare
+            self._out.append(f'<span id="{escape(anchor)}"></span>')
         if tag in ("img", "source") and not ({"src", "srcset"} & kept.keys()):
             self._out.append(escape(kept.get("alt", "")))
             return
@@ -108,8 +141,10 @@ class _Sieve(HTMLParser):
         return value
 
     def _link(self, value: str) -> str | None:
-        if value.startswith("#") or urlsplit(value).scheme in _LINKS:
+        if value.startswith("#"):
             return value
+        if urlsplit(value).scheme in _LINKS:
+            return self._web_url(value)
         path = _relative(value)
         return self._page_url(path) if path else None
 

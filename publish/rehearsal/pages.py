@@ -15,12 +15,15 @@ from publish.rehearsal.frontmatter import FrontMatterError, read_card
 from publish.rehearsal.gitrepo import Entry, GitRepo
 from publish.rehearsal.html import link, page, size, table
 from publish.rehearsal.markdown import to_html
-from publish.rehearsal.names import KINDS, RepoId, file_path
+from publish.rehearsal.names import KINDS, RepoId, file_path, repo_id
 from publish.rehearsal.refusals import Refusal, entry_not_found
 from publish.rehearsal.repos import timestamp
 
 _README = "README.md"
 _LARGEST_TEXT = 1 << 20
+_ON_THE_HUB = re.compile(
+    r"https://huggingface\.co(?P<path>/(?P<kind>datasets/)?(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?:/.*)?)"
+)
 
 
 def home(call: Call) -> Response:
@@ -41,14 +44,15 @@ def home(call: Call) -> Response:
 
 
 def repository(call: Call) -> Response:
-    return _tree_page(call, "main", "")
+    """A repo's own page: its card, with the files folded away."""
+    return _tree_page(call, "main", "", open_files=False)
 
 
 def tree(call: Call) -> Response:
-    return _tree_page(call, call.params["rev"], call.params.get("path", "").strip("/"))
+    return _tree_page(call, call.params["rev"], call.params.get("path", "").strip("/"), open_files=True)
 
 
-def _tree_page(call: Call, revision: str, folder: str) -> Response:
+def _tree_page(call: Call, revision: str, folder: str, *, open_files: bool) -> Response:
     """Branches, files of one revision, and its card."""
     repo, git = call.repo, call.readable()
     commit = git.resolve(revision)
@@ -56,11 +60,12 @@ def _tree_page(call: Call, revision: str, folder: str) -> Response:
     rows = [_file_row(repo, revision, entry) for entry in sorted(entries, key=lambda each: not each.is_folder)]
     info = git.commit_info(commit)
     told = f'<p class="soft"><code>{commit[:12]}</code> {escape(info.title)}, by {escape(info.author)}</p>'
-    body = [f"<h1>{escape(repo.full_name)}</h1>", _branches(repo, git, revision)]
-    body += [f"<h2>Files of {escape(revision)}</h2>{told}", table(("file", "#size", "id"), rows)]
+    listed = table(("file", "#size", "id"), rows)
+    body = [f'<p class="repo">{escape(repo.full_name)}</p>', _branches(repo, git, revision)]
+    body.append(_folded(f"Files of {revision}: {len(rows)}", told + listed, is_open=open_files))
     card = git.text(commit, f"{folder}/{_README}" if folder else _README)
     if card is not None:
-        body.append(f"<hr>{_card(repo, revision, card)}")
+        body.append(_card(call, repo, revision, card))
     return page(f"{repo.full_name} at {revision}", _crumbs(repo, revision), "".join(body))
 
 
@@ -76,7 +81,7 @@ def file(call: Call) -> Response:
     body = f"<h1>{escape(path)}</h1><p>{raw}</p>"
     if entry.pointer is None and entry.size <= _LARGEST_TEXT:
         text = git.text(commit, path) or ""
-        body += _card(repo, revision, text) if path.endswith(".md") else f"<pre><code>{escape(text)}</code></pre>"
+        body += _card(call, repo, revision, text) if path.endswith(".md") else f"<pre><code>{escape(text)}</code></pre>"
     return page(f"{path} of {repo.full_name} at {revision}", _crumbs(repo, revision), body)
 
 
@@ -91,11 +96,13 @@ def _branches(repo: RepoId, git: GitRepo, here: str) -> str:
             f"<li>{f'<strong>{escape(name)}</strong>' if name == here else link(_url(repo, 'tree', name), name)}</li>"
             for name in names
         )
-        is_long = "" if len(names) > 24 else " open"
-        parts.append(
-            f'<details{is_long}><summary>{title}: {len(names)}</summary><ul class="names">{items}</ul></details>'
-        )
+        listed = f'<ul class="names">{items}</ul>'
+        parts.append(_folded(f"{title}: {len(names)}", listed, is_open=len(names) <= 24))
     return "".join(parts)
+
+
+def _folded(title: str, content: str, *, is_open: bool) -> str:
+    return f"<details{' open' if is_open else ''}><summary>{escape(title)}</summary>{content}</details>"
 
 
 def _by_number(name: str) -> tuple[bool, list[tuple[int, str]]]:
@@ -111,8 +118,8 @@ def _file_row(repo: RepoId, revision: str, entry: Entry) -> tuple[str, str, str]
     return shown, "#" if entry.is_folder else f"#{size(entry.size)}", f'<span class="mono soft">{digest}</span>'
 
 
-def _card(repo: RepoId, revision: str, text: str) -> str:
-    """Front matter as a table, the rest as it reads."""
+def _card(call: Call, repo: RepoId, revision: str, text: str) -> str:
+    """Front matter in a box, the rest as it reads."""
     try:
         card = read_card(text)
     except FrontMatterError as error:
@@ -122,9 +129,23 @@ def _card(repo: RepoId, revision: str, text: str) -> str:
         card.text,
         lambda path: _url(repo, "resolve", revision) + "/" + path,
         lambda path: _url(repo, "blob", revision) + "/" + path,
+        lambda address: _at_home(call, address),
     )
     wide = shown.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-    return (table((), rows, "facts") if rows else "") + f"<article>{wide}</article>"
+    box = f'<div class="metadata">{table((), rows, "facts")}</div>' if rows else ""
+    return f"{box}<article>{wide}</article>"
+
+
+def _at_home(call: Call, address: str) -> str:
+    """The page here for an address on the Hub, where this Hub has that repo; any other address as it is."""
+    found = _ON_THE_HUB.fullmatch(address)
+    if found is None:
+        return address
+    try:
+        repo = repo_id("datasets" if found["kind"] else "models", found["owner"], found["name"])
+    except Refusal:
+        return address
+    return found["path"] if call.hub.store.exists(repo) else address
 
 
 def _value(value: Any) -> str:

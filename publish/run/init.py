@@ -5,24 +5,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from publish.cardtext import CardText
 from publish.errors import ScheduleError, StorageError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
-from publish.release import CardText, ExpectedEqual, Release
+from publish.release import ExpectedEqual, Release
 from publish.schedule import FROM_CONFIG, NAMED, from_config
 from publish.source.checkpoints import RunSource, open_run
 from publish.source.location import parse_location
+from publish.wire.client import Client
 
 FIRST_STEP = "the learning rate is 0 on the first iteration (gpt-neox before 19f294d5, May 2026)"
 
 
-def propose(source: str, target: str) -> Release:
+def propose(source: str, target: str, client: Client | None = None) -> Release:
     """The release that fits the run at ``source``: a schedule that its steps make up, its declared equality of 0 and 1.
 
     Raises:
         PublishError: as the source and config stages do.
     """
-    run = open_run(parse_location(source))
+    run = open_run(parse_location(source), client)
     first = next(iter(run.steps))
     files = run.open(run.steps[first])
     try:
@@ -89,6 +91,9 @@ def release_yaml(release: Release, tokenizer: str | None) -> str:
         "  # papers: [https://arxiv.org/abs/...]",
         "  # notes: |",
         "  #   Markdown of your own; it is kept apart from what was measured.",
+        "  # citation: |",
+        "  #   @misc{...}",
+        "  # base_model: owner/name",
     ]
     if release.expect:
         lines.append("expect:")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from publish.card.facts import HUB
+from publish.convert.hfconfig import with_overrides
 from publish.convert.plan import make_plan
 from publish.convert.recipes import ConversionPlan
 from publish.convert.tokenizer import Tokenizer, find_tokenizer, not_found
@@ -19,11 +22,15 @@ from publish.run.tokens import tokens_per_step
 from publish.schedule import parse_steps
 from publish.source.checkpoints import RunSource, open_run
 from publish.source.location import parse_location
+from publish.wire.client import Client
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every step of one release shares. ``steps`` is the whole schedule, ``chosen`` what this run is asked for."""
+    """What every step of one release shares. ``steps`` is the whole schedule, ``chosen`` what this run is asked for.
+
+    ``hub`` is where links in cards lead, ``templates`` a maintainer's own folder of them.
+    """
 
     release: Release
     run: RunSource
@@ -33,6 +40,9 @@ class Job:
     plan: ConversionPlan
     tokenizer: Tokenizer | None
     tokens_per_step: int | None
+    data_parallel: int | None
+    hub: str = HUB
+    templates: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +53,19 @@ class Wishes:
     tokenizer: str | None = None
 
 
-def make_job(release: Release, wishes: Wishes = Wishes(), *, need_tokenizer: bool = True) -> Job:
+def make_job(
+    release: Release, wishes: Wishes = Wishes(), client: Client | None = None, *, need_tokenizer: bool = True
+) -> Job:
     """Open the source and plan the first step: everything that can be known before a weight is read.
+
+    ``client`` reads what is on a Hub.
 
     Raises:
         ScheduleError: steps of the schedule are missing in the source, or steps that are not in it are asked for.
         TokenizerError: none is found and ``need_tokenizer``.
         PublishError: as the stages do.
     """
-    run = open_run(parse_location(release.source, release.base))
+    run = open_run(parse_location(release.source, release.base), client)
     steps = expected_steps(run, release.schedule)
     if missing := [step for step in steps if step not in run.steps]:
         shown = ", ".join(map(str, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
@@ -61,12 +75,13 @@ def make_job(release: Release, wishes: Wishes = Wishes(), *, need_tokenizer: boo
             "fetch them, or name the schedule that the run has (schedule: in the release file, or --schedule)",
         )
     chosen = _chosen(steps, wishes.steps)
-    checkpoint, config, plan = _first(run, chosen[0])
+    checkpoint, config, plan = _first(release, run, chosen[0])
     choice = wishes.tokenizer or _relative(release)
-    tokenizer = find_tokenizer(choice, config, _folder(run, chosen[0]), fetch_tokenizer)
+    tokenizer = find_tokenizer(choice, config, _folder(run, chosen[0]), partial(fetch_tokenizer, client=client))
     if tokenizer is None and need_tokenizer and choice != "none":
         raise not_found(config)
-    return Job(release, run, steps, chosen, config, plan, tokenizer, tokens_per_step(config.options, checkpoint))
+    tokens = tokens_per_step(config.options, checkpoint)
+    return Job(release, run, steps, chosen, config, plan, tokenizer, tokens, checkpoint.data_parallel)
 
 
 def _chosen(steps: tuple[int, ...], wish: str | None) -> tuple[int, ...]:
@@ -81,12 +96,23 @@ def _chosen(steps: tuple[int, ...], wish: str | None) -> tuple[int, ...]:
     return chosen
 
 
-def _first(run: RunSource, step: int) -> tuple[TrainingState, NeoxConfig, ConversionPlan]:
+def plan_of(release: Release, checkpoint: RawCheckpoint, config: NeoxConfig) -> ConversionPlan:
+    """The plan that a release has for a checkpoint.
+
+    Raises:
+        PublishError: as `make_plan` and `with_overrides` do.
+    """
+    return with_overrides(
+        make_plan(checkpoint, config, release.dtype), {each.key: each.value for each in release.overrides}
+    )
+
+
+def _first(release: Release, run: RunSource, step: int) -> tuple[TrainingState, NeoxConfig, ConversionPlan]:
     files = run.open(run.steps[step])
     try:
         checkpoint = RawCheckpoint.open(files, weights=False)
         config = read_config(checkpoint)
-        return checkpoint.state, config, make_plan(checkpoint, config)
+        return checkpoint.state, config, plan_of(release, checkpoint, config)
     finally:
         files.close()
 
@@ -103,7 +129,7 @@ def _relative(release: Release) -> str | None:
     return str(release.base / release.tokenizer)
 
 
-def fetch_tokenizer(repo: str) -> Mapping[str, bytes]:
+def fetch_tokenizer(repo: str, client: Client | None = None) -> Mapping[str, bytes]:
     """The tokenizer files of a Hub repo (``owner/name``, optional ``@revision``).
 
     Raises:
@@ -112,7 +138,7 @@ def fetch_tokenizer(repo: str) -> Mapping[str, bytes]:
     from publish.source.remote import HubReader
 
     name, _, revision = repo.removeprefix("hf://").partition("@")
-    reader = HubReader(name)
+    reader = HubReader(name, client)
     files = reader.files(reader.resolve(revision or "main"), repo)
     wanted = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     found = {path: bytes(files.open(path).read(0, files.sizes[path])) for path in wanted if path in files.sizes}
@@ -122,7 +148,7 @@ def fetch_tokenizer(repo: str) -> Mapping[str, bytes]:
     return found
 
 
-def adopt(release: Release, *, schedule: str | None = None) -> Release:
+def adopt(release: Release, *, schedule: str | None = None, commits_per_hour: int | None = None) -> Release:
     """The release with what the command line overrides.
 
     Raises:
@@ -130,4 +156,6 @@ def adopt(release: Release, *, schedule: str | None = None) -> Release:
     """
     if release.source == release.target:
         raise ReleaseError("source and target are the same repo", release.where, "name a repo of its own as target")
-    return release if schedule is None else replace(release, schedule=schedule_named(schedule))
+    if schedule is not None:
+        release = replace(release, schedule=schedule_named(schedule))
+    return release if commits_per_hour is None else replace(release, commits_per_hour=commits_per_hour)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 
 from publish.errors import GateError
-from publish.hub.manifest import Manifest
+from publish.hub.checkpoints import CheckpointRecord
 from publish.release import Release
 
 
@@ -43,14 +43,14 @@ class Registry:
                         )
                 others.append(step)
 
-    def check_expected(self, manifests: Mapping[int, Manifest]) -> None:
+    def check_expected(self, records: Mapping[int, CheckpointRecord]) -> None:
         """Declared equalities that do not hold.
 
         Raises:
             GateError: steps that the release declares equal differ.
         """
         for each in self._release.expect:
-            weights = {manifests[step].weights for step in each.steps if step in manifests}
+            weights = {records[step].weights for step in each.steps if step in records}
             if len(weights) > 1:
                 raise GateError(
                     f"steps {', '.join(map(str, each.steps))} are declared equal and differ",

@@ -1,36 +1,35 @@
-"""The release: steps in parallel, then ``main``. One bad step never stops the others."""
+"""The release: steps in parallel, then stale cards, then ``main``. One bad step never stops the others."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from publish.errors import HubError, PublishError
+from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.manifest import Manifest
+from publish.hub.repository import check_name
 from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
+from publish.run.cardfacts import hub_address
+from publish.run.cards import make_cards
 from publish.run.job import Job
 from publish.run.outcome import Failure, Outcome
-from publish.run.progress import Progress
+from publish.run.progress import Progress, Silent
+from publish.run.pushcards import push_cards
 from publish.run.registry import Registry
+from publish.run.standing import MAIN, Standing, branches_of, main_proof, stand
 from publish.run.step import ProvenStep, make_step
-from publish.run.target import (
-    Target,
-    preflight,
-    published_manifests,
-    push_main,
-    records_on_main,
-    source_commit,
-    states,
-)
+from publish.run.target import Target, preflight, push_main
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
 from publish.wire.clock import Interrupted
+
+GRACE = 5.0  # seconds that steps in flight get to end after Ctrl-C; then the process ends without them
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,58 +57,73 @@ def release(
 ) -> Outcome:
     """Publish every chosen step that is not there yet, then ``main``.
 
+    A release that is finished is found so by its refs, and nothing else is asked.
+
     Raises:
         PublishError: it could not begin. What goes wrong with a step is in the outcome.
         Interrupted: Ctrl-C; the steps in flight have ended, and it says where the release stands.
     """
     begin = time.monotonic()
+    repo = job.release.target
+    check_name(repo)
+    if job.release.commits_per_hour is not None:
+        client.commits.limit = job.release.commits_per_hour
+    job = replace(job, hub=hub_address(client.endpoint))
+    before = stand(job, client, Ledger(place.folder), branches_of(client, repo), job.steps)
+    run = _Release(before, place, options, progress, stop)
+    if before.finished:
+        return run.outcome(begin, "as it should be")
     target = preflight(job, client, place.work, options.workers, private=options.private)
-    return _Release(job, target, place, options, progress, stop).run(begin)
+    return run.run(begin, target)
 
 
 class _Release:
     def __init__(
-        self,
-        job: Job,
-        target: Target,
-        place: Workplace,
-        options: Options,
-        progress: Progress,
-        stop: threading.Event,
+        self, before: Standing, place: Workplace, options: Options, progress: Progress, stop: threading.Event
     ) -> None:
-        self.job, self.target, self.place, self.options = job, target, place, options
+        self.before, self.place, self.options = before, place, options
+        self.job, self.client, self.ledger = before.job, before.client, before.ledger
         self.progress, self.stop = progress, stop
-        self.repo = job.release.target
-        self.ledger = Ledger(place.folder)
-        self.registry = Registry(job.release)
-        self.tokenizer = job.tokenizer.fingerprint() if job.tokenizer else None
+        self.repo = self.job.release.target
+        self.registry = Registry(self.job.release)
+        self.todo = before.todo()
         self.final: ProvenStep | None = None
         self.done: dict[int, Done] = {}
-        self.manifests: dict[int, Manifest] = {}  # of steps that were there before this run
         self.failed: list[Failure] = []
+        self.other_commits: list[str] = []  # the branches of commits that were not a step's own
 
-    def run(self, begin: float) -> Outcome:
-        known = states(self.job, self.target, self.ledger, self.job.steps)
-        todo = [step for step in self.job.chosen if known[step].state != "published"]
-        skipped = tuple(step for step in self.job.chosen if known[step].state == "published")
-        if todo:
-            self._note_published(known)
-        self.progress.start(len(self.job.chosen), len(skipped))
+    @property
+    def skipped(self) -> tuple[int, ...]:
+        return tuple(step for step in self.job.chosen if step not in self.todo)
+
+    def run(self, begin: float, target: Target) -> Outcome:
+        self.progress.start(len(self.job.chosen), len(self.skipped))
         try:
-            self._work({step: known[step] for step in todo})
-        except KeyboardInterrupt as error:
-            left = len(todo) - len(self.done)
-            what = f"interrupted: {len(skipped) + len(self.done)} steps are published, {left} are left"
+            if self.todo:
+                for step, record in self.before.records.items():
+                    self.registry.note(step, record.weights)  # no new step repeats the weights of an old one
+                self._work(target)
+            self._cards()
+            main = self._main(target)
+        except (KeyboardInterrupt, Interrupted) as error:
+            left = len(self.todo) - len(self.done)
+            what = f"interrupted: {len(self.skipped) + len(self.done)} steps are published, {left} are left"
             raise Interrupted(what, self.repo, "run the same command again to go on") from error
-        main, made = self._main(known)
+        finally:
+            if self.final is not None:
+                self.final.discard()
+        return self.outcome(begin, main)
+
+    def outcome(self, begin: float, main: str) -> Outcome:
+        """What became of it, ``main`` in words."""
         counts = Counter(f"{gate.name} {gate.outcome}" for each in self.done.values() for gate in each.manifest.gates)
         return Outcome(
             target=self.repo,
-            address=f"{self.target.client.endpoint.url}/{self.repo}",
+            address=f"{self.client.endpoint.url}/{self.repo}",
             published=tuple(sorted(step for step, each in self.done.items() if each.made)),
-            skipped=skipped,
+            skipped=self.skipped,
             failed=tuple(sorted(self.failed, key=lambda failure: failure.step)),
-            commits=sum(each.made for each in self.done.values()) + made,
+            commits=sum(each.made for each in self.done.values()) + len(self.other_commits),
             bytes_read=sum(each.bytes_read for each in self.done.values()),
             bytes_uploaded=sum(file.size for each in self.done.values() if each.made for file in each.manifest.files),
             seconds=time.monotonic() - begin,
@@ -117,37 +131,36 @@ class _Release:
             gates=dict(counts),
         )
 
-    def _note_published(self, known: Mapping[int, StepStatus]) -> None:
-        """Read what is published already, so that no new step repeats the weights of an old one unnoticed."""
-        tips = {step: each.commit for step, each in known.items() if each.state == "published" and each.commit}
-        self.manifests = published_manifests(self.target.client, self.repo, tips)
-        for step, manifest in self.manifests.items():
-            self.registry.note(step, manifest.weights)
-
-    def _work(self, todo: Mapping[int, StepStatus]) -> None:
-        with ThreadPoolExecutor(self.options.workers, "step") as pool:
-            waiting: dict[Future[Done], int] = {
-                pool.submit(self._step, step, state): step for step, state in todo.items()
-            }
-            try:
-                while waiting:
-                    ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        self._ended(waiting.pop(future), future)
-            except BaseException:
-                self.stop.set()
-                pool.shutdown(cancel_futures=True)
-                raise
+    def _work(self, target: Target) -> None:
+        pool = ThreadPoolExecutor(self.options.workers, "step")
+        waiting: dict[Future[Done], int] = {
+            pool.submit(self._step, target, step, state): step for step, state in self.todo.items()
+        }
+        try:
+            while waiting:
+                ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in ended:
+                    self._ended(waiting.pop(future), future)
+        except BaseException:
+            self.stop.set()
+            for future in waiting:
+                future.cancel()
+            wait(waiting, timeout=GRACE)
+            raise
+        finally:
+            pool.shutdown(wait=False)
 
     def _ended(self, step: int, future: Future[Done]) -> None:
         try:
             self.done[step] = future.result()
             self.progress.step(step, "published")
+        except Interrupted:
+            raise
         except PublishError as error:
             self.failed.append(Failure.of(step, error))
             self.progress.step(step, "failed")
 
-    def _step(self, step: int, state: StepStatus) -> Done:
+    def _step(self, target: Target, step: int, state: StepStatus) -> Done:
         """One step from its source to the Hub."""
         if state.state == "foreign":
             raise HubError(
@@ -155,59 +168,65 @@ class _Release:
                 f"{self.repo}@step{step}",
                 "look at the branch; delete it if it is to be published again",
             )
-        source = replace(self.job.run.steps[step], commit=source_commit(self.job, step))
-        proven = make_step(self.job, source, self.place.work, logits=self.options.logits, tokenizer=self.tokenizer)
+        proven = self._proven(step)
         kept = False
         try:
             self.registry.check(step, proven.fingerprint, proven.manifest.weights)
-            tip = state.commit if state.state == "stale" else self.target.branches.get(f"step{step}")
-            outcome = publish_branch(
-                self.target.client, self.target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip
-            )
-            record = proven.manifest
-            self.ledger.add(
-                LedgerEntry(
-                    self.repo,
-                    outcome.branch,
-                    outcome.commit,
-                    record.source.commit,
-                    record.plan,
-                    record.card,
-                    record.digest,
-                )
-            )
+            tip = self.before.branches.get(f"step{step}")
+            outcome = publish_branch(self.client, target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip)
+            self.ledger.add(LedgerEntry(self.repo, outcome.branch, outcome.commit, self.before.expected[step].proof))
             if step == self.job.steps[-1]:
                 self.final, kept = proven, True
             made = isinstance(outcome, Committed)
-            return Done(step, outcome.commit, record, made, proven.bytes_read)
+            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read)
         finally:
             if not kept:
                 proven.discard()
 
-    def _main(self, known: Mapping[int, StepStatus]) -> tuple[str, int]:
-        """Push ``main`` once every step of the schedule is there; what became of it, and the commits made."""
-        commits = {step: each.commit for step, each in self.done.items()}
-        commits |= {step: state.commit for step, state in known.items() if state.state == "published" and state.commit}
-        if missing := [step for step in self.job.steps if step not in commits]:
-            return f"waits for {len(missing)} steps", 0
-        listed = records_on_main(self.target, self.repo)
-        if {step: each.commit for step, each in listed.items()} == commits and not self.done:
-            return "as it should be", 0
-        manifests = self.manifests | {step: each.manifest for step, each in self.done.items()}
-        absent = {step: commit for step, commit in commits.items() if step not in manifests}
-        manifests |= published_manifests(self.target.client, self.repo, absent)
-        self.registry.check_expected(manifests)
-        final = self.final or self._remade(self.job.steps[-1])
-        try:
-            outcome = push_main(self.job, self.target, final, commits, manifests)
-        except PublishError as error:
-            self.failed.append(Failure.of(final.step, error))
-            return "failed", 0
-        finally:
-            final.discard()
-        return ("published", 1) if outcome else ("as it should be", 0)
+    def _proven(self, step: int) -> ProvenStep:
+        expected = self.before.expected[step]
+        source = replace(self.job.run.steps[step], commit=expected.source_commit)
+        return make_step(
+            self.job, source, self.place.work, logits=self.options.logits, tokenizer=expected.tokenizer, stop=self.stop
+        )
 
-    def _remade(self, step: int) -> ProvenStep:
-        """The final step's files again, for ``main``: the same bytes, so nothing is uploaded twice."""
-        source = replace(self.job.run.steps[step], commit=source_commit(self.job, step))
-        return make_step(self.job, source, self.place.work, logits=self.options.logits, tokenizer=self.tokenizer)
+    def _cards(self) -> None:
+        """Push the cards of chosen steps that are right but for them; no weight is read for that."""
+        stale = self.before.stale_cards()
+        if not stale:
+            return
+        cards = make_cards(self.job.release, self.client, self.job.templates)
+        chosen = tuple(card for card in cards.cards if card.step is None or card.step in stale)
+        pushed = push_cards(replace(cards, cards=chosen), self.client, Silent())
+        self.other_commits += pushed.branches
+        self.failed += pushed.failed
+
+    def _main(self, target: Target) -> str:
+        """Push ``main`` once every step of the schedule is there, by the Hub's own word; what became of it."""
+        made = {f"step{step}": each.commit for step, each in self.done.items()}
+        branches = made | branches_of(self.client, self.repo)
+        known = {
+            step: CheckpointRecord.of(each.manifest, each.commit)
+            for step, each in self.done.items()
+            if branches[f"step{step}"] == each.commit
+        }
+        now = stand(self.job, self.client, self.ledger, branches, self.job.steps, known)
+        if missing := len(self.job.steps) - len(now.commits):
+            return f"waits for {missing} steps"
+        self.registry.check_expected(now.records)
+        if now.main_is_right():
+            return "as it should be"
+        last = self.job.steps[-1]
+        self.final = self.final or self._proven(last)  # the same bytes again: nothing is uploaded twice
+        try:
+            outcome = push_main(self.job, target, self.final, branches.get(MAIN), now.records)
+        except Interrupted:
+            raise
+        except PublishError as error:
+            self.failed.append(Failure.of(last, error))
+            return "failed"
+        self.ledger.add(LedgerEntry(self.repo, MAIN, outcome.commit, main_proof(self.job, now.commits)))
+        if not isinstance(outcome, Committed):
+            return "as it should be"
+        self.other_commits.append(MAIN)
+        return "published"

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from publish.card.render import render_step
 from publish.convert.folder import Converted, convert
-from publish.convert.plan import make_plan
 from publish.convert.recipes import ConversionPlan
 from publish.hub import manifest as manifests
 from publish.hub.branchfile import BranchFile
 from publish.hub.manifest import FileRecord, Manifest
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
+from publish.run.cardfacts import README, run_facts, step_facts, with_card
 from publish.run.claims import check_same_run, check_step
-from publish.run.facts import step_facts, step_manifest
-from publish.run.job import Job
+from publish.run.facts import step_manifest
+from publish.run.job import Job, plan_of
 from publish.run.prove import prove
+from publish.run.stopping import StoppingFiles
 from publish.source.checkpoints import CheckpointSource
 from publish.verify.gate import GateResult, require
 from publish.verify.gates import Evidence
-
-README = "README.md"
 
 
 @dataclass(frozen=True)
@@ -44,22 +44,25 @@ class ProvenStep:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def make_step(job: Job, source: CheckpointSource, work: Path, *, logits: str, tokenizer: str | None) -> ProvenStep:
+def make_step(
+    job: Job, source: CheckpointSource, work: Path, *, logits: str, tokenizer: str | None, stop: threading.Event
+) -> ProvenStep:
     """Convert and prove one step into ``work``; nothing is pushed.
 
     ``logits``: ``all``, ``off``, or ``changed`` (first and last step, and where plan or config differ from the job's).
     ``tokenizer`` is the fingerprint of the job's.
 
     Raises:
-        GateError: a gate found something. PublishError: as the stages do. Nothing is left behind.
+        GateError: a gate found something. PublishError: as the stages do. Interrupted: ``stop`` was set.
+        Nothing is left behind.
     """
-    files = job.run.open(source)
+    files = StoppingFiles(job.run.open(source), stop)
     folder = work / f"step{source.step}"
     try:
         checkpoint = RawCheckpoint.open(files)
         config = read_config(checkpoint)
         check_same_run(job.config, config)
-        plan = make_plan(checkpoint, config)
+        plan = plan_of(job.release, checkpoint, config)
         check_step(source, checkpoint, must_say=True)
         checkpoint.want()
         converted = convert(checkpoint, plan, job.tokenizer, folder, overwrite=True)
@@ -114,13 +117,13 @@ def _described(
 ) -> ProvenStep:
     written = converted.written
     records = [FileRecord(file.path, file.size, file.sha256) for file in written.files]
-    card = render_step(step_facts(job, source, checkpoint, plan, records, results)).encode()
-    readme = BranchFile.of_bytes(README, card)
-    records = sorted([*records, FileRecord(README, readme.size, readme.sha256)], key=lambda record: record.path)
     digest = hashlib.sha256("".join(f"{each.name} {each.xxh3}\n" for each in written.tensors).encode()).hexdigest()
     manifest = step_manifest(
         job, source, checkpoint, plan, records, results, tensors_digest=digest, tokenizer=tokenizer
     )
+    card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub), job.templates)
+    readme = BranchFile.of_bytes(README, card.encode())
+    manifest = with_card(manifest, readme)
     small = BranchFile.of_bytes(manifests.NAME, manifest.to_bytes())
     large = [BranchFile(each.path, converted.folder / each.path, each.size, each.sha256) for each in written.files]
     return ProvenStep(

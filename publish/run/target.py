@@ -1,44 +1,36 @@
-"""The target before, between and after: preflight, what is there already, and ``main`` at the end."""
+"""The target before anything is written to it, and ``main`` at the end."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from publish.card.metadata import front_matter
-from publish.card.render import render_suite
-from publish.errors import HubError, StorageError
-from publish.hub import checkpoints, manifest, status
-from publish.hub.branchfile import BranchFile
-from publish.hub.checkpoints import CheckpointRecord, Checkpoints
-from publish.hub.ledger import Ledger
-from publish.hub.manifest import Manifest
+from publish.card.claims import lint_claims
+from publish.card.lint import METADATA, lint_card
+from publish.card.metadata import check, front_matter
+from publish.errors import CardError, StorageError
+from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.repository import (
     Base,
     check_may_write,
     check_name,
+    check_private,
     ensure_repo,
     find_base,
     probe_write,
     validate_card,
     whoami,
 )
-from publish.hub.status import Expected, StepStatus
-from publish.hub.transaction import Committed, publish_branch
-from publish.run.facts import suite_facts, text_of
+from publish.hub.transaction import Outcome, publish_branch
+from publish.run.cardfacts import README, run_facts
 from publish.run.job import Job
-from publish.run.step import README, ProvenStep
-from publish.run.workplace import default_folder
-from publish.source.files import fingerprint
+from publish.run.standing import MAIN
+from publish.run.step import ProvenStep
+from publish.run.suite import main_files
 from publish.wire.client import Client
-from publish.wire.download import fetch_text_if_there
-from publish.wire.failures import Refused
-from publish.wire.repo import list_branches
 
-_READERS = 8
 _SPARE = 64 << 20
 
 
@@ -48,26 +40,43 @@ class Target:
 
     client: Client
     base: Base
-    branches: Mapping[str, str]
 
 
 def preflight(job: Job, client: Client, work: Path, workers: int, *, private: bool) -> Target:
-    """All that can go wrong before a weight is read: name, token, right to write, card, disk. Creates the repo.
+    """All that can go wrong before a weight is read: name, card, disk, token, right to write. Creates the repo.
 
     Raises:
+        CardError: the release file's words make no valid card, or contradict the config.
         HubError: the Hub refuses, or cannot be reached. StorageError: the disk is too small or not writable.
     """
     target = job.release.target
     check_name(target)
+    card = check_card(job)
     check_disk(job, work, workers)
-    identity = whoami(client)
-    check_may_write(identity, target)
-    card = front_matter(text_of(job), target)
+    check_may_write(whoami(client), target)
     validate_card(client, card, job.release.where)
-    created = ensure_repo(client, target, private=private)
-    if not created:
+    if not ensure_repo(client, target, private=private):
         probe_write(client, target)
-    return Target(client, find_base(client, target), list_branches(client, target))
+        if private:
+            check_private(client, target)
+    return Target(client, find_base(client, target))
+
+
+def check_card(job: Job) -> str:
+    """The front matter of the release's cards, which the lint finds nothing in; nor in the notes. No request.
+
+    Raises:
+        CardError: with all that was found.
+    """
+    release = job.release
+    check(release.card, release.target)
+    card = front_matter(release.card, release.target)
+    findings = [each for each in lint_card(card, release.target, ()) if each.kind == METADATA]
+    findings += lint_claims(release.card.notes, run_facts(job).config, datasets=release.card.datasets)
+    if findings:
+        what = "; ".join(each.detail for each in findings)
+        raise CardError(f"the card would be wrong: {what}", release.where, "correct card: in the release file")
+    return card
 
 
 def check_disk(job: Job, work: Path, workers: int) -> None:
@@ -95,99 +104,24 @@ def disk_needed(job: Job, workers: int) -> int:
     return job.plan.weight_bytes * (2 * workers + 1) + _SPARE
 
 
-def source_commit(job: Job, step: int) -> str | None:
-    """What pins a step's source: its commit on a Hub, a fingerprint of its files' indices in a folder."""
-    source = job.run.steps[step]
-    if source.commit is not None:
-        return source.commit
-    files = job.run.open(source)
-    try:
-        return fingerprint(files)
-    finally:
-        files.close()
-
-
-def expected(job: Job, steps: Sequence[int]) -> list[Expected]:
-    """What each step's branch should have been made from. A run's steps share a plan, so the job's is compared."""
-    return [Expected(step, f"step{step}", source_commit(job, step), job.plan.digest) for step in steps]
-
-
-def states(job: Job, target: Target, ledger: Ledger | None, steps: Sequence[int]) -> dict[int, StepStatus]:
-    """Each step: published, stale, missing or foreign."""
-    found = status.look(
-        target.client,
-        job.release.target,
-        expected(job, steps),
-        ledger=ledger,
-        branches=target.branches,
-        base=target.base,
-    )
-    return {each.step: each for each in found}
-
-
-def published_manifests(client: Client, repo: str, tips: Mapping[int, str]) -> dict[int, Manifest]:
-    """The manifests at these commits, by step."""
-
-    def read(commit: str) -> Manifest:
-        content = fetch_text_if_there(client, repo, commit, manifest.NAME)
-        if content is None:
-            raise HubError(f"there is no {manifest.NAME}", f"{repo}@{commit}", "publish the step again")
-        return Manifest.from_bytes(content, f"{repo}@{commit}/{manifest.NAME}")
-
-    if not tips:
-        return {}
-    with ThreadPoolExecutor(min(_READERS, len(tips))) as pool:
-        return dict(zip(tips, pool.map(read, tips.values()), strict=True))
-
-
-def records_on_main(target: Target, repo: str) -> dict[int, CheckpointRecord]:
-    """What ``checkpoints.json`` on ``main`` lists, where it is still true of the branches."""
-    content = fetch_text_if_there(target.client, repo, target.branches["main"], checkpoints.NAME)
-    if content is None:
-        return {}
-    listed = Checkpoints.from_bytes(content, f"{repo} {checkpoints.NAME}")
-    return {each.step: each for each in listed.checkpoints if target.branches.get(each.branch) == each.commit}
-
-
 def push_main(
-    job: Job, target: Target, final: ProvenStep, commits: Mapping[int, str], manifests: Mapping[int, Manifest]
-) -> Committed | None:
-    """``main``: the final step's files with the suite's card and ``checkpoints.json``; None when it held them.
+    job: Job,
+    target: Target,
+    final: ProvenStep,
+    tip: str | None,
+    records: Mapping[int, CheckpointRecord],
+) -> Outcome:
+    """``main``, now at ``tip``: the final step's files with the suite's card and ``checkpoints.json``.
 
     Raises:
         HubError: the Hub refuses. StorageError: a local file is gone.
     """
-    steps = [step for step in job.steps if step in commits]
-    records = [CheckpointRecord.of(manifests[step], commits[step]) for step in steps]
-    listing = Checkpoints(job.release.target, tuple(records)).to_bytes()
-    card = render_suite(suite_facts(job, records, [manifests[step] for step in steps])).encode()
     files = [file for file in final.files if file.path != README]
-    files += [BranchFile.of_bytes(README, card), BranchFile.of_bytes(checkpoints.NAME, listing)]
-    outcome = publish_branch(
+    return publish_branch(
         target.client,
         target.base,
-        "main",
-        files,
-        f"{job.release.card.title}: {len(steps)} checkpoints, step {final.step} on main",
-        tip=target.branches["main"],
+        MAIN,
+        [*files, *main_files(job, records)],
+        f"{job.release.card.title}: {len(records)} checkpoints, step {final.step} on main",
+        tip=tip,
     )
-    return outcome if isinstance(outcome, Committed) else None
-
-
-def look_at(job: Job, work_dir: Path | None) -> tuple[StepStatus, ...]:
-    """The state of the job's chosen steps on the environment's Hub; a repo that is not there has none of them.
-
-    Raises:
-        HubError: no access, no connection.
-    """
-    client = Client()
-    repo = job.release.target
-    try:
-        branches = list_branches(client, repo)
-    except Refused as error:
-        if error.status != 404:
-            raise
-        return tuple(StepStatus(step, f"step{step}", "missing", "there is no such repo") for step in job.chosen)
-    target = Target(client, find_base(client, repo), branches)
-    folder = work_dir or default_folder(client.endpoint.url, repo)
-    return tuple(states(job, target, Ledger(folder), job.chosen).values())

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from publish.run.progress import Progress
 from publish.wire.client import Client
 from publish.wire.endpoint import Endpoint
 
@@ -17,17 +15,17 @@ UNPACED = 10**6  # requests in five minutes: a rehearsal is not slowed down by t
 
 
 @contextmanager
-def hub_of(rehearse: bool, work_dir: Path | None, progress: Progress, stop: threading.Event) -> Iterator[Client]:
-    """A client of the environment's Hub, or (``rehearse``) of one that runs as long as this lasts.
+def hub_of(rehearse: bool, work_dir: Path | None, client: Client) -> Iterator[Client]:
+    """``client``, or (``rehearse``) a client of a rehearsal Hub that runs as long as this lasts.
 
     A rehearsal lies in ``work_dir``/rehearsal and stays there to be looked at with ``publish hub --root``.
     """
     if not rehearse:
-        yield Client(interrupt=stop, notify=progress.wait)
+        yield client
         return
     from publish.rehearsal import RehearsalHub
 
     root = (work_dir or Path(tempfile.mkdtemp(prefix="publish-rehearsal-"))) / "rehearsal"
     with RehearsalHub(root, api_quota=UNPACED, resolver_quota=UNPACED) as hub:
         endpoint = Endpoint(hub.url, REHEARSAL_TOKEN)
-        yield Client(endpoint, interrupt=stop, notify=progress.wait, quota_dir=root / "quota", commits_per_hour=10**6)
+        yield Client(endpoint, interrupt=client.interrupt, notify=client.notify, quota_dir=root / "quota")

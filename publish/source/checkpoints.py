@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from publish.errors import SourceError
 from publish.schedule import looks_like_a_step, step_of
 from publish.source.files import CheckpointFiles, LocalFiles
 from publish.source.location import Location
+
+if TYPE_CHECKING:
+    from publish.wire.client import Client
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,11 @@ class FolderRun:
 class HubRun:
     """A Hub repo with a branch per step; every branch is resolved to its commit once, here."""
 
-    def __init__(self, repo: str) -> None:
+    def __init__(self, repo: str, client: Client | None = None) -> None:
         from publish.source.remote import HubReader
 
         self.repo = repo
-        self._reader = HubReader(repo)
+        self._reader = HubReader(repo, client)
         branches = self._reader.branches()
         self.names = tuple(sorted(name for name in branches if step_of(name) is not None or looks_like_a_step(name)))
         self.steps: Mapping[int, CheckpointSource] = _by_step(
@@ -106,8 +109,8 @@ def _by_step(where: str, names: Mapping[str, str | None]) -> Mapping[int, Checkp
     return dict(sorted(steps.items()))
 
 
-def open_run(location: Location) -> RunSource:
-    """The run at ``location``.
+def open_run(location: Location, client: Client | None = None) -> RunSource:
+    """The run at ``location``; ``client`` is used where that is on a Hub.
 
     Raises:
         SourceError: nothing there, no steps, or one step twice.
@@ -122,7 +125,7 @@ def open_run(location: Location) -> RunSource:
             str(location),
             "drop the @revision",
         )
-    return HubRun(location.repo)
+    return HubRun(location.repo, client)
 
 
 def open_checkpoint(location: Location, step: int | None) -> tuple[CheckpointSource, CheckpointFiles]:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from publish.errors import SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """The CRC-32 of ``length`` bytes at ``offset``, as the file's own index states it; 0: it states none."""
+
+    offset: int
+    length: int
+    crc32: int
 
 
 class CheckpointFile(Protocol):
@@ -49,8 +58,14 @@ class CheckpointFiles(Protocol):
 
     def open(self, name: str) -> CheckpointFile: ...
 
-    def want(self, name: str, ranges: list[tuple[int, int]]) -> None:
-        """These ``(offset, length)`` ranges of a file will be read; a remote store fetches them together."""
+    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+        """These ``(offset, length)`` ranges of a file will be read; a remote store fetches them together.
+
+        What came over a network is proven by those checksums of ``proof`` whose bytes are all here.
+
+        Raises:
+            SourceError: it has other bytes, however often fetched.
+        """
         ...
 
     def digest(self, name: str) -> str | None:
@@ -148,7 +163,7 @@ def fingerprint(files: CheckpointFiles) -> str:
 
 
 class LocalFiles:
-    """A checkpoint folder on disk: its regular files, symbolic links followed only inside the folder's parent."""
+    """A checkpoint folder on disk: its files, those behind symbolic links included."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -177,8 +192,8 @@ class LocalFiles:
                 self._files[name] = LocalFile(self.folder / name, self.sizes[name], self._counter)
             return self._files[name]
 
-    def want(self, name: str, ranges: list[tuple[int, int]]) -> None:
-        """Nothing to do: a disk is read by position anyway."""
+    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+        """Nothing to do: a disk is read by position anyway, and proves its own sectors."""
 
     def digest(self, name: str) -> str | None:
         return None

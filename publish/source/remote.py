@@ -6,23 +6,19 @@ no second download. Small reads at a file's head and tail fetch a block, which h
 
 from __future__ import annotations
 
-import mmap
-import tempfile
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 from publish.errors import SourceError
-from publish.source.files import ByteCount, outside
+from publish.source.files import ByteCount, Checksum
+from publish.source.spool import SmallFile, SpooledFile
 
 if TYPE_CHECKING:
     from publish.source.streamed import StreamedFiles
     from publish.wire.client import Client
-    from publish.wire.ranges import RemoteFile
     from publish.wire.repo import TreeEntry
-
-_BLOCK = 32 << 10
-_NEAR = 64 << 10  # gaps up to this are fetched rather than paid for with a request
 
 
 class HubReader:
@@ -73,27 +69,38 @@ class HubFiles:
         self._entries = {entry.path: entry for entry in entries}
         self._client, self._repo, self._commit = client, repo, commit
         self._counter = ByteCount()
-        self._files: dict[str, SpooledFile] = {}
+        self._files: dict[str, SpooledFile | SmallFile] = {}
         self._lock = threading.Lock()
 
     @property
     def bytes_read(self) -> int:
         return self._counter.value
 
-    def open(self, name: str) -> SpooledFile:
-        from publish.wire.ranges import RemoteFile
-
+    def open(self, name: str) -> SpooledFile | SmallFile:
         with self._lock:
             if name not in self._files:
                 if name not in self._entries:
                     raise SourceError("no such file", f"{self.where}/{name}", "check the revision")
-                remote = RemoteFile(self._client, self._repo, self._commit, name, self.sizes[name])
-                self._files[name] = SpooledFile(remote, f"{self.where}/{name}", self._counter)
+                self._files[name] = self._opened(self._entries[name])
             return self._files[name]
 
-    def want(self, name: str, ranges: list[tuple[int, int]]) -> None:
-        """Fetch ``(offset, length)`` ranges now, neighbours together."""
-        self.open(name).fetch(ranges)
+    def _opened(self, entry: TreeEntry) -> SpooledFile | SmallFile:
+        from publish.wire.download import fetch_file
+        from publish.wire.ranges import RemoteFile
+
+        where = f"{self.where}/{entry.path}"
+        if entry.lfs_sha256 is None:  # a git blob: small, and proven by its id
+            fetch = partial(fetch_file, self._client, self._repo, self._commit, entry)
+            return SmallFile(fetch, where, entry.size, self._counter)
+        return SpooledFile(
+            RemoteFile(self._client, self._repo, self._commit, entry.path, entry.size), where, self._counter
+        )
+
+    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+        """Fetch ``(offset, length)`` ranges now, neighbours together, and prove them."""
+        file = self.open(name)
+        if isinstance(file, SpooledFile):
+            file.fetch(ranges, proof)
 
     def digest(self, name: str) -> str | None:
         entry = self._entries[name]
@@ -104,101 +111,3 @@ class HubFiles:
             for file in self._files.values():
                 file.close()
             self._files.clear()
-
-
-class SpooledFile:
-    """A remote file whose fetched ranges lie in a sparse temporary file."""
-
-    def __init__(self, remote: RemoteFile, where: str, counter: ByteCount) -> None:
-        self.where = where
-        self.size = remote.size
-        self._remote = remote
-        self._counter = counter
-        self._spool: BinaryIO | None = None
-        self._map: mmap.mmap | None = None
-        self._have: list[tuple[int, int]] = []  # [start, end), ascending, disjoint
-        self._lock = threading.Lock()
-
-    def read(self, offset: int, length: int) -> bytes | memoryview:
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise outside(self, offset, length)
-        if length == 0:
-            return b""
-        end = offset + length
-        wanted = (offset, end) if length >= _BLOCK else self._block(offset, end)
-        with self._lock:
-            if not self._covered(offset, end):
-                self._fill(wanted)
-            assert self._map is not None
-            return bytes(self._map[offset:end])
-
-    def fetch(self, ranges: list[tuple[int, int]]) -> None:
-        """Fetch ``(offset, length)`` ranges that are not here yet, neighbours in one request."""
-        merged: list[tuple[int, int]] = []
-        for offset, length in sorted(ranges):
-            if offset < 0 or length < 0 or offset + length > self.size:
-                raise outside(self, offset, length)
-            if merged and offset - merged[-1][1] <= _NEAR:
-                merged[-1] = (merged[-1][0], max(merged[-1][1], offset + length))
-            else:
-                merged.append((offset, offset + length))
-        with self._lock:
-            for extent in merged:
-                self._fill(extent)
-
-    def close(self) -> None:
-        with self._lock:
-            if self._map is not None:
-                self._map.close()
-            if self._spool is not None:
-                self._spool.close()
-            self._map, self._spool = None, None
-            self._have.clear()
-
-    def _block(self, start: int, end: int) -> tuple[int, int]:
-        """The head, the tail, or a block from ``start``, for a small read."""
-        if end > self.size - 2 * _BLOCK:
-            return max(0, self.size - 2 * _BLOCK), self.size
-        return start, min(self.size, start + _BLOCK)
-
-    def _covered(self, start: int, end: int) -> bool:
-        return any(first <= start and end <= last for first, last in self._have)
-
-    def _fill(self, extent: tuple[int, int]) -> None:
-        """Fetch what of ``extent`` is missing; the lock is held."""
-        at, end = extent
-        missing = []
-        for first, last in self._have:
-            if last <= at or first >= end:
-                continue
-            if at < first:
-                missing.append((at, first))
-            at = max(at, last)
-        if at < end:
-            missing.append((at, end))
-        spool = self._opened()
-        for start, stop in missing:
-            view = memoryview(spool)[start:stop]
-            try:
-                self._remote.read_into(start, view)
-            finally:
-                view.release()
-            self._counter.add(stop - start)
-            self._note(start, stop)
-
-    def _note(self, start: int, stop: int) -> None:
-        joined: list[tuple[int, int]] = []
-        for first, last in sorted([*self._have, (start, stop)]):
-            if joined and first <= joined[-1][1]:
-                joined[-1] = (joined[-1][0], max(joined[-1][1], last))
-            else:
-                joined.append((first, last))
-        self._have = joined
-
-    def _opened(self) -> mmap.mmap:
-        if self._map is None:
-            spool = tempfile.TemporaryFile(prefix="publish-")  # noqa: SIM115  closed in close()
-            spool.truncate(self.size)
-            self._spool = spool
-            self._map = mmap.mmap(spool.fileno(), self.size)
-        return self._map

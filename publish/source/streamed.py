@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from publish.errors import SourceError
-from publish.source.files import ByteCount, outside
+from publish.source.files import ByteCount, Checksum, outside
 
 if TYPE_CHECKING:
     from publish.wire.client import Client
@@ -49,8 +49,8 @@ class StreamedFiles:
             self._files[name] = StreamedFile(remote, f"{self.where}/{name}", self._counter)
         return self._files[name]
 
-    def want(self, name: str, ranges: list[tuple[int, int]]) -> None:
-        """These ``(offset, length)`` ranges are read next, and the ones of before no more."""
+    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+        """These ``(offset, length)`` ranges are read next, and the ones of before no more; none is proven."""
         self.open(name).announce(ranges)
 
     def digest(self, name: str) -> str | None:

@@ -61,22 +61,16 @@ def _same(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def rotated_size(network: Network) -> int:
-    """Dimensions of a head that are rotated."""
-    full = network.rotary_fraction == 1
-    return network.head_size if full else int(network.head_size * network.rotary_fraction)
-
-
 def frequencies(network: Network) -> torch.Tensor:
-    """Rotary frequencies, float32, shape (rotated_size / 2,)."""
+    """Rotary frequencies, float32, shape (rotated / 2,)."""
     import torch
 
-    size = rotated_size(network)
+    size = network.rotated
     return 1.0 / (network.rotary_base ** (torch.arange(0, size, 2).float() / size))
 
 
 def rotation(inverse: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cosines and sines, float32, each (1, length, 1, rotated_size): the second half repeats the first."""
+    """Cosines and sines, float32, each (1, length, 1, rotated): the second half repeats the first."""
     import torch
 
     angles = torch.outer(torch.arange(length).float(), inverse.float())

@@ -7,6 +7,7 @@ c00ce70c (June 2023) and ea7aefd8 (May 2026).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ _MLP = (("mlp.linear1", "mlp.linear2"), ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h
 def neox_logits(
     checkpoint: RawCheckpoint, network: Network, tokens: NDArray[np.int64], arithmetic: Arithmetic = EXACT
 ) -> torch.Tensor:
-    """Logits of ``tokens`` (batch, seq): (batch, seq, vocabulary of all ranks), float32, or float64 where ``double``.
+    """Logits of ``tokens`` (batch, seq): (batch, seq, vocabulary of all ranks), in the arithmetic's dtype.
 
     Raises:
         GateError: the network needs a tensor that the checkpoint has not, or has another shape.
@@ -38,18 +39,29 @@ def neox_logits(
     """
     import torch
 
+    return torch.cat(list(logit_blocks(checkpoint, network, tokens, arithmetic)), dim=-1)
+
+
+def logit_blocks(
+    checkpoint: RawCheckpoint, network: Network, tokens: NDArray[np.int64], arithmetic: Arithmetic = EXACT
+) -> Iterator[torch.Tensor]:
+    """The logits of :func:`neox_logits` in blocks of the vocabulary, in order: (batch, seq, block)."""
+    import torch
+
     shards = Shards(checkpoint, arithmetic)
-    with torch.no_grad():
-        try:
+    try:
+        with torch.no_grad():
             x = _embed(shards, tokens)
             hidden = equations.hidden_positions(tokens.shape[1], network.sliding_window)
             for layer in range(network.layers):
                 x = _Layer(shards, network, f"layers.{layer}.").forward(x, hidden)
-            return _logits(shards, network, x)
-        except RuntimeError as error:  # torch's word for shapes that do not fit
-            raise GateError(
-                f"the tensors do not fit the network: {error}", checkpoint.where, "check the config's sizes"
-            ) from error
+        head = "embedding.weight" if network.tied else "unembedding.weight"
+        for rank in range(shards.ranks):
+            yield from shards.products(_norm(shards, network, rank, "final_norm", x), rank, head)
+    except RuntimeError as error:  # torch's word for shapes that do not fit
+        raise GateError(
+            f"the tensors do not fit the network: {error}", checkpoint.where, "check the config's sizes"
+        ) from error
 
 
 def _embed(shards: Shards, tokens: NDArray[np.int64]) -> torch.Tensor:
@@ -62,14 +74,6 @@ def _embed(shards: Shards, tokens: NDArray[np.int64]) -> torch.Tensor:
         raise ValueError(f"tokens reach {unique[-1]} in a vocabulary of {rows * shards.ranks}")
     found = [shards.rows(int(token) // rows, "embedding.weight", int(token) % rows, 1) for token in unique]
     return torch.cat(found)[torch.from_numpy(place.reshape(-1))].reshape(*tokens.shape, width)
-
-
-def _logits(shards: Shards, network: Network, x: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    head = "embedding.weight" if network.tied else "unembedding.weight"
-    normed = [_norm(shards, network, rank, "final_norm", x) for rank in range(shards.ranks)]
-    return torch.cat([shards.multiply(normed[rank], rank, head) for rank in range(shards.ranks)], dim=-1)
 
 
 def _norm(shards: Shards, network: Network, rank: int, name: str, x: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from publish.verify.hf_forward import strict_load
 from publish.verify.identity import identity
 from publish.verify.logits import LOGITS, logits
 from publish.verify.statistics import NotFinite
+from publish.verify.validation import validation_logits
 
 __all__ = [
     "Evidence",
@@ -27,6 +28,7 @@ __all__ = [
     "identity",
     "logits",
     "strict_load",
+    "validation_logits",
 ]
 
 
@@ -65,4 +67,6 @@ def first_gates(evidence: Evidence, *, compute_logits: bool = True) -> tuple[Gat
         results.append(skipped(LOGITS, "the model does not load"))
     else:
         results.append(logits(evidence.checkpoint, evidence.plan, folder, evidence.vocabulary))
+        if (stored := evidence.checkpoint.state.validation_logits) is not None:
+            results.append(validation_logits(evidence.checkpoint, evidence.plan, stored))
     return tuple(results)

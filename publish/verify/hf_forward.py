@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 STRICT_LOAD = "strict-load"
 
 
-def hf_logits(folder: Path, tokens: NDArray[np.int64]) -> torch.Tensor:
-    """Logits (batch, seq, vocabulary) in float32, bit for bit those of ``from_pretrained(folder, dtype=float32)``.
+def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = None) -> torch.Tensor:
+    """Logits (batch, seq, vocabulary), float32: those of ``from_pretrained(folder, dtype=float32)``.
 
-    Memory is that of the largest tensor in float32, not of the model.
+    ``config`` stands for the folder's ``config.json``.
+    Bit for bit where no matrix has more than `hf_model.BLOCK` elements; larger ones are multiplied in blocks of rows,
+    which may round otherwise. Memory is that of a block and the logits, not of the model.
 
     Raises:
         GateError: the folder cannot be loaded.
     """
     import torch
 
-    with hollow_model(folder) as hollow:
+    with hollow_model(folder, config) as hollow:
         return hollow.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
 
 

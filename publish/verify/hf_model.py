@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _CONFIGS = 8  # whose models are kept: a run has one, unless overrides change it
 _KEPT = 4  # models of one config: as many as compute at once, at most
+BLOCK = 1 << 18  # elements of a matrix that are in memory at a time
 _idle: dict[bytes, list[HollowModel]] = defaultdict(list)
 _lock = threading.Lock()  # transformers patches torch while it builds a model
 
@@ -85,6 +87,11 @@ class _Filling:
     hollow: dict[str, Any] | None = None
 
     def install(self) -> None:
+        import torch
+
+        if type(self.module) is torch.nn.Linear:
+            vars(self.module)["forward"] = self._multiply
+            return
         self.hollow = dict(self.module._parameters)
         self.module.register_forward_pre_hook(self._fill)
         self.module.register_forward_hook(self._empty)
@@ -95,13 +102,29 @@ class _Filling:
         if isinstance(module, torch.nn.Embedding):  # only the rows that are asked for, and their places
             unique, place = arguments[0].unique(return_inverse=True)
             tensor = self.owner.tensor(f"{self.name}.weight")
-            module._parameters["weight"] = _parameter(rows_of(tensor, unique.tolist()))
+            rows = torch.cat([rows_of(tensor, row, 1) for row in unique.tolist()])
+            module._parameters["weight"] = _parameter(rows)
             return (place, *arguments[1:])
         for local, value in self.module._parameters.items():
             if value is not None:
                 full = f"{self.name}.{local}" if self.name else local
                 module._parameters[local] = _parameter(whole(self.owner.tensor(full)))
         return None
+
+    def _multiply(self, x: torch.Tensor) -> torch.Tensor:
+        """torch.nn.Linear's product, a block of the weight's rows at a time."""
+        import torch
+
+        weight = self.owner.tensor(f"{self.name}.weight")
+        bias = None if self.module.bias is None else whole(self.owner.tensor(f"{self.name}.bias"))
+        out, width = weight.shape
+        step = max(1, BLOCK // max(1, width))
+        product = torch.empty(*x.shape[:-1], out)
+        for start in range(0, out, step):
+            count = min(step, out - start)
+            part = None if bias is None else bias[start : start + count]
+            product[..., start : start + count] = torch.nn.functional.linear(x, rows_of(weight, start, count), part)
+        return product
 
     def _empty(self, module: Any, _arguments: Any, _result: Any) -> None:
         assert self.hollow is not None
@@ -121,17 +144,11 @@ def whole(tensor: WrittenTensor) -> torch.Tensor:
     return full
 
 
-def rows_of(tensor: WrittenTensor, rows: list[int]) -> torch.Tensor:
+def rows_of(tensor: WrittenTensor, start: int, count: int) -> torch.Tensor:
     """Rows of a matrix in float32."""
-    import torch
-
     width = tensor.shape[1] * ITEM_SIZES[tensor.dtype]
-    full = torch.empty((len(rows), tensor.shape[1]), dtype=torch.float32)
-    with tensor.path.open("rb") as file:
-        for place, row in enumerate(rows):
-            file.seek(tensor.offset + row * width)
-            full[place] = _numbers(memoryview(bytearray(file.read(width))), tensor.dtype)
-    return full
+    part = replace(tensor, shape=(count, tensor.shape[1]), offset=tensor.offset + start * width, nbytes=count * width)
+    return whole(part)
 
 
 def _numbers(data: memoryview, dtype: str) -> torch.Tensor:
@@ -147,33 +164,37 @@ def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
 
 
 @contextmanager
-def hollow_model(folder: Path) -> Iterator[HollowModel]:
+def hollow_model(folder: Path, config: bytes | None = None) -> Iterator[HollowModel]:
     """The model of ``folder/config.json``, for this thread alone; built once per config, and once more for each thread.
+
+    ``config`` stands for the file's content where the model of another config is wanted.
 
     Raises:
         GateError: no config, or transformers cannot build a model of it.
     """
     try:
-        config = (folder / "config.json").read_bytes()
+        config = (folder / "config.json").read_bytes() if config is None else config
     except OSError as error:
         raise GateError(f"config.json: {error.strerror}", folder, "convert the step again") from error
     with _lock:
         if len(_idle) > _CONFIGS:
             _idle.clear()
         idle = _idle[config]
-        model = idle.pop() if idle else _build(folder)
+        model = idle.pop() if idle else _build(folder, config)
     yield model  # after an exception its parameters may be filled: it is not kept then
     with _lock:
         if len(idle) < _KEPT:
             idle.append(model)
 
 
-def _build(folder: Path) -> HollowModel:
+def _build(folder: Path, config: bytes) -> HollowModel:
     try:
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        settings = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with tempfile.TemporaryDirectory() as place:
+            (Path(place) / "config.json").write_bytes(config)
+            settings = AutoConfig.from_pretrained(place, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32, trust_remote_code=False)
         model.eval()

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from publish.convert.hfconfig import canonical_json, hf_config, plain
 from publish.convert.recipes import ConversionPlan
 from publish.errors import GateError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.verify.equations import frequencies
-from publish.verify.forward import FREQUENCIES, neox_logits
+from publish.verify.forward import FREQUENCIES, logit_blocks
 from publish.verify.gate import GateResult, could_not_read, failed, passed
 from publish.verify.hf_forward import hf_logits
 from publish.verify.shards import Arithmetic, as_tensor
@@ -42,6 +43,7 @@ def logits(
     in float64: its own float32 rounding error is then known for this very network, and `MARGIN` times that is the
     bound. What no Hugging Face file can hold is left out of the comparison and reported as ``deviation``: frequencies
     rounded to float16 (2023), an RMSNorm epsilon outside the root (before May 2025), sums of biases before rounding.
+    A maintainer's overrides of ``config.json`` are left out as well, and their effect is measured.
 
     ``vocabulary`` is the tokenizer's; ``tokens`` (batch, seq) replace the probe of `tokens.probe_tokens`.
     """
@@ -53,9 +55,11 @@ def logits(
     try:
         if wrong := _other_frequencies(checkpoint, plan):
             return failed(LOGITS, wrong)
-        found = hf_logits(folder, tokens)
+        own = canonical_json(hf_config(plain(plan), None, None)) if plan.overrides else None
+        found = hf_logits(folder, tokens, own)
         comparison = _compare(checkpoint, plan, tokens, found)
         deviation = _deviation(checkpoint, plan, tokens, found)
+        effect = _apart(hf_logits(folder, tokens), found) if plan.overrides else None
     except GateError as error:
         return could_not_read(LOGITS, error)
     figures: dict[str, float | int | str] = {**comparison.figures(), "tokens": int(tokens.size)}
@@ -63,6 +67,9 @@ def logits(
     if deviation is not None:
         figures["deviation"] = deviation
         detail += f"; what the format cannot hold makes it deviate from GPT-NeoX by {deviation:.2e}"
+    if effect is not None:
+        figures["override_effect"] = effect
+        detail += f"; what the release overrides in config.json changes them by up to {effect:.2e}"
     if network.sliding_window is not None and network.sliding_window >= tokens.shape[1]:
         detail += f"; a window of {network.sliding_window} is not reached by {tokens.shape[1]} tokens"
     return (passed if comparison.equal else failed)(LOGITS, detail, **figures)
@@ -109,21 +116,52 @@ def _compare(
 ) -> _Comparison:
     network = replace(plan.network, epsilon_outside_root=False)
     held = _expressible(plan)
-    reference = neox_logits(checkpoint, network, tokens, held)
-    if reference.shape != found.shape:
-        raise GateError(
-            f"logits of shape {list(found.shape)}, and GPT-NeoX's are {list(reference.shape)}",
-            plan.where,
-            "report this",
-        )
-    difference, scale = _apart(found, reference), float(reference.abs().max())
-    agreement = float((found.argmax(-1) == reference.argmax(-1)).float().mean())
+    reference = _Reference(found)
+    for block in logit_blocks(checkpoint, network, tokens, held):
+        reference.meet(block, plan.where)
+    difference, scale = _largest(reference.differences), _largest(reference.scales)
     bound, rounding = FLOOR * ULP * scale, None
     if difference > bound:
-        exact = neox_logits(checkpoint, network, tokens, replace(held, double=True))
-        rounding = _apart(reference, exact)
+        exact = logit_blocks(checkpoint, network, tokens, replace(held, compute="float64"))
+        single = logit_blocks(checkpoint, network, tokens, held)
+        rounding = _largest([_apart(left, right) for left, right in zip(single, exact, strict=True)])
         bound = max(bound, MARGIN * rounding)
-    return _Comparison(difference, scale, bound, agreement, rounding)
+    return _Comparison(difference, scale, bound, reference.agreement(plan.where), rounding)
+
+
+class _Reference:
+    """GPT-NeoX's logits, met block by block of the vocabulary: all of them at once would be as large as ``found``."""
+
+    def __init__(self, found: torch.Tensor) -> None:
+        import torch
+
+        self.found, self.width = found, 0
+        self.differences: list[float] = []
+        self.scales: list[float] = []
+        self._best = torch.full(found.shape[:-1], -torch.inf, dtype=found.dtype)
+        self._first = torch.zeros(found.shape[:-1], dtype=torch.int64)
+
+    def meet(self, block: torch.Tensor, where: str) -> None:
+        start, self.width = self.width, self.width + block.shape[-1]
+        mine = self.found[..., start : self.width]
+        if mine.shape != block.shape:
+            raise self._misfit(where)
+        self.differences.append(_apart(mine, block))
+        self.scales.append(float(block.abs().max()))
+        value, place = block.max(-1)
+        better = value > self._best
+        self._best[better] = value[better]
+        self._first[better] = place[better] + start
+
+    def agreement(self, where: str) -> float:
+        """The share of tokens whose first choice is the same."""
+        if self.width != self.found.shape[-1]:
+            raise self._misfit(where)
+        return float((self.found.argmax(-1) == self._first).float().mean())
+
+    def _misfit(self, where: str) -> GateError:
+        shape = list(self.found.shape)
+        return GateError(f"logits of shape {shape} where GPT-NeoX has {self.width} a token", where, "report this")
 
 
 def _deviation(
@@ -134,11 +172,21 @@ def _deviation(
     sums = plan.network.parallel_residual and checkpoint.tensor_parallel > 1
     if not (stored or sums or plan.network.epsilon_outside_root or plan.dtype != plan.source_dtype):
         return None
-    return _apart(found, neox_logits(checkpoint, plan.network, tokens, Arithmetic(stored_frequencies=True)))
+    own = _Reference(found)
+    for block in logit_blocks(checkpoint, plan.network, tokens, Arithmetic(stored_frequencies=True)):
+        own.meet(block, plan.where)
+    return _largest(own.differences)
 
 
 def _apart(left: torch.Tensor, right: torch.Tensor) -> float:
     return float((left - right).abs().max())
+
+
+def _largest(numbers: list[float]) -> float:
+    """The largest, NaN where one is NaN."""
+    import torch
+
+    return float(torch.tensor(numbers, dtype=torch.float64).max())
 
 
 def _other_frequencies(checkpoint: RawCheckpoint, plan: ConversionPlan) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from publish.neox.checkpoint import RawCheckpoint, RawTensor
 if TYPE_CHECKING:
     import torch
 
-BLOCK = 4 << 20  # elements that are upcast at a time
+BLOCK = 1 << 18  # elements that are upcast at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +23,13 @@ class Arithmetic:
 
     ``held_in``: weights as a file of this dtype can hold them. Biases that are summed over ranks are then rounded
     once; tensors of another dtype are cast. ``stored_frequencies``: rotate by the checkpoint's own ``inv_freq`` where
-    it has one (2023 files hold it in float16), not by frequencies computed in float32. ``double``: compute in float64.
+    it has one (2023 files hold it in float16), not by frequencies computed in float32.
+    ``compute``: the dtype of the arithmetic.
     """
 
     held_in: str | None = None
     stored_frequencies: bool = False
-    double: bool = False
+    compute: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,32 +62,35 @@ class Shards:
         return found
 
     def rows(self, rank: int, name: str, start: int = 0, count: int | None = None) -> torch.Tensor:
-        """Rows of a tensor, float32 (float64 where ``double``), rounded to ``held_in`` first."""
+        """Rows of a tensor, in the dtype of the arithmetic, rounded to ``held_in`` first."""
         import torch
 
         tensor = self.find(rank, name)
         numbers = as_tensor(self.checkpoint.read(tensor, start, count), tensor.dtype)
         if self.arithmetic.held_in is not None and self.arithmetic.held_in != tensor.dtype:
             numbers = numbers.to(getattr(torch, self.arithmetic.held_in))
-        return numbers.to(torch.float64 if self.arithmetic.double else torch.float32)
+        return numbers.to(getattr(torch, self.arithmetic.compute))
 
     def optional(self, rank: int, name: str) -> torch.Tensor | None:
         """A whole small tensor, None where the network has none."""
         return self.rows(rank, name) if self.has(name) else None
 
     def multiply(self, x: torch.Tensor, rank: int, name: str) -> torch.Tensor:
-        """x W^T: ``x`` (..., in), W (out, in) of ``rank``, result (..., out). At most `BLOCK` elements of W at once."""
+        """x W^T: ``x`` (..., in), W (out, in) of ``rank``, result (..., out)."""
         import torch
 
+        product, at = torch.empty(*x.shape[:-1], self.find(rank, name).shape[0], dtype=x.dtype), 0
+        for block in self.products(x, rank, name):
+            product[..., at : at + block.shape[-1]] = block
+            at += block.shape[-1]
+        return product
+
+    def products(self, x: torch.Tensor, rank: int, name: str) -> Iterator[torch.Tensor]:
+        """:meth:`multiply` in blocks of W's rows, at most `BLOCK` elements of W at once."""
         out, width = self.find(rank, name).shape
         step = max(1, BLOCK // max(1, width))
-        if out <= step:
-            return x @ self.rows(rank, name).T
-        result = torch.empty(*x.shape[:-1], out, dtype=x.dtype)
         for start in range(0, out, step):
-            count = min(step, out - start)
-            result[..., start : start + count] = x @ self.rows(rank, name, start, count).T
-        return result
+            yield x @ self.rows(rank, name, start, min(step, out - start)).T
 
     def summed_bias(self, rank: int, name: str) -> torch.Tensor | None:
         """What ``rank`` adds before the all-reduce; with ``held_in`` rank 0 adds the rounded sum, the others nothing.
@@ -106,7 +111,7 @@ class Shards:
         total = exact.rows(0, name)
         for other in range(1, self.ranks):
             total = total + exact.rows(other, name)
-        return total.to(getattr(torch, held_in)).to(torch.float64 if self.arithmetic.double else torch.float32)
+        return total.to(getattr(torch, held_in)).to(getattr(torch, self.arithmetic.compute))
 
 
 def as_tensor(array: np.ndarray[Any, Any], dtype: str) -> torch.Tensor:

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 from publish.errors import HubError
 from publish.wire.client import Client
-from publish.wire.failures import Refused
+from publish.wire.failures import Refused, Transient
 from publish.wire.ranges import RemoteFile
 from publish.wire.repo import RepoType, TreeEntry, git_blob_sha1
+
+_BLOB = re.compile(r'"([0-9a-f]{40})"')
 
 
 def fetch_file(client: Client, repo: str, commit: str, entry: TreeEntry, *, repo_type: RepoType = "model") -> bytes:
     """The bytes of `entry`, proven by its git blob sha1 or its LFS sha256: 1 request, 2 for an LFS file.
 
     Raises:
-        HubError: the bytes are not those of the listing, or the failures of :meth:`Client.call`.
+        HubError: the bytes are not those of the listing, however often read; or the failures of :meth:`Client.call`.
     """
     remote = RemoteFile(client, repo, commit, entry.path, entry.size, repo_type=repo_type)
-    content = remote.read(0, entry.size)
-    if entry.lfs_sha256 is not None:
-        right = hashlib.sha256(content).hexdigest() == entry.lfs_sha256
-    else:
-        right = git_blob_sha1(content) == entry.oid
-    if not right:
-        fix = "read it again; if it stays, a cache between here and the Hub is broken"
-        raise HubError(f"{entry.path} has other bytes than the Hub lists", remote.url, fix)
-    return content
+
+    def once() -> bytes:
+        content = remote.read(0, entry.size)
+        if entry.lfs_sha256 is not None:
+            right = hashlib.sha256(content).hexdigest() == entry.lfs_sha256
+        else:
+            right = git_blob_sha1(content) == entry.oid
+        if not right:
+            raise Transient(f"{entry.path} has other bytes than the Hub lists", where=remote.url)
+        return content
+
+    return client.call(f"reading {entry.path} of {repo}", once)
 
 
 def fetch_text_if_there(
@@ -34,7 +40,8 @@ def fetch_text_if_there(
 ) -> bytes | None:
     """The bytes of a file that may not exist and is not in LFS; None when it does not exist. One request.
 
-    For files whose content is proven otherwise (it names the commits and digests that it is compared with).
+    Proven by the ETag, which is the git blob's sha1 on a Hub (facts/hub-protocol.md, "resolve"); wrong bytes are
+    read again.
 
     Raises:
         HubError: larger than `limit`, or the failures of :meth:`Client.call`.
@@ -49,6 +56,7 @@ def fetch_text_if_there(
                 content += chunk
                 if len(content) > limit:
                     raise HubError(f"{path} is larger than {limit} bytes", url, "look at the file on the Hub")
+            _check_etag(response.headers.get("etag", ""), bytes(content), url)
         return bytes(content)
 
     try:
@@ -57,3 +65,10 @@ def fetch_text_if_there(
         if error.status == 404 and error.code == "EntryNotFound":
             return None
         raise
+
+
+def _check_etag(etag: str, content: bytes, url: str) -> None:
+    """Raise Transient where the ETag is a git blob's id, and not of these bytes."""
+    found = _BLOB.fullmatch(etag.removeprefix("W/"))
+    if found is not None and found[1] != git_blob_sha1(content):
+        raise Transient(f"{len(content)} bytes that are not those of the ETag", where=url)

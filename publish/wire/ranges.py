@@ -171,6 +171,8 @@ class RemoteFile:
                 raise Transient(f"{last + 1 - offset} bytes announced as {size}", where=self.url)
             return 0
         if status == 200:
+            if (size := response.headers.get("content-length")) not in (None, str(self.size)):
+                raise Transient(f"a file of {self.size} bytes announced as {size}", where=self.url)
             surplus = self.size - (last + 1 - offset)
             if surplus > SKIP_LIMIT:
                 what = f"the server ignores ranges: {surplus} bytes too many would be read"

@@ -23,6 +23,7 @@ from publish.wire.waits import told_wait
 
 # 408 and 5xx as huggingface_hub has them; 520-524 are what a CDN says of an origin that it cannot reach
 PASSING = frozenset({408, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+_PAGES = (".html", ".htm")  # a repo's own; nothing else that we ask for is a page
 ID_HEADERS = ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id")
 
 
@@ -114,9 +115,9 @@ def _lost(error: httpx2.HTTPError, request: httpx2.Request) -> TransientHTTP:
 def _judged(response: httpx2.Response, request: httpx2.Request, lane: Lane, kind: str) -> httpx2.Response:
     status = response.status_code
     html = response.headers.get("content-type", "").lower().startswith("text/html")
-    if status == 200 and html and _speaks_json(request):
+    if status == 200 and html and not request.url.path.endswith(_PAGES):
         response.close()
-        raise TransientHTTP("an HTML page instead of JSON", where=where_of(request, response), status=status)
+        raise TransientHTTP("an HTML page instead of an answer", where=where_of(request, response), status=status)
     if status != 429 and status not in PASSING:
         return response
     response.read()
@@ -131,11 +132,6 @@ def _judged(response: httpx2.Response, request: httpx2.Request, lane: Lane, kind
     if seconds is not None and not commits:
         lane.quota.hold(kind, seconds)
     raise RateLimitedHTTP(message, where=where, seconds=seconds, commits=commits)
-
-
-def _speaks_json(request: httpx2.Request) -> bool:
-    path = request.url.path
-    return request.method != "HEAD" and ("/api/" in path or path.endswith("/info/lfs/objects/batch"))
 
 
 class _Answer(httpx2.SyncByteStream):

@@ -15,7 +15,7 @@ from publish.schedule import PYTHIA
 from tests.card import samples
 
 GOLDEN = Path(__file__).parent / "golden"
-BARE = Text(title="Run 7", license="mit")
+BARE = Text(title="Run 7", license="mit", language=())
 
 
 def cards() -> Mapping[str, str]:
@@ -36,7 +36,7 @@ def cards() -> Mapping[str, str]:
         "bare-suite": render_suite(
             samples.suite(
                 repo="lab/run-7", text=BARE, details=rows, lines=lines, has_tokenizer=False, source="runs/7",
-                expected=(), overrides=(), comparisons=(), errata=(),
+                expected=(), overrides=(), comparisons=(),
                 gates=tuple(replace(gate, detail="passed on 8") for gate in samples.suite().gates),
             )
         ),

@@ -22,6 +22,7 @@ from publish.card.facts import (
     Text,
     details,
 )
+from publish.card.numbers import decimal
 from publish.schedule import PYTHIA
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -62,6 +63,7 @@ TEXT = Text(
     notes="A model of **14,784 parameters**, trained to test release tools.\n\nIt is of no use for language:\n\n"
     "- its vocabulary has 250 entries;\n- its context is 32 tokens.\n",
 )
+ERRATUM = "Until 2026-11-02 the branch step512 had no tokenizer files. Its weights are unchanged."
 GATES = (
     Gate("identity", "passed", "iteration {step}; 6 sizes equal the config's"),
     Gate("file-length", "passed", "1 weight file, 32,472 bytes as claimed"),
@@ -104,7 +106,6 @@ def suite(**changes: Any) -> SuiteFacts:
     """The suite's card of the tiny run."""
     facts = SuiteFacts(
         repo=REPO,
-        text=TEXT,
         details=details(options("pythia-tiny-seed1234"), TINY, last_step=PYTHIA[-1]),
         lines=tuple(map(line, PYTHIA)),
         has_tokenizer=True,
@@ -117,7 +118,7 @@ def suite(**changes: Any) -> SuiteFacts:
         expected=("step0 and step1 hold the same weights: the learning rate is 0 on the first iteration.",),
         overrides=(DEVIATION,),
         comparisons=(COMPARISON,),
-        errata=("Until 2026-11-02 the branch step512 had no tokenizer files. Its weights are unchanged.",),
+        text=replace(TEXT, errata=(ERRATUM,)),
     )
     return replace(facts, **changes)
 
@@ -134,9 +135,9 @@ def step(number: int = 1000, **changes: Any) -> StepFacts:
         training=(
             Fact("Iteration", f"{number:,}", "checkpoint"),
             Fact("Tokens seen", f"{number * TOKENS:,}", "iteration x tokens in a step"),
-            Fact("Learning rate", f"{min(number / 1430 * 1e-3, 1e-4 if number > 115_000 else 1e-3):g}", "checkpoint"),
-            Fact("Loss scale", "8192", "checkpoint"),
-            Fact("Updates skipped so far (overflow)", "0", "checkpoint"),
+            Fact("Learning rate", decimal(min(number / 1430 * 1e-3, 1e-4 if number > 115_000 else 1e-3)), "checkpoint"),
+            Fact("Loss scale", "8,192", "checkpoint"),
+            Fact("Updates skipped so far", "0", "checkpoint; the loss scale had overflowed"),
         ),
         tokens=number * TOKENS,
         has_tokenizer=True,

@@ -35,7 +35,16 @@ QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 def hostile_step(text: str) -> StepFacts:
     fact = Fact(text, text, text)
     return samples.step(
-        text=replace(samples.TEXT, title=text, license=text, tags=(text,), papers=(text,), notes="", datasets=(text,)),
+        text=replace(
+            samples.TEXT,
+            title=text,
+            license=text,
+            tags=(text,),
+            papers=(text,),
+            notes="",
+            datasets=(text,),
+            errata=(text,),
+        ),
         details=(fact, replace(fact, literal=True)),
         training=(fact, replace(fact, literal=True)),
         files=(FileFact(text, 1, samples.digest()),),
@@ -47,7 +56,6 @@ def hostile_step(text: str) -> StepFacts:
         overrides=(Deviation(text, text, text),),
         expected=(text,),
         comparisons=(Comparison(text, text, (text,), (text, text), ((text, text),)),),
-        errata=(text,),
     )
 
 
@@ -57,7 +65,7 @@ def hostile_suite(text: str) -> SuiteFacts:
     shared: Any = {
         name: getattr(step, name)
         for name in ("text", "details", "gates", "source", "converter", "deviations", "overrides", "expected",
-                     "comparisons", "errata")
+                     "comparisons")
     }  # fmt: skip
     return samples.suite(lines=lines, explanation=(text,), **shared)
 

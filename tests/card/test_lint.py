@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from publish.card.claims import lint_claims
+from publish.card.config import config_facts
 from publish.card.lint import Finding, lint_card
 from publish.card.render import render_step, render_suite
 from publish.card.snippets import loads
@@ -50,6 +52,45 @@ def test_a_planted_defect_is_found(good: str, bad: str, kind: str, rule: str, sa
     assert good in SUITE
     findings = lint(SUITE.replace(good, bad))
     assert [found for found in findings if found.kind == kind and found.rule == rule and said in found.detail]
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "kinds"),
+    [
+        ("missing branches while the card says 154", SUITE, {("card-stale", "count"), ("card-stale", "dead-link")}),
+        (
+            "every PolyPythias card loads pythia-70m-seed3",
+            STEP.replace(samples.REPO + '"', 'EleutherAI/pythia-70m-seed3"'),
+            {("card-snippet", "snippet-repo"), ("card-stale", "other-model")},
+        ),
+        ("empty or missing yaml metadata", without_head(STEP), {("card-metadata", "no-front-matter")}),
+        ("language: empty", STEP.replace("language:\n- en", "language:"), {("card-metadata", "empty-key")}),
+        (
+            "README stored as LFS",
+            "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n",
+            {("readme-in-lfs", "pointer")},
+        ),
+        ("a 14M card says 10 % warmup, the config 0.01", "It has 10% warmup.", {("card-stale", "warm-up")}),
+        ("pythia-14m served the deduplicated-Pile model", "Trained on the Pile.", {("card-stale", "dataset")}),
+    ],
+    ids=lambda value: value if isinstance(value, str) and len(value) < 60 else "",
+)
+def test_the_defects_that_really_shipped(row: str, text: str, kinds: set[tuple[str, str]]) -> None:
+    branches = samples.BRANCHES[:-3] if "missing branches" in row else samples.BRANCHES
+    revision = "step1000" if text.startswith(("---", "\n# ")) and text is not SUITE else None
+    config = config_facts(samples.options("pythia-14m"))
+    datasets = ("EleutherAI/pile",) if "14m served" in row else ()
+    found = (*lint(text, revision, branches), *lint_claims(text, config, datasets=datasets))
+    assert kinds <= {(each.kind, each.rule) for each in found}, row
+
+
+@pytest.mark.parametrize("target", ["plots/absent.svg", "docs/none.md#x", "#no-such-heading"])
+def test_a_link_to_what_is_not_in_the_repo(target: str) -> None:
+    card = SUITE.replace("of no use", f"of [no]({target}) use")
+    found = lint_card(card, samples.REPO, samples.BRANCHES, known=KNOWN, files=("plots/std.svg", "README.md"))
+    assert [(each.kind, each.rule) for each in found] == [("card-stale", "dead-link")]
+    fine = SUITE.replace("of no use", "of [no](./plots/std.svg) [use](#details)")
+    assert lint_card(fine, samples.REPO, samples.BRANCHES, known=KNOWN, files=("plots/std.svg",)) == ()
 
 
 def test_a_card_without_metadata() -> None:

@@ -156,7 +156,8 @@ def test_a_folder_as_source_is_no_link_and_its_fingerprint_no_commit() -> None:
 def test_where_not_every_source_is_known_there_is_no_column_for_it() -> None:
     facts = samples.suite()
     suite = render_suite(replace(facts, lines=(replace(facts.lines[0], source_commit=None), *facts.lines[1:])))
-    assert "| Source" not in suite
+    assert "| Source commit" not in suite
+    assert "| Source fingerprint" not in suite
 
 
 def test_every_gate_of_ours_has_its_meaning_and_an_unknown_one_says_where_to_look() -> None:

@@ -13,6 +13,7 @@ from publish.neox.checkpoint import RawCheckpoint, RawTensor
 from publish.neox.config import NeoxConfig
 from publish.neox.network import Network
 from publish.neox.state import TrainingState
+from publish.source.files import outside
 
 VIEWS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
 Arrays = dict[str, np.ndarray]
@@ -26,7 +27,8 @@ class MemoryFile:
         self.reads: list[tuple[int, int]] = []
 
     def read(self, offset: int, length: int) -> bytes:
-        assert 0 <= offset <= offset + length <= self.size
+        if not 0 <= offset <= offset + length <= self.size:
+            raise outside(self, offset, length)
         self.reads.append((offset, length))
         return self._content[offset : offset + length]
 
@@ -45,11 +47,14 @@ class MemoryFiles:
     def open(self, name: str) -> MemoryFile:
         return self.files[name]
 
+    def want(self, name: str, ranges: list[tuple[int, int]]) -> None:
+        """Nothing to fetch."""
+
     def digest(self, name: str) -> str | None:
         return None
 
     def close(self) -> None:
-        pass
+        """Nothing is open."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ NEOX = Network(
     parallel_residual=True,
     shared_norm=False,
     tied=False,
-    rotary_fraction=0.25,
+    rotary_fraction=0.5,
     rotary_base=10000,
     sliding_window=None,
     initializer_range=0.02,

@@ -79,7 +79,7 @@ def test_mistral_counts_itself_in_the_window(tmp_path: Path) -> None:
 
 def test_both_spellings_stand_in_the_file() -> None:
     neox = hf_config(plan_of(Case(NEOX)), None, None)
-    assert (neox["rotary_pct"], neox["rotary_emb_base"]) == (0.25, 10000)
+    assert (neox["rotary_pct"], neox["rotary_emb_base"]) == (0.5, 10000)
     assert neox["torch_dtype"] == neox["dtype"] == "float16"
     assert neox["bos_token_id"] is None
     llama = hf_config(plan_of(Case(LLAMA)), None, None)

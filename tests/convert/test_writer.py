@@ -23,6 +23,7 @@ from publish.convert import folder as folders
 from publish.convert.blocks import streams
 from publish.convert.dtypes import cast, from_float32, to_float32
 from publish.convert.folder import convert
+from publish.convert.hfconfig import with_overrides
 from publish.convert.plan import Recipe, make_plan
 from publish.convert.safetensors_file import file_size
 from publish.convert.writer import write_weights
@@ -240,7 +241,7 @@ def test_an_existing_folder_is_kept_unless_told(tmp_path: Path) -> None:
 def test_small_files_are_recorded_as_git_sees_them(tmp_path: Path) -> None:
     case = Case(NEOX)
     _, raw = raw_of(case)
-    done = convert(raw, make_plan(raw, config_of(case)), None, tmp_path / "out", overrides={"hidden_act": "gelu"})
+    done = convert(raw, with_overrides(make_plan(raw, config_of(case)), {"hidden_act": "gelu"}), None, tmp_path / "out")
     for file in done.written.files:
         content = (done.folder / file.path).read_bytes()
         assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())

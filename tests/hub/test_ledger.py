@@ -12,7 +12,7 @@ from publish.hub.ledger import NAME, Ledger, LedgerEntry
 
 
 def entry(step: int) -> LedgerEntry:
-    return LedgerEntry("a/b", f"step{step}", f"{step:040x}", None, "p" * 64, None, "m" * 64)
+    return LedgerEntry("a/b", f"step{step}", f"{step:040x}", "p" * 64)
 
 
 def test_remembers_across_processes(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from publish.hub.manifest import (
 
 TEXT = st.text(max_size=20)
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
-NUMBER = st.floats(allow_nan=False, allow_infinity=False)
+NUMBER = st.floats(allow_nan=False, allow_infinity=False) | st.integers(0, 10**6)
 SIZE = st.integers(0, 2**60)
 OPTIONAL_INT = st.none() | st.integers(-(2**60), 2**60)
 FIGURES = st.dictionaries(TEXT, NUMBER | st.integers() | TEXT | st.none() | st.booleans(), max_size=3)

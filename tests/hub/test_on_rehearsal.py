@@ -14,9 +14,10 @@ import pytest
 from publish.errors import HubError
 from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import NAME, CheckpointRecord, Checkpoints
+from publish.hub.look import look
 from publish.hub.manifest import FileRecord, Manifest
 from publish.hub.repository import Base, check_may_write, ensure_repo, find_base, probe_write, whoami
-from publish.hub.status import Expected, look
+from publish.hub.status import Expected
 from publish.hub.transaction import Committed, Outcome, Skipped, publish_branch
 from publish.rehearsal import RehearsalHub
 from publish.wire.client import Client
@@ -97,7 +98,7 @@ def test_a_release_and_again(client: Client, base: Base, tmp_path: Path) -> None
 def test_status_costs_two_requests(client: Client, base: Base, tmp_path: Path) -> None:
     release(client, base, tmp_path)
     made = [step_files(step, tmp_path)[0] for step in STEPS]
-    expected = [Expected(each.step, each.branch, each.source.commit, each.plan, each.card) for each in made]
+    expected = [Expected(each.step, each.branch, each.source.commit, each.plan) for each in made]
     before = sum(client.requests.values())
     states = look(client, REPO, [*expected, Expected(4, "step4", None, None)])
     assert [each.state for each in states] == ["published"] * 3 + ["missing"]

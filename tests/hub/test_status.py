@@ -8,9 +8,10 @@ import pytest
 from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
 from publish.hub.ledger import Ledger
+from publish.hub.look import look
 from publish.hub.manifest import FileRecord, Manifest
 from publish.hub.repository import Base
-from publish.hub.status import Expected, Seen, judge, look
+from publish.hub.status import Expected, Seen, judge
 from publish.hub.transaction import publish_branch
 from publish.wire.client import Client
 from tests.hub.smallhub import SmallHub
@@ -26,7 +27,12 @@ def manifest(step: int) -> Manifest:
 
 def expected(step: int) -> Expected:
     made = manifest(step)
-    return Expected(step, made.branch, made.source.commit, made.plan, made.card)
+    return Expected(step, made.branch, made.source.commit, made.plan)
+
+
+def card_of(record: Manifest) -> str:
+    """The card that the release asks for now: that of step 4 has changed."""
+    return "0" * 64 if record.step == 4 else str(record.card)
 
 
 def push(client: Client, hub: SmallHub, step: int) -> CheckpointRecord:
@@ -59,11 +65,32 @@ def test_with_a_ledger_one(client: Client, hub: SmallHub, released: list[int], t
     ledger = Ledger(tmp_path)
     del hub.branches["main"]  # nothing but the branches to read from
     look(client, REPO, [expected(step) for step in released], ledger=ledger)
-    assert sorted(hub.calls) == ["refs", *["resolve"] * 4]
+    assert sorted(hub.calls) == ["refs", *["resolve"] * 4, *["tree"] * 4]
     hub.calls.clear()
     again = look(client, REPO, [expected(step) for step in released], ledger=Ledger(tmp_path))
     assert {each.state for each in again} == {"published"}
     assert hub.calls == ["refs"]
+
+
+@pytest.mark.parametrize("change", ["source_commit", "plan", "tokenizer", "wording"])
+def test_the_ledgers_proof_ends_with_what_it_was_made_from(
+    client: Client, hub: SmallHub, released: list[int], tmp_path: Path, change: str
+) -> None:
+    look(client, REPO, [expected(1)], ledger=Ledger(tmp_path))
+    now = replace(expected(1), **{change: "0" * 64})
+    hub.calls.clear()
+    state = look(client, REPO, [now], ledger=Ledger(tmp_path))[0].state
+    assert state == ("published" if change == "wording" else "stale")
+    assert hub.calls == ["refs", "resolve"]  # it was looked at again
+
+
+def test_a_ledger_is_not_believed_where_the_branch_moved(
+    client: Client, hub: SmallHub, released: list[int], tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path)
+    look(client, REPO, [expected(1)], ledger=ledger)
+    hub.push("step1", {"publish.json": manifest(1).to_bytes(), "README.md": b"step 1", "model.safetensors": b"x"})
+    assert look(client, REPO, [expected(1)], ledger=ledger)[0].reason == "files: model.safetensors is surplus"
 
 
 def test_a_branch_that_moved_is_not_believed(client: Client, hub: SmallHub, released: list[int]) -> None:
@@ -82,10 +109,11 @@ def test_every_state(client: Client, hub: SmallHub, released: list[int]) -> None
         expected(0),
         replace(expected(1), source_commit="f" * 40),
         replace(expected(2), plan="0" * 64),
-        replace(expected(4), card="0" * 64),
+        expected(4),
         *(expected(step) for step in (8, 16, 32, 64)),
     ]
-    found = look(client, REPO, wanted)
+    found = look(client, REPO, wanted, card_of=card_of)
+    assert [each.only_card for each in found] == [False] * 3 + [True] + [False] * 4
     assert [each.state for each in found] == [
         "published",
         "stale",
@@ -99,7 +127,7 @@ def test_every_state(client: Client, hub: SmallHub, released: list[int]) -> None
     assert [each.reason for each in found[1:]] == [
         f"source {'f' * 12}, published from {'c' * 12}",
         f"plan {'0' * 12}, published from {'e' * 12}",
-        f"card {'0' * 12}, published from {(manifest(4).card or '')[:12]}",
+        f"card {'0' * 12}, published {(manifest(4).card or '')[:12]}",
         "the branch is there, without a commit of its own",
         "its publish.json cannot be read: step is missing",
         "its publish.json is that of branch step4",
@@ -114,17 +142,30 @@ def test_somebodys_own_checkpoints_json_is_not_believed(client: Client, hub: Sma
     assert hub.calls.count("resolve") == 5
 
 
-def test_a_known_base_saves_questions(client: Client, hub: SmallHub) -> None:
-    hub.branches |= {f"step{step}": hub.first for step in range(5)}
-    steps = [expected(step) for step in range(5)]
-    found = look(client, REPO, steps, branches=dict(hub.branches), base=Base(REPO, hub.first))
-    assert {each.state for each in found} == {"missing"}
-    assert hub.calls == []
-
-
 def test_judge_says_all_that_is_stale() -> None:
-    status = judge(Expected(1, "step1", "a", "b", "c"), Seen("x", 1, "z", "z", "z", "m"))
-    assert status.reason == "source a, published from z; plan b, published from z; card c, published from z"
-    unknown = judge(Expected(1, "step1", None, None), Seen("x", 1, "z", "z", "z", "m"))
-    assert unknown.state == "published"
-    assert judge(Expected(1, "step1", "a", "b"), Seen("x", 2, "a", "b", None, "m")).state == "foreign"
+    seen = Seen("x", CheckpointRecord.of(replace(manifest(1), tokenizer="z"), "x"), ("config.json is missing",))
+    status = judge(Expected(1, "step1", "a", "b", "c"), seen)
+    assert status.reason == (
+        f"source a, published from {'c' * 12}; plan b, published from {'e' * 12}; tokenizer c, published from z; "
+        "files: config.json is missing"
+    )
+    assert (
+        judge(Expected(1, "step1", None, None), Seen("x", CheckpointRecord.of(manifest(1), "x"))).state == "published"
+    )
+    assert judge(Expected(1, "step1", "a", "b"), Seen("x", CheckpointRecord.of(manifest(2), "x"))).state == "foreign"
+
+
+DAMAGES = {
+    "model.safetensors is missing": {"README.md": b"step 8"},
+    "README.md has 3 bytes, not 6": {"README.md": b"you", "model.safetensors": b"12345"},
+    "theirs.txt is surplus": {"README.md": b"step 8", "model.safetensors": b"12345", "theirs.txt": b"x"},
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_manifest_alone_proves_nothing(client: Client, hub: SmallHub, damage: str) -> None:
+    files = (*manifest(8).files, FileRecord("model.safetensors", 5, "f" * 64))
+    record = replace(manifest(8), files=files)
+    hub.push("step8", {**DAMAGES[damage], "publish.json": record.to_bytes()})
+    status = look(client, REPO, [expected(8)])[0]
+    assert (status.state, status.reason) == ("stale", f"files: {damage}")

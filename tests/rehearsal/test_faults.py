@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -54,6 +55,60 @@ def test_a_refused_commit_does_nothing_and_an_answered_one_is_there(
             commit({"a.txt": b"1"})
         assert len(api.list_repo_commits(repo)) == expected
     assert hub.stats().commits == {repo: {"main": 1}}
+
+
+BIG = b"x" * 3_000_000  # more than a connection buffers
+
+
+def calls(web: httpx2.Client, repo: str) -> dict[str, tuple[str, str, dict[str, Any]]]:
+    """Route -> a request of it, as a release makes them."""
+    oid, size = hashlib.sha256(BIG).hexdigest(), len(BIG)
+    batch = {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": oid, "size": size}]}
+    actions = web.post(f"/{repo}.git/info/lfs/objects/batch", json=batch).json()["objects"][0]["actions"]
+    weights = web.get(f"/{repo}/resolve/main/w.safetensors", follow_redirects=False).headers["location"]
+    line = {"key": "file", "value": {"path": "big.txt", "encoding": "utf-8", "content": BIG.decode()}}
+    commit = json.dumps({"key": "header", "value": {"summary": "m"}}) + "\n" + json.dumps(line) + "\n"
+    api = f"/api/models/{repo}"
+    return {
+        "whoami": ("GET", "/api/whoami-v2", {}),
+        "create-repo": ("POST", "/api/repos/create", {"json": {"name": "other", "organization": "alice"}}),
+        "validate-yaml": ("POST", "/api/validate-yaml", {"json": {"content": "---\nlicense: mit\n---\n"}}),
+        "refs": ("GET", f"{api}/refs", {}),
+        "tree": ("GET", f"{api}/tree/main", {}),
+        "commits": ("GET", f"{api}/commits/main", {}),
+        "create-branch": ("POST", f"{api}/branch/other", {"json": {}}),
+        "preupload": ("POST", f"{api}/preupload/main", {"json": {"files": [{"path": "a", "sample": "", "size": 1}]}}),
+        "lfs-batch": ("POST", f"/{repo}.git/info/lfs/objects/batch", {"json": batch}),
+        "lfs-upload": ("PUT", actions["upload"]["href"], {"content": BIG}),
+        "lfs-verify": ("POST", actions["verify"]["href"], {"json": {"oid": oid, "size": size}}),
+        "commit": ("POST", f"{api}/commit/main", {"content": commit.encode()}),
+        "resolve": ("GET", f"/{repo}/resolve/main/.gitattributes", {}),
+        "cdn": ("GET", weights, {}),
+    }
+
+
+def test_after_answers_at_once_on_every_route_and_has_applied(
+    hub: RehearsalHub, repo: str, api: HfApi, commit: Commit, web: httpx2.Client
+) -> None:
+    commit({"w.safetensors": DATA})
+    for route, (method, url, body) in calls(web, repo).items():
+        hub.inject([{"route": route, "status": 504, "after": True, "headers": {"Retry-After": "7"}}])
+        began = time.monotonic()
+        answer = web.request(method, url, **body)
+        assert (answer.status_code, answer.headers["retry-after"]) == (504, "7"), route
+        assert time.monotonic() - began < 1, route
+    hub.inject(None)
+    assert "other" in {branch.name for branch in api.list_repo_refs(repo).branches}
+    assert "big.txt" in api.list_repo_files(repo)
+
+
+def test_after_answers_what_the_hub_would_refuse_without_reading(
+    hub: RehearsalHub, repo: str, web: httpx2.Client
+) -> None:
+    hub.inject([{"route": "commit", "status": 504, "after": True}])
+    began = time.monotonic()
+    assert web.post(f"/api/models/{repo}/commit/none", content=BIG).status_code == 504
+    assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize(("when", "commits"), [("before", 1), ("after", 2)])
@@ -160,6 +215,19 @@ def test_a_refused_commit_does_not_use_up_the_hour(hub: RehearsalHub, repo: str,
     with pytest.raises(HfHubHTTPError):
         commit({"a.txt": b"1"}, branch="none")
     commit({"a.txt": b"1"})
+
+
+@pytest.mark.parametrize("lost", [{"status": 504, "after": True}, {"drop": "after"}], ids=["504", "dropped"])
+def test_what_counts_for_the_hour_is_what_was_committed_not_what_was_answered(
+    hub: RehearsalHub, repo: str, commit: Commit, lost: dict[str, Any]
+) -> None:
+    hub.inject([{"commits_per_hour": 1}, {"route": "commit", "nth": 1, "count": 2, **lost}])
+    with pytest.raises((HfHubHTTPError, httpx2.TransportError)):
+        commit({"a.txt": b"1"}, branch="none")  # refused by the Hub: counts for nothing
+    with pytest.raises((HfHubHTTPError, httpx2.TransportError)):
+        commit({"a.txt": b"1"})  # applied
+    with pytest.raises(HfHubHTTPError, match="429"):
+        commit({"a.txt": b"2"})
 
 
 def test_rules_from_a_file(tmp_path: Path) -> None:

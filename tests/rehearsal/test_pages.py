@@ -98,6 +98,26 @@ def test_what_may_stay_stays_and_is_closed() -> None:
     assert html("[x](../../../etc)").strip() == "<p><a>x</a></p>"
 
 
+def test_links_within_a_card_find_their_headings() -> None:
+    shown = html("[x](#a-b--c) [y](#a-b--c-1)\n\n## A `b` & c!\n\n## A b & c\n\n<h2 id='own' onclick='x()'>t</h2>")
+    assert '<a href="#a-b--c">' in shown
+    assert '<span id="a-b--c"></span><h2>' in shown
+    assert '<span id="a-b--c-1"></span><h2>' in shown
+    assert "onclick" not in shown
+
+
+def test_links_to_the_hub_lead_here_where_this_hub_has_the_repo(
+    hub: RehearsalHub, api: HfApi, repo: str, commit: Commit, web: httpx2.Client
+) -> None:
+    there, elsewhere = f"https://huggingface.co/{repo}/tree/step9", "https://huggingface.co/alice/none/tree/main"
+    tricky = "https://huggingface.co/../../etc"
+    commit({"README.md": f"---\nlicense: mit\n---\n[a]({there}) [b]({elsewhere}) [c]({tricky})".encode()})
+    text = web.get(f"/{repo}").text
+    assert f'<a href="/{repo}/tree/step9">a</a>' in text
+    assert f'<a href="{elsewhere}">b</a>' in text
+    assert f'<a href="{tricky}">c</a>' in text
+
+
 def test_cards_that_are_right() -> None:
     metadata = "license: apache-2.0\nlanguage: [en]\ntags: [pythia]\ndatasets: [EleutherAI/pile]"
     assert check_card(f"---\n{metadata}\nlibrary_name: transformers\n---\n") == ([], [])

@@ -55,7 +55,7 @@ def test_logits_are_gpt_neoxs(case: str) -> None:
     assert difference(folder / "global_step16", folder / "logits.npz", STORED) <= 5e-6
     recomputed = difference(folder / "global_step16", folder / "logits.npz", Arithmetic())
     assert recomputed <= RECOMPUTED.get(case, 5e-6)
-    assert difference(folder / "global_step16", folder / "logits.npz", replace(STORED, double=True)) <= 5e-6
+    assert difference(folder / "global_step16", folder / "logits.npz", replace(STORED, compute="float64")) <= 5e-6
 
 
 @pytest.mark.parametrize(("run", "step"), SUITE)
@@ -95,9 +95,9 @@ def logits_of(case: Case, arithmetic: Arithmetic = Arithmetic()) -> torch.Tensor
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_model_gives_one_result_however_it_is_split(name: str) -> None:
     case = NETWORKS[name]
-    whole = logits_of(case, Arithmetic(double=True))
+    whole = logits_of(case, Arithmetic(compute="float64"))
     for ranks in (2, 4):
-        parts = logits_of(replace(case, tensor_parallel=ranks), Arithmetic(double=True))
+        parts = logits_of(replace(case, tensor_parallel=ranks), Arithmetic(compute="float64"))
         assert torch.allclose(parts, whole, rtol=1e-10, atol=1e-10)
 
 
@@ -126,9 +126,9 @@ def test_sums_of_biases_are_rounded_as_a_file_holds_them() -> None:
 
 
 def test_blocks_of_rows_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = logits_of(Case(NEOX), Arithmetic(double=True))
+    whole = logits_of(Case(NEOX), Arithmetic(compute="float64"))
     monkeypatch.setattr(shards_module, "BLOCK", 64)
-    assert torch.allclose(logits_of(Case(NEOX), Arithmetic(double=True)), whole, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(logits_of(Case(NEOX), Arithmetic(compute="float64")), whole, rtol=1e-12, atol=1e-12)
 
 
 def test_a_window_hides_what_lies_further_back() -> None:

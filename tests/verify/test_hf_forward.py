@@ -62,7 +62,7 @@ def test_nothing_stays_in_memory_and_one_model_is_built_per_config(
     folders = [small(Case(NEOX, seed=seed), tmp_path / str(seed)) for seed in (1, 2)]
     built = []
     build = hf_model._build
-    monkeypatch.setattr(hf_model, "_build", lambda folder: built.append(folder) or build(folder))
+    monkeypatch.setattr(hf_model, "_build", lambda folder, config: built.append(folder) or build(folder, config))
     monkeypatch.setattr(hf_model, "_idle", type(hf_model._idle)(list))
     assert not torch.equal(hf_logits(folders[0], TOKENS), hf_logits(folders[1], TOKENS))
     assert strict_load(folders[1]).outcome == PASSED

@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from publish.wire.clock import ManualClock
@@ -68,6 +68,7 @@ def test_held_after_a_429() -> None:
     assert clock.now() == 10
 
 
+@settings(deadline=None)  # it writes files
 @given(st.integers(1, 50), st.integers(1, 120), st.lists(st.floats(0, 30), max_size=120))
 def test_no_window_of_an_hour_holds_more_than_the_limit(limit: int, count: int, pauses: list[float]) -> None:
     clock = ManualClock(0.0)

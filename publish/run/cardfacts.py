@@ -1,0 +1,161 @@
+"""From the records of a release to the facts of its cards: the same for a release under way and for one that is out.
+
+Nothing here reads a checkpoint: a step's figures come from its manifest, the run's from :class:`RunFacts`, words from
+the release file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from publish.card.config import config_facts
+from publish.card.facts import HUB, Deviation, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
+from publish.card.numbers import count, decimal
+from publish.card.run import RunFacts
+from publish.hub.branchfile import BranchFile
+from publish.hub.manifest import FileRecord, Manifest, Training
+from publish.release import Release
+from publish.run.facts import sizes_of
+from publish.run.job import Job
+from publish.wire.endpoint import Endpoint
+
+README = "README.md"
+_NOT_HERE = "not measured at this step, but at the first and the last one"
+
+
+def with_card(manifest: Manifest, card: BranchFile) -> Manifest:
+    """``manifest`` with this card among its files, in place of any other."""
+    others = [file for file in manifest.files if file.path != README]
+    record = FileRecord(README, card.size, card.sha256)
+    return replace(manifest, files=tuple(sorted([*others, record], key=lambda file: file.path)))
+
+
+def run_facts(job: Job) -> RunFacts:
+    """What the job knows of the whole run."""
+    return RunFacts(config_facts(job.config.options), sizes_of(job, job.plan), job.plan.notes)
+
+
+def hub_address(endpoint: Endpoint) -> str:
+    """Where links in cards lead: a rehearsal writes the very cards that the Hub will get."""
+    return HUB if endpoint.loopback else endpoint.url
+
+
+def training_facts(training: Training, tokens: int | None) -> tuple[Fact, ...]:
+    """What the checkpoint says of its own training."""
+    rows = (
+        ("Iteration", training.iteration, "checkpoint"),
+        ("Tokens seen", tokens, "iteration x tokens in a step"),
+        ("Learning rate", training.learning_rate, "checkpoint"),
+        ("Loss scale", training.loss_scale, "checkpoint"),
+        ("Updates skipped so far", training.skipped_steps, "checkpoint; the loss scale had overflowed"),
+    )
+    return tuple(Fact(name, _shown(value), source) for name, value, source in rows if value is not None)
+
+
+def _shown(value: float | int) -> str:
+    """Whole numbers exactly, others to six digits."""
+    return count(int(value)) if value == int(value) else decimal(float(f"{value:.6g}"))
+
+
+def step_facts(
+    release: Release, run: RunFacts, steps: Sequence[int], manifest: Manifest, *, hub: str = HUB
+) -> StepFacts:
+    """The facts of a step's card. ``steps`` are the release's; of ``manifest``'s files all but the card are listed."""
+    listed = sorted((each for each in manifest.files if each.path != README), key=lambda file: file.path)
+    return StepFacts(
+        repo=release.target,
+        branch=manifest.branch,
+        step=manifest.step,
+        steps=tuple(steps),
+        text=replace(release.card, results=()),  # they are of the final step, which main shows
+        details=run.details(steps[-1]),
+        training=training_facts(manifest.training, manifest.tokens),
+        tokens=manifest.tokens,
+        has_tokenizer=manifest.tokenizer is not None,
+        files=tuple(FileFact(each.path, each.size, each.sha256) for each in listed),
+        gates=tuple(Gate(each.name, each.outcome, each.detail) for each in manifest.gates),
+        source=manifest.source.location,
+        source_commit=manifest.source.commit,
+        source_files=tuple(file.path for file in manifest.source.files),
+        converter=_converter(manifest),
+        deviations=run.deviations,
+        overrides=_overrides(release, manifest, [manifest]),
+        expected=_expected(release, manifest.step),
+        hub=hub,
+    )
+
+
+def suite_facts(
+    release: Release,
+    run: RunFacts,
+    manifests: Mapping[int, Manifest],
+    *,
+    plots: Sequence[Plot] = (),
+    hub: str = HUB,
+) -> SuiteFacts:
+    """The facts of ``main``'s card, from the manifests of all steps, in order."""
+    steps = list(manifests)
+    final = manifests[steps[-1]]
+    return SuiteFacts(
+        repo=release.target,
+        text=release.card,
+        details=run.details(steps[-1]),
+        lines=tuple(map(_line, manifests.values())),
+        has_tokenizer=final.tokenizer is not None,
+        gates=_counted(manifests.values()),
+        source=final.source.location,
+        converter=_converter(final),
+        expected=_expected(release),
+        deviations=run.deviations,
+        overrides=_overrides(release, final, manifests.values()),
+        plots=tuple(plots),
+        hub=hub,
+    )
+
+
+def _line(manifest: Manifest) -> StepLine:
+    weights = manifest.weights[0] if manifest.weights else ""
+    return StepLine(manifest.step, manifest.branch, manifest.tokens, weights, manifest.source.commit)
+
+
+def _converter(manifest: Manifest) -> str:
+    return f"{manifest.converter.name} {manifest.converter.version}"
+
+
+def _expected(release: Release, step: int | None = None) -> tuple[str, ...]:
+    """The declared equalities in words: all of them, or those of ``step``."""
+    return tuple(
+        f"{' and '.join(f'step{each}' for each in expected.steps)} hold the same weights: {expected.because}."
+        for expected in release.expect
+        if step is None or step in expected.steps
+    )
+
+
+def _overrides(release: Release, one: Manifest, measured: Iterable[Manifest]) -> tuple[Deviation, ...]:
+    """What ``one`` overrides in ``config.json``, and why; the effect is the largest of those ``measured``."""
+    figures = [gate.figures.get("override_effect") for manifest in measured for gate in manifest.gates]
+    effects = [figure for figure in figures if isinstance(figure, float)]
+    effect = f"logits change by up to {max(effects):.1e}" if effects else _NOT_HERE
+    reasons = {each.key: each.because for each in release.overrides}
+    return tuple(
+        Deviation(
+            f"{key} is {given['value']} where the run's own config makes it {given['instead_of']}",
+            reasons.get(key, "the release file does not say"),
+            effect,
+        )
+        for key, given in one.overrides.items()
+    )
+
+
+def _counted(manifests: Iterable[Manifest]) -> tuple[Gate, ...]:
+    """Each gate with the number of checkpoints it passed on and was skipped on."""
+    counts: dict[str, dict[str, int]] = {}
+    for manifest in manifests:
+        for gate in manifest.gates:
+            outcomes = counts.setdefault(gate.name, {})
+            outcomes[gate.outcome] = outcomes.get(gate.outcome, 0) + 1
+    return tuple(
+        Gate(name, "passed", ", ".join(f"{outcome} on {count:,}" for outcome, count in sorted(outcomes.items())))
+        for name, outcomes in counts.items()
+    )

@@ -1,0 +1,206 @@
+"""Where a release stands on its Hub: its steps, ``main``, and what is left to do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+from publish import __version__
+from publish.card.render import render_step, templates_folder
+from publish.errors import HubError
+from publish.hub import manifest
+from publish.hub.branchfile import BranchFile, differences
+from publish.hub.checkpoints import CheckpointRecord
+from publish.hub.ledger import Ledger, LedgerEntry
+from publish.hub.look import READERS, look, read_listed
+from publish.hub.manifest import Manifest
+from publish.hub.status import Expected, StepStatus
+from publish.run.cardfacts import README, run_facts, step_facts
+from publish.run.job import Job
+from publish.run.suite import main_files
+from publish.run.workplace import default_folder
+from publish.source.files import fingerprint
+from publish.wire.client import Client
+from publish.wire.download import fetch_text_if_there
+from publish.wire.failures import Refused
+from publish.wire.repo import list_branches, list_tree
+
+MAIN = "main"
+NOT_WORDING = ("source", "schedule", "tokenizer", "where", "base", "commits_per_hour")
+
+
+def branches_of(client: Client, repo: str) -> dict[str, str]:
+    """Branch -> tip, in one request; empty where there is no such repo, or none that this token may see.
+
+    Raises:
+        HubError: no connection, an invalid token.
+    """
+    try:
+        return list_branches(client, repo)
+    except Refused as error:
+        if error.status != 404:
+            raise
+        return {}
+
+
+def source_commit(job: Job, step: int) -> str | None:
+    """What pins a step's source: its commit on a Hub, a fingerprint of its files' indices in a folder."""
+    source = job.run.steps[step]
+    if source.commit is not None:
+        return source.commit
+    files = job.run.open(source)
+    try:
+        return fingerprint(files)
+    finally:
+        files.close()
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The steps of the whole schedule at the ``branches`` that the Hub listed, compared with the job."""
+
+    job: Job
+    client: Client
+    ledger: Ledger
+    branches: Mapping[str, str]
+    expected: Mapping[int, Expected]
+    steps: Mapping[int, StepStatus]
+    known: Mapping[int, CheckpointRecord]
+
+    @property
+    def commits(self) -> dict[int, str]:
+        """Step -> tip, of those that are published; cards may be out of date."""
+        return {step: str(each.commit) for step, each in self.steps.items() if _there(each)}
+
+    def todo(self) -> dict[int, StepStatus]:
+        """The chosen steps whose weights have to be read."""
+        return {step: self.steps[step] for step in self.job.chosen if not _there(self.steps[step])}
+
+    def stale_cards(self) -> tuple[int, ...]:
+        """The chosen steps that are right but for their card."""
+        return tuple(step for step in self.job.chosen if self.steps[step].only_card)
+
+    @cached_property
+    def records(self) -> dict[int, CheckpointRecord]:
+        """What is recorded at the tip of every published step: read from the Hub where that was not done yet."""
+        repo = self.job.release.target
+        found = {step: self.known.get(step) or self.steps[step].record for step in self.commits}
+        absent = {f"step{step}": self.commits[step] for step, record in found.items() if record is None}
+        listed = read_listed(self.client, repo, self.branches.get(MAIN), absent)
+        read = read_records(self.client, repo, {b: tip for b, tip in absent.items() if b not in listed})
+        read |= {branch: each.record for branch, each in listed.items() if each.record is not None}
+        return {step: record or read[f"step{step}"] for step, record in found.items()}
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is to be written, neither to a chosen step nor to ``main``."""
+        if self.todo() or self.stale_cards():
+            return False
+        return len(self.commits) < len(self.job.steps) or self.main_is_right()
+
+    def main_is_right(self) -> bool:
+        """Whether ``main`` holds the final step's files, the suite's card and the list of all steps at their tips.
+
+        No request where the ledger knows its tip; else its files are compared with the final step's.
+        """
+        repo, tip = self.job.release.target, self.branches.get(MAIN)
+        if tip is None:
+            return False
+        proof = main_proof(self.job, self.commits)
+        entry = self.ledger.find(repo, MAIN, tip)
+        if entry is not None and entry.proof == proof:
+            return True
+        if self._main_differs(tip):
+            return False
+        self.ledger.add(LedgerEntry(repo, MAIN, tip, proof))
+        return True
+
+    def _main_differs(self, tip: str) -> tuple[str, ...]:
+        repo = self.job.release.target
+        final = list_tree(self.client, repo, self.commits[self.job.steps[-1]])
+        wanted = {each.path: BranchFile.kept(each) for each in final if each.path != README}
+        wanted |= {each.path: each for each in main_files(self.job, self.records)}
+        return differences(list_tree(self.client, repo, tip), wanted)
+
+
+def _there(status: StepStatus) -> bool:
+    return status.state == "published" or status.only_card
+
+
+def stand(
+    job: Job,
+    client: Client,
+    ledger: Ledger,
+    branches: Mapping[str, str],
+    steps: Sequence[int],
+    known: Mapping[int, CheckpointRecord] = MappingProxyType({}),
+) -> Standing:
+    """Where ``steps`` of the job stand. A release that is finished and in the ledger costs no request.
+
+    ``known``: records of steps that this process published itself.
+
+    Raises:
+        HubError: no access, no connection. StorageError: the ledger cannot be written.
+    """
+    tokenizer = job.tokenizer.fingerprint() if job.tokenizer else None
+    wording = wording_digest(job)
+    expected = {
+        step: Expected(step, f"step{step}", source_commit(job, step), job.plan.digest, tokenizer, wording)
+        for step in steps
+    }
+    run = run_facts(job)
+
+    def card_of(record: Manifest) -> str:
+        text = render_step(step_facts(job.release, run, job.steps, record, hub=job.hub), job.templates)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    repo = job.release.target
+    found = look(client, repo, tuple(expected.values()), ledger=ledger, branches=branches, card_of=card_of)
+    return Standing(job, client, ledger, branches, expected, {each.step: each for each in found}, known)
+
+
+def look_at(job: Job, client: Client, work_dir: Path | None) -> tuple[StepStatus, ...]:
+    """The state of the job's chosen steps.
+
+    Raises:
+        HubError: no access, no connection.
+    """
+    repo = job.release.target
+    ledger = Ledger(work_dir or default_folder(client.endpoint.url, repo))
+    return tuple(stand(job, client, ledger, branches_of(client, repo), job.chosen).steps.values())
+
+
+def wording_digest(job: Job) -> str:
+    """A digest of all that cards are made from besides a step's manifest: words, templates, this version."""
+    words = {name: value for name, value in asdict(job.release).items() if name not in NOT_WORDING}
+    folders = [templates_folder(), *([job.templates] if job.templates else [])]
+    templates = [(path.name, path.read_text("utf-8")) for folder in folders for path in sorted(folder.glob("*.j2"))]
+    document = [__version__, words, job.steps, job.hub, templates]
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+
+def main_proof(job: Job, commits: Mapping[int, str]) -> str:
+    """A digest of all that ``main`` is made from."""
+    document = [wording_digest(job), job.plan.digest, sorted(commits.items())]
+    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+
+
+def read_records(client: Client, repo: str, tips: Mapping[str, str]) -> dict[str, CheckpointRecord]:
+    """What the manifests at these tips say, by branch; a request for each."""
+
+    def read(commit: str) -> CheckpointRecord:
+        content = fetch_text_if_there(client, repo, commit, manifest.NAME)
+        if content is None:
+            raise HubError(f"there is no {manifest.NAME}", f"{repo}@{commit}", "publish the step again")
+        return CheckpointRecord.of(Manifest.from_bytes(content, f"{repo}@{commit}/{manifest.NAME}"), commit)
+
+    if not tips:
+        return {}
+    with ThreadPoolExecutor(min(READERS, len(tips))) as pool:
+        return dict(zip(tips, pool.map(read, tips.values()), strict=True))

@@ -1,0 +1,49 @@
+"""What ``main`` holds beyond the final step's files: the suite's card, its plots and ``checkpoints.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from publish.card.facts import HUB, Plot
+from publish.card.render import render_suite
+from publish.card.run import RunFacts
+from publish.hub import checkpoints
+from publish.hub.branchfile import BranchFile
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints, PlotRecord
+from publish.hub.manifest import Manifest
+from publish.release import Release
+from publish.run.cardfacts import README, run_facts, suite_facts
+from publish.run.job import Job
+from publish.run.plots import main_plots
+
+
+def suite_card(
+    release: Release,
+    run: RunFacts,
+    manifests: Mapping[int, Manifest],
+    *,
+    plots: Sequence[Plot] = (),
+    hub: str = HUB,
+    templates: Path | None = None,
+) -> BranchFile:
+    """The suite's card, from the manifests of all steps in order."""
+    facts = suite_facts(release, run, manifests, plots=plots, hub=hub)
+    return BranchFile.of_bytes(README, render_suite(facts, templates).encode())
+
+
+def main_files(job: Job, records: Mapping[int, CheckpointRecord]) -> list[BranchFile]:
+    """What ``main`` has besides the final step's files, from the records of all steps."""
+    run, steps = run_facts(job), {step: records[step] for step in job.steps}
+    manifests = {step: each.published for step, each in steps.items() if each.published is not None}
+    shown = main_plots(manifests)
+    card = suite_card(job.release, run, manifests, plots=shown.plots, hub=job.hub, templates=job.templates)
+    return [card, *shown.drawn, listing(job.release.target, run, steps.values(), shown.records)]
+
+
+def listing(
+    repo: str, run: RunFacts, records: Iterable[CheckpointRecord], plots: Iterable[PlotRecord] = ()
+) -> BranchFile:
+    """``checkpoints.json``: every step at its commit, and what all cards are made from."""
+    document = Checkpoints(repo, tuple(records), run, tuple(plots))
+    return BranchFile.of_bytes(checkpoints.NAME, document.to_bytes())

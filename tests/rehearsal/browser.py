@@ -1,0 +1,69 @@
+"""Pages in a real browser: headless Chromium, in a frame as wide as asked, because its own windows stay wider."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+_FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-background-networking",
+    "--disable-component-update", "--no-first-run", "--virtual-time-budget=4000",
+)  # fmt: skip
+_MEASURE = """<body style="margin:0"><iframe id="f" style="border:0;width:{width}px;height:900px"></iframe><script>
+const frame = document.getElementById("f"), say = value => {{ document.title = JSON.stringify(value) }};
+frame.onload = () => setTimeout(() => {{
+  const page = frame.contentDocument, root = page.documentElement, box = each => each.getBoundingClientRect();
+  say({{
+    width: root.scrollWidth,
+    outside: [...page.querySelectorAll("body *")].filter(each => !each.closest("table, pre"))
+      .filter(each => box(each).right > {width} + 1).map(each => each.tagName),
+    scrolling: [...page.querySelectorAll(".scroll")].filter(each => each.scrollWidth > each.clientWidth + 1).length,
+    tables: page.querySelectorAll("article table").length,
+    pictures: [...page.images].map(each => [each.getAttribute("src"), each.naturalWidth]),
+    loaded: frame.contentWindow.performance.getEntriesByType("resource").map(each => each.name),
+    dead: [...page.querySelectorAll('a[href^="#"]')].map(each => each.getAttribute("href").slice(1))
+      .filter(name => !page.getElementById(name)),
+    paper: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
+    ink: frame.contentWindow.getComputedStyle(page.body).color,
+  }})
+}}, 500);
+frame.srcdoc = {page};
+</script>"""
+
+
+def chromium() -> str:
+    """The browser; the test skips where there is none."""
+    found = next(filter(None, map(shutil.which, _NAMES)), None)
+    if found is None:
+        pytest.skip("no chromium is installed")
+    return found
+
+
+def run(folder: Path, arguments: list[str], *, dark: bool) -> str:
+    """Run the browser on ``arguments`` with a profile of its own; its standard output."""
+    scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
+    command = [chromium(), *_FLAGS, *scheme, f"--user-data-dir={folder / 'profile'}", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def measure(url: str, folder: Path, *, width: int, dark: bool = False) -> dict[str, Any]:
+    """How the page lies in a window of ``width`` pixels: see ``_MEASURE``."""
+    origin = "/".join(url.split("/")[:3])
+    text = httpx2.get(url).text.replace("<head>", f'<head><base href="{origin}/">', 1)
+    page = folder / f"page-{width}-{dark}.html"
+    page.write_text(_MEASURE.format(width=width, page=json.dumps(text).replace("</", "<\\/")), "utf-8")
+    dom = run(folder, ["--dump-dom", f"file://{page}"], dark=dark)
+    title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
+    assert title, "the page did not load"
+    return dict(json.loads(html.unescape(title[1])))

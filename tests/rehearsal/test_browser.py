@@ -1,0 +1,69 @@
+"""Cards as a browser shows them: nothing wider than the page, pictures there, nothing from elsewhere, both schemes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from publish.card.facts import Plot
+from publish.card.render import render_step, render_suite
+from publish.rehearsal import RehearsalHub
+from tests.card import samples
+from tests.plots.test_plots import PICTURES
+from tests.rehearsal.browser import chromium, measure
+
+PLOTS = tuple(Plot(f"What {name} shows.", f"plots/{name}.svg") for name in ("std", "distance"))
+RATIOS = Plot("Ratios.", "plots/ratios.svg")
+LONG = "/mnt/ssd-2/pile_deduped/pile_20B_tokenizer_text_document_" + "x" * 60
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A repo with a suite's card on ``main``, with plots, and a step's card."""
+    chromium()
+    details = tuple(replace(row, value=LONG) if row.literal else row for row in samples.suite().details)
+    compared = replace(samples.COMPARISON, plots=(RATIOS,))
+    facts = samples.suite(plots=PLOTS, comparisons=(compared,), details=details, overrides=(samples.DEVIATION,))
+    with RehearsalHub(tmp_path_factory.mktemp("site")) as hub:
+        api = HfApi(endpoint=hub.url, token="hf_EleutherAI")
+        api.create_repo(samples.REPO)
+        files = {"README.md": render_suite(facts).encode(), **{f"plots/{n}.svg": p for n, p in PICTURES.items()}}
+        operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+        api.create_commit(samples.REPO, operations, commit_message="card")
+        api.create_branch(samples.REPO, branch="step1000")
+        card = render_step(samples.step(1000)).encode()
+        api.create_commit(
+            samples.REPO, [CommitOperationAdd("README.md", card)], commit_message="card", revision="step1000"
+        )
+        yield hub
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1200, False)])
+def test_the_suites_card(site: RehearsalHub, tmp_path: Path, width: int, dark: bool) -> None:
+    found = measure(f"{site.url}/{samples.REPO}", tmp_path, width=width, dark=dark)
+    assert found["width"] <= width
+    assert found["outside"] == []
+    assert found["tables"] >= 4
+    assert found["scrolling"] > 0, "a long path scrolls inside its table"
+    assert len(found["pictures"]) == 3
+    assert all(natural > 300 for _, natural in found["pictures"])
+    assert {name.split("/")[2] for name in found["loaded"]} <= {site.url.split("/")[2]}
+    assert found["dead"] == []
+    paper, ink = brightness(found["paper"]), brightness(found["ink"])
+    assert (paper < 60 and ink > 180) if dark else (paper > 230 and ink < 80)
+
+
+def test_the_steps_card_on_a_phone(site: RehearsalHub, tmp_path: Path) -> None:
+    found = measure(f"{site.url}/{samples.REPO}/tree/step1000", tmp_path, width=390)
+    assert found["width"] <= 390
+    assert found["outside"] == []
+    assert found["dead"] == []
+
+
+def brightness(colour: str) -> float:
+    """From 0 to 255, of ``rgb(r, g, b)``."""
+    return sum(map(int, colour[4:-1].split(","))) / 3

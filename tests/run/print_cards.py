@@ -1,0 +1,29 @@
+"""Every card of a release, printed by a process of its own, to compare with one made in other circumstances."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from huggingface_hub import HfApi
+
+from publish.rehearsal import RehearsalHub
+from publish.wire.client import Client
+from publish.wire.endpoint import Endpoint
+from tests.run.releases import FEW, TARGET, run_release
+
+
+def main(run: str, root: Path, workers: int) -> None:
+    with RehearsalHub(root, api_quota=10**6, resolver_quota=10**6) as hub:
+        client = Client(Endpoint(hub.url, "hf_alice"), quota_dir=root, commits_per_hour=10**6)
+        assert not run_release(run, client, root, workers=workers).failed
+        api = HfApi(endpoint=hub.url, token=False)
+        for branch in ("main", *(f"step{step}" for step in FEW)):
+            print(Path(api.hf_hub_download(TARGET, "README.md", revision=branch)).read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    now = float(sys.argv[4])
+    time.time = lambda: now
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))
