@@ -11,6 +11,7 @@ from publish.compare.comparison import compare
 from publish.compare.open import open_side
 from publish.compare.report import COLUMNS, Report
 from publish.errors import StorageError
+from publish.source.location import parse_location
 
 
 @click.command("compare")
@@ -31,7 +32,7 @@ def command(
     """
     sides = []
     try:
-        sides = [open_side(left, step), open_side(right, step)]
+        sides = [open_side(parse_location(text), step) for text in (left, right)]
         report = Report(compare(*sides))
     finally:
         for side in sides:

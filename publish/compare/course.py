@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from publish.compare.layers import layer_type
 from publish.compare.repeats import Suite
 
 Values = NDArray[np.float64]
@@ -62,6 +63,17 @@ class Course:
     def distance(self, row: int, other: int) -> float:
         """Of two rows: the root mean square, over the matrices, of each one's relative distance."""
         return float(np.linalg.norm(self.whole[row] - self.whole[other]))
+
+    def relative(self, kind: str, row: int, other: int) -> float:
+        """The distance of two rows over all matrices of a layer type, in units of ``other``'s norm; 0 for no matrix."""
+        apart = norm = 0.0
+        for name in self.matrices:
+            if layer_type(name) == kind:
+                left, right = (self.suite[self.steps[at]][name] for at in (row, other))
+                weight = left.elements / max(1, left.sample.size)
+                apart += weight * float(np.square(left.sample - right.sample).sum())
+                norm += weight * float(np.square(right.sample).sum())
+        return math.sqrt(apart / norm) if norm else 0.0
 
     @cached_property
     def moved(self) -> tuple[float, ...]:

@@ -57,6 +57,11 @@ class Report:
             ("shape_mismatch", count(SHAPE)),
         )
 
+    @property
+    def counted(self) -> str:
+        """The counts in words."""
+        return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts if value)
+
     def document(self) -> dict[str, Any]:
         """The JSON of ``CLI.md``; a figure that is no number is null."""
         left, right = self.comparison.left, self.comparison.right
@@ -105,8 +110,7 @@ class Report:
     def markdown(self) -> str:
         """Verdict, reasons and the table, for a card or an issue."""
         left, right = self.comparison.left.where, self.comparison.right.where
-        counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts if value)
-        lines = [f"**{self.sentence}**: `{left}` (left) and `{right}` (right); {counts}.", ""]
+        lines = [f"**{self.sentence}**: `{left}` (left) and `{right}` (right); {self.counted}.", ""]
         lines += [*(f"- {_plain(reason)}" for reason in self.verdict.reasons), ""]
         lines += [_line(COLUMNS), "|---|" + "---:|" * (len(COLUMNS) - 1), *(map(_line, self.rows()))]
         return "\n".join(lines) + "\n"

@@ -20,10 +20,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from publish.compare.layers import RANDOM, layer_type
-from publish.compare.moments import BLOCK, Doubles, PowerSums, choose_pivot, doubles, numbers, power_sums
+from publish.compare.moments import BLOCK, Distribution, Doubles, PowerSums, choose_pivot, doubles, numbers, power_sums
 from publish.convert.dtypes import SAFETENSORS
 from publish.convert.recipes import ConversionPlan, Recipe
 from publish.errors import HubError
+from publish.verify.statistics import NotFinite
 
 BUDGET = 4096  # sampled values of all matrices together
 VECTOR = 16  # and of a vector: norms and biases are many and small
@@ -48,6 +49,11 @@ class TensorSketch:
     def matrix(self) -> bool:
         """Whether initialisation draws it: an embedding, a projection."""
         return layer_type(self.name) in RANDOM
+
+    @property
+    def distribution(self) -> Distribution:
+        """Its finite elements, all of them where nothing else is known."""
+        return Distribution(self.elements, self.elements, 0, 0, self.mean, self.std, math.nan)
 
     @cached_property
     def sample(self) -> Doubles:
@@ -83,6 +89,11 @@ class Sketcher:
             self._drawn[recipe.name] = _Drawing(recipe, places(recipe.elements, count))
         self._drawn[recipe.name].add(chunk, *self._scratch)
 
+    @property
+    def counts(self) -> dict[str, NotFinite]:
+        """What was not finite, by tensor."""
+        return {name: drawing.counts for name, drawing in self._drawn.items()}
+
     def result(self) -> dict[str, TensorSketch]:
         """The sketch of all that was written."""
         return {name: drawing.result() for name, drawing in self._drawn.items()}
@@ -106,11 +117,12 @@ class _Drawing:
         self._sample.append(held[self._wanted[first:last] - self._at].tobytes())
         if not self._at:
             self._pivot = choose_pivot(doubles(held[:256], dtype, values))
-        for start in range(0, held.size, BLOCK):
-            block = doubles(held[start : start + BLOCK], dtype, values)
-            if self._pivot:
-                np.subtract(block, self._pivot, out=block)
-            self._sums = self._sums.plus(power_sums(block, scratch[: block.size], sampled=False))
+        with np.errstate(invalid="ignore", over="ignore"):
+            for start in range(0, held.size, BLOCK):
+                block = doubles(held[start : start + BLOCK], dtype, values)
+                if self._pivot:
+                    np.subtract(block, self._pivot, out=block)
+                self._sums = self._sums.plus(power_sums(block, scratch[: block.size], sampled=False))
         self._at += held.size
 
     def _hash(self, chunk: memoryview, bits: NDArray[Any]) -> None:
@@ -121,6 +133,11 @@ class _Drawing:
         self._own.update(chunk)
         if self._unsigned is not None:
             self._unsigned.update(np.where(negative, bits.dtype.type(0), bits).data)
+
+    @property
+    def counts(self) -> NotFinite:
+        sums = self._sums
+        return NotFinite(self._at, sums.nans, sums.infinities)
 
     def result(self) -> TensorSketch:
         found, recipe = self._sums.about(self._pivot), self._recipe

@@ -89,6 +89,18 @@ class Tensors:
 
 
 @dataclass(frozen=True, slots=True)
+class ComparisonRecord:
+    """The step compared with another model, as a card shows it; ``location`` is where the other one was."""
+
+    location: str
+    title: str
+    verdict: str
+    reasons: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """All that ``publish.json`` says. `files` are those of the branch but for ``publish.json`` itself.
 
@@ -114,6 +126,7 @@ class Manifest:
     notes: str = ""
     source_dtype: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    comparisons: tuple[ComparisonRecord, ...] = ()
     schema: int = SCHEMA
 
     def to_bytes(self) -> bytes:

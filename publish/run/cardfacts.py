@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from publish.card.config import config_facts
-from publish.card.facts import HUB, Deviation, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
+from publish.card.facts import HUB, Comparison, Deviation, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
 from publish.card.numbers import count, decimal
 from publish.card.run import RunFacts
 from publish.hub.branchfile import BranchFile
-from publish.hub.manifest import FileRecord, Manifest, Training
+from publish.hub.manifest import FileRecord, GateRecord, Manifest, Training
 from publish.release import Release
 from publish.run.facts import sizes_of
 from publish.run.job import Job
@@ -75,6 +75,7 @@ def step_facts(
         has_tokenizer=manifest.tokenizer is not None,
         files=tuple(FileFact(each.path, each.size, each.sha256) for each in listed),
         gates=tuple(Gate(each.name, each.outcome, each.detail) for each in manifest.gates),
+        comparisons=_comparisons(manifest),
         source=manifest.source.location,
         source_commit=manifest.source.commit,
         source_files=tuple(file.path for file in manifest.source.files),
@@ -92,9 +93,10 @@ def suite_facts(
     manifests: Mapping[int, Manifest],
     *,
     plots: Sequence[Plot] = (),
+    lineage: Sequence[GateRecord] = (),
     hub: str = HUB,
 ) -> SuiteFacts:
-    """The facts of ``main``'s card, from the manifests of all steps, in order."""
+    """The facts of ``main``'s card, from the manifests of all steps, in order, and what they show together."""
     steps = list(manifests)
     final = manifests[steps[-1]]
     return SuiteFacts(
@@ -103,7 +105,8 @@ def suite_facts(
         details=run.details(steps[-1]),
         lines=tuple(map(_line, manifests.values())),
         has_tokenizer=final.tokenizer is not None,
-        gates=_counted(manifests.values()),
+        gates=(*_counted(manifests.values()), *(Gate(each.name, each.outcome, each.detail) for each in lineage)),
+        comparisons=tuple(each for manifest in manifests.values() for each in _comparisons(manifest)),
         source=final.source.location,
         converter=_converter(final),
         expected=_expected(release),
@@ -111,6 +114,12 @@ def suite_facts(
         overrides=_overrides(release, final, manifests.values()),
         plots=tuple(plots),
         hub=hub,
+    )
+
+
+def _comparisons(manifest: Manifest) -> tuple[Comparison, ...]:
+    return tuple(
+        Comparison(each.title, each.verdict, each.reasons, each.columns, each.rows) for each in manifest.comparisons
     )
 
 

@@ -83,13 +83,15 @@ class _Push:
             self.failed.append(failure)
             return failure
         self.manifests[card.step] = record
-        self.records[card.step] = CheckpointRecord.of(record, commit, self.records[card.step].exceptions)
+        self.records[card.step] = self.records[card.step].again(record, commit)
         return None
 
     def main(self) -> None:
         card = next(each for each in self.cards.cards if each.branch == MAIN)
         plots = self.cards.plots
-        listed = listing(self.repo, self.cards.run, self.records.values(), plots.records)
+        before = self.cards.published.listing
+        lineage = before.lineage if before else ()
+        listed = listing(self.repo, self.cards.run, self.records.values(), plots.records, lineage)
         files = [card.file, *plots.drawn, listed]
         last = max(self.records)
         if last in self.manifests:  # main is the final step, its manifest included
