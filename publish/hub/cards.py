@@ -104,8 +104,8 @@ def _read_step(client: Client, repo: str, commit: str | None) -> StepCard | None
 
 
 def _with_figures(card: StepCard, listed: CheckpointRecord | None) -> StepCard:
-    """``card`` with the figures that ``main`` lists of the same weights, where its branch itself has none."""
+    """``card`` with the figures that ``main`` lists of the same weights: some come from other steps as well."""
     old = listed.published if listed is not None and listed.weights == card.record.weights else None
-    if old is None or card.manifest.statistics is not None:
+    if old is None or old.statistics is None:
         return card
     return replace(card, record=replace(card.record, published=replace(card.manifest, statistics=old.statistics)))

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from publish.card.run import RunFacts
 from publish.errors import HubError
-from publish.hub.manifest import Manifest
+from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.records import canonical, read_record
 
 NAME = "checkpoints.json"
@@ -61,6 +61,13 @@ class CheckpointRecord:
             equal=tuple(sorted(equal)),
         )
 
+    def again(self, manifest: Manifest, commit: str) -> CheckpointRecord:
+        """The record of the same weights at another commit: what a suite says of them stays."""
+        made = CheckpointRecord.of(manifest, commit, self.exceptions)
+        if made.published is None or self.published is None:
+            return made
+        return replace(made, published=replace(made.published, statistics=self.published.statistics))
+
 
 def _without_figures(manifest: Manifest) -> Manifest:
     gates = tuple(
@@ -82,12 +89,13 @@ class PlotRecord:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """All steps of a release, in order."""
+    """All steps of a release, in order. `lineage` is what they show together: repeats, order, jumps."""
 
     repo: str
     checkpoints: tuple[CheckpointRecord, ...]
     run: RunFacts | None = None
     plots: tuple[PlotRecord, ...] = ()
+    lineage: tuple[GateRecord, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

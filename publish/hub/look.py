@@ -15,7 +15,7 @@ from publish.hub import checkpoints, manifest
 from publish.hub.branchfile import GITATTRIBUTES
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
-from publish.hub.manifest import Manifest
+from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.status import CardOf, Expected, Seen, StepStatus, judge, short
 from publish.wire.client import Client
 from publish.wire.download import fetch_text_if_there
@@ -84,6 +84,22 @@ def read_listed(client: Client, repo: str, main: str | None, tips: Mapping[str, 
         for branch, each in found.items()
         if each.commit == tips[branch] and each.published is not None
     }
+
+
+def read_lineage(client: Client, repo: str, main: str | None, tips: Mapping[int, str]) -> tuple[GateRecord, ...]:
+    """What ``checkpoints.json`` at the commit `main` says of the steps together, if it lists just these `tips`.
+
+    Raises:
+        HubError: no access, no connection.
+    """
+    content = fetch_text_if_there(client, repo, main, checkpoints.NAME) if main and tips else None
+    if content is None:
+        return ()
+    try:
+        listed = checkpoints.Checkpoints.from_bytes(content, f"{repo}@{main}/{checkpoints.NAME}")
+    except HubError:
+        return ()  # somebody's own file of that name
+    return listed.lineage if {each.step: each.commit for each in listed.checkpoints} == dict(tips) else ()
 
 
 def _read_branches(client: Client, repo: str, tips: Mapping[str, str]) -> dict[str, Seen]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from publish.errors import PublishError
+from publish.hub.manifest import GateRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The whole run. ``commits`` counts what this run committed, ``seconds`` is for people, not for manifests."""
+    """The whole run.
+
+    ``lineage`` is what the steps show together, ``commits`` what this run committed, ``seconds`` for people, not for
+    manifests.
+    """
 
     target: str
     address: str
@@ -40,6 +45,7 @@ class Outcome:
     seconds: float = 0.0
     main: str = ""
     gates: dict[str, int] = field(default_factory=dict)
+    lineage: tuple[GateRecord, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """The JSON of ``CLI.md``."""
@@ -57,4 +63,5 @@ class Outcome:
             "seconds": round(self.seconds, 2),
             "main": self.main,
             "gates": dict(sorted(self.gates.items())),
+            "lineage": [asdict(each) for each in self.lineage],
         }

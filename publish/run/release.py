@@ -9,15 +9,18 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 from publish.errors import HubError, PublishError
+from publish.hub.cards import READERS, read_manifest
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
-from publish.hub.manifest import Manifest
+from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.repository import check_name
 from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
+from publish.run.comparisons import check_comparisons
 from publish.run.job import Job
+from publish.run.lineage import Traced, trace_manifests
 from publish.run.outcome import Failure, Outcome
 from publish.run.progress import Progress, Silent
 from publish.run.pushcards import push_cards
@@ -66,6 +69,7 @@ def release(
     begin = time.monotonic()
     repo = job.release.target
     check_name(repo)
+    check_comparisons(job.release, job.steps)
     if job.release.commits_per_hour is not None:
         client.commits.limit = job.release.commits_per_hour
     job = replace(job, hub=hub_address(client.endpoint))
@@ -90,6 +94,7 @@ class _Release:
         self.final: ProvenStep | None = None
         self.done: dict[int, Done] = {}
         self.failed: list[Failure] = []
+        self.lineage: tuple[GateRecord, ...] = ()
         self.other_commits: list[str] = []  # the branches of commits that were not a step's own
 
     @property
@@ -129,6 +134,7 @@ class _Release:
             seconds=time.monotonic() - begin,
             main=main,
             gates=dict(counts),
+            lineage=self.lineage,
         )
 
     def _work(self, target: Target) -> None:
@@ -171,7 +177,7 @@ class _Release:
         proven = self._proven(step)
         kept = False
         try:
-            self.registry.check(step, proven.fingerprint, proven.manifest.weights)
+            self.registry.check(step, proven.fingerprint, proven.manifest.weights, proven.sketch)
             tip = self.before.branches.get(f"step{step}")
             outcome = publish_branch(self.client, target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip)
             self.ledger.add(LedgerEntry(self.repo, outcome.branch, outcome.commit, self.before.expected[step].proof))
@@ -213,13 +219,19 @@ class _Release:
         now = stand(self.job, self.client, self.ledger, branches, self.job.steps, known)
         if missing := len(self.job.steps) - len(now.commits):
             return f"waits for {missing} steps"
-        self.registry.check_expected(now.records)
+        if self.done or not now.lineage:
+            traced = self._traced(now)
+            self.lineage = traced.gates
+            if found := traced.failures():
+                self.failed += found
+                return f"held back by {len(found)} findings about the steps together"
+            now = replace(now, known=traced.with_distances(now.records), traced=traced.gates)
         if now.main_is_right():
             return "as it should be"
         last = self.job.steps[-1]
         self.final = self.final or self._proven(last)  # the same bytes again: nothing is uploaded twice
         try:
-            outcome = push_main(self.job, target, self.final, branches.get(MAIN), now.records)
+            outcome = push_main(self.job, target, self.final, branches.get(MAIN), now.records, now.lineage)
         except Interrupted:
             raise
         except PublishError as error:
@@ -230,3 +242,11 @@ class _Release:
             return "as it should be"
         self.other_commits.append(MAIN)
         return "published"
+
+    def _traced(self, now: Standing) -> Traced:
+        """The lineage of all published steps; manifests that this run did not make are read."""
+        own = {step: each.manifest for step, each in self.done.items() if now.commits.get(step) == each.commit}
+        others = [commit for step, commit in now.commits.items() if step not in own]
+        with ThreadPoolExecutor(READERS) as pool:
+            read = pool.map(lambda commit: read_manifest(self.client, self.repo, commit), others)
+            return trace_manifests(self.job.release, [*own.values(), *(each for each in read if each is not None)])

@@ -18,8 +18,8 @@ from publish.hub import manifest
 from publish.hub.branchfile import BranchFile, differences
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
-from publish.hub.look import READERS, look, read_listed
-from publish.hub.manifest import Manifest
+from publish.hub.look import READERS, look, read_lineage, read_listed
+from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.status import Expected, StepStatus
 from publish.run.cardfacts import README, run_facts, step_facts
 from publish.run.job import Job
@@ -73,6 +73,12 @@ class Standing:
     expected: Mapping[int, Expected]
     steps: Mapping[int, StepStatus]
     known: Mapping[int, CheckpointRecord]
+    traced: tuple[GateRecord, ...] = ()
+
+    @cached_property
+    def lineage(self) -> tuple[GateRecord, ...]:
+        """What the steps show together: as this process found it, else as ``main`` lists it, for the same tips."""
+        return self.traced or read_lineage(self.client, self.job.release.target, self.branches.get(MAIN), self.commits)
 
     @property
     def commits(self) -> dict[int, str]:
@@ -128,7 +134,7 @@ class Standing:
         wanted = {each.path: BranchFile.kept(each) for each in final if each.path != README}
         listed = list_tree(self.client, repo, tip)
         there = plots_there(self.client, repo, tip, listed)
-        wanted |= {each.path: each for each in main_files(self.job, self.records, there)}
+        wanted |= {each.path: each for each in main_files(self.job, self.records, self.lineage, there)}
         return differences(listed, wanted)
 
 

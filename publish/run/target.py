@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from publish.card.claims import lint_claims
 from publish.card.lint import METADATA, lint_card
 from publish.errors import CardError, StorageError
 from publish.hub.checkpoints import CheckpointRecord
+from publish.hub.manifest import GateRecord
 from publish.hub.repository import (
     Base,
     check_may_write,
@@ -111,6 +112,7 @@ def push_main(
     final: ProvenStep,
     tip: str | None,
     records: Mapping[int, CheckpointRecord],
+    lineage: Sequence[GateRecord],
 ) -> Outcome:
     """``main``, now at ``tip``: the final step's files with the suite's card and ``checkpoints.json``.
 
@@ -123,7 +125,7 @@ def push_main(
         target.client,
         target.base,
         MAIN,
-        [*files, *main_files(job, records, there)],
+        [*files, *main_files(job, records, lineage, there)],
         f"{job.release.card.title}: {len(records)} checkpoints, step {final.step} on main",
         tip=tip,
     )

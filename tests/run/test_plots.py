@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from publish.hub.manifest import Manifest
+from publish.hub.manifest import ComparisonRecord, Manifest
+from publish.plots.records import Ratio
 from publish.rehearsal import RehearsalHub
 from publish.run import plots, step
 from publish.run.cards import make_cards
@@ -23,6 +24,14 @@ from tests.run.test_cards import ClientOf
 
 RATIOS = ("plots/ratios-step0-1.svg", "plots/ratios-step512-1.svg")
 PATHS = ("plots/std.svg", "plots/distance.svg", *RATIOS)
+
+
+COMPARED = ComparisonRecord(
+    location="EleutherAI/pythia-tiny-seed1@step0",
+    title="Step 0 against pythia-tiny-seed1",
+    verdict=samples.COMPARISON.verdict,
+    ratios=(Ratio("embedding", 1.009, 0.016), Ratio("QKV", 1.012, 0.025)),
+)
 
 
 def statistics(number: int) -> dict[str, Any]:
@@ -43,7 +52,7 @@ def with_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def more(*arguments: Any, **options: Any) -> Manifest:
         manifest = make(*arguments, **options)
-        compared = (samples.COMPARISON,) if manifest.step in (0, 512) else ()
+        compared = (COMPARED,) if manifest.step in (0, 512) else ()
         return replace(manifest, statistics=statistics(manifest.step), comparisons=compared)
 
     monkeypatch.setattr(step, "step_manifest", more)
