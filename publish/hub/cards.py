@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from publish.hub import checkpoints, manifest
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
@@ -60,9 +60,18 @@ def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]
         if record.published and branches.get(record.branch) == record.commit
     }
     unknown = [step for step in listed or steps() if step not in found]
-    found |= _read(client, repo, {step: branches.get(f"step{step}") for step in unknown})
+    read = _read(client, repo, {step: branches.get(f"step{step}") for step in unknown})
+    found |= {step: _again(listed.get(step), card) for step, card in read.items()}
     there = {step: card for step, card in sorted(found.items()) if card is not None}
     return PublishedCards(repo, branches, main, listing, there, tuple(sorted(found.keys() - there.keys())))
+
+
+def _again(listed: CheckpointRecord | None, card: StepCard | None) -> StepCard | None:
+    """The step with what ``main`` lists of the same weights."""
+    if listed is None or card is None:
+        return card
+    record = listed.again(card.record)
+    return replace(card, record=record, manifest=record.published or card.manifest)
 
 
 def read_card(client: Client, repo: str, commit: str) -> str:

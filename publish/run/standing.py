@@ -18,7 +18,7 @@ from publish.hub import manifest
 from publish.hub.branchfile import BranchFile, differences
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
-from publish.hub.look import READERS, look, read_lineage, read_listed
+from publish.hub.look import READERS, look, read_listed, read_listing
 from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.status import Expected, StepStatus
 from publish.run.cardfacts import README, run_facts, step_facts
@@ -76,8 +76,11 @@ class Standing:
 
     @cached_property
     def lineage(self) -> tuple[GateRecord, ...]:
-        """What the steps show together: as this process found it, else as ``main`` lists it, for the same tips."""
-        return self.traced or read_lineage(self.client, self.job.release.target, self.branches.get(MAIN), self.commits)
+        """What the steps show together: as this process found it, else as ``main`` lists it, of the same weights."""
+        if self.traced:
+            return self.traced
+        listing = read_listing(self.client, self.job.release.target, self.branches.get(MAIN))
+        return listing.lineage if listing and listing.of_weights(self.records) else ()
 
     @property
     def commits(self) -> dict[int, str]:

@@ -26,7 +26,7 @@ PATHS = ("plots/std.svg", "plots/distance.svg")
 def statistics(number: int) -> dict[str, Any]:
     moved = None if number == 0 else number / 1000
     types = {name: {"std": 0.1 + number / 10_000, "from_first": moved, "from_previous": moved} for name in SHOWN}
-    return {"layer_types": types, "tensors": {"a.weight": {"mean": 0.0}}}
+    return {"layer_types": types}
 
 
 @pytest.fixture
