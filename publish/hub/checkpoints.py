@@ -6,7 +6,7 @@ from this one file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from publish.card.run import RunFacts
@@ -61,12 +61,12 @@ class CheckpointRecord:
             equal=tuple(sorted(equal)),
         )
 
-    def again(self, manifest: Manifest, commit: str) -> CheckpointRecord:
-        """The record of the same weights at another commit: what a suite says of them stays."""
-        made = CheckpointRecord.of(manifest, commit, self.exceptions)
-        if made.published is None or self.published is None:
-            return made
-        return replace(made, published=replace(made.published, statistics=self.published.statistics))
+    def again(self, record: CheckpointRecord) -> CheckpointRecord:
+        """``record`` of the same step, later: while its weights are the same, what a suite says of them stays."""
+        if self.weights != record.weights or self.published is None or record.published is None:
+            return record
+        published = replace(record.published, statistics=self.published.statistics)
+        return replace(record, published=published, exceptions=self.exceptions, equal=self.equal)
 
 
 def _without_figures(manifest: Manifest) -> Manifest:
@@ -115,6 +115,10 @@ class Checkpoints:
             HubError: malformed; it names the key.
         """
         return read_record(cls, content, where)
+
+    def of_weights(self, records: Mapping[int, CheckpointRecord]) -> bool:
+        """Whether these are the steps of `records`, with the same weights, wherever their branches are now."""
+        return {each.step: each.weights for each in self.checkpoints} == {s: r.weights for s, r in records.items()}
 
     def by_branch(self) -> dict[str, CheckpointRecord]:
         """Branch -> record."""

@@ -83,7 +83,7 @@ class _Push:
             self.failed.append(failure)
             return failure
         self.manifests[card.step] = record
-        self.records[card.step] = self.records[card.step].again(record, commit)
+        self.records[card.step] = self.records[card.step].again(CheckpointRecord.of(record, commit))
         return None
 
     def main(self) -> None:

@@ -12,6 +12,7 @@ from publish.errors import HubError, PublishError
 from publish.hub.cards import READERS, read_manifest
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
+from publish.hub.look import read_listing
 from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.repository import check_name
 from publish.hub.status import StepStatus
@@ -219,19 +220,16 @@ class _Release:
         now = stand(self.job, self.client, self.ledger, branches, self.job.steps, known)
         if missing := len(self.job.steps) - len(now.commits):
             return f"waits for {missing} steps"
-        if self.done or not now.lineage:
-            traced = self._traced(now)
-            self.lineage = traced.gates
-            if found := traced.failures():
-                self.failed += found
-                return f"held back by {len(found)} findings about the steps together"
-            now = replace(now, known=traced.with_distances(now.records), traced=traced.gates)
+        now, failures = self._together(now)
+        if failures:
+            self.failed += failures
+            return f"held back by {len(failures)} findings about the steps together"
         if now.main_is_right():
             return "as it should be"
         last = self.job.steps[-1]
         self.final = self.final or self._proven(last)  # the same bytes again: nothing is uploaded twice
         try:
-            outcome = push_main(self.job, target, self.final, branches.get(MAIN), now.records, now.lineage)
+            outcome = push_main(target, self.final, now)
         except Interrupted:
             raise
         except PublishError as error:
@@ -242,6 +240,18 @@ class _Release:
             return "as it should be"
         self.other_commits.append(MAIN)
         return "published"
+
+    def _together(self, now: Standing) -> tuple[Standing, tuple[Failure, ...]]:
+        """What the steps show together; manifests are read only where ``main`` does not list it of these weights."""
+        listing = read_listing(self.client, self.repo, now.branches.get(MAIN))
+        if listing is not None and listing.lineage and listing.of_weights(now.records):
+            self.lineage = listing.lineage
+            listed = {each.step: each for each in listing.checkpoints}
+            known = {step: listed[step].again(record) for step, record in now.records.items()}
+            return replace(now, known=known, traced=self.lineage), ()
+        traced = self._traced(now)
+        self.lineage = traced.gates
+        return replace(now, known=traced.with_distances(now.records), traced=traced.gates), traced.failures()
 
     def _traced(self, now: Standing) -> Traced:
         """The lineage of all published steps; manifests that this run did not make are read."""

@@ -6,7 +6,7 @@ import hashlib
 import shutil
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from publish.card.render import render_step
@@ -131,17 +131,15 @@ def _described(job: Job, made: _Made, tokenizer: str | None, bytes_read: int) ->
     written, folder = made.converted.written, made.converted.folder
     records = [FileRecord(file.path, file.size, file.sha256) for file in written.files]
     digest = hashlib.sha256("".join(f"{each.name} {each.xxh3}\n" for each in written.tensors).encode()).hexdigest()
-    manifest = replace(
-        step_manifest(
-            job,
-            made.source,
-            made.checkpoint,
-            made.plan,
-            records,
-            made.results,
-            tensors_digest=digest,
-            tokenizer=tokenizer,
-        ),
+    manifest = step_manifest(
+        job,
+        made.source,
+        made.checkpoint,
+        made.plan,
+        records,
+        made.results,
+        tensors_digest=digest,
+        tokenizer=tokenizer,
         statistics=statistics_of(made.sketch),
         comparisons=comparisons_of(job, made.source.step, folder, account_of(made.checkpoint, made.config, made.plan)),
     )

@@ -36,7 +36,7 @@ def suite_card(
 
 def main_files(
     job: Job, records: Mapping[int, CheckpointRecord], lineage: Sequence[GateRecord], there: PlotsThere
-) -> list[BranchFile]:
+) -> tuple[BranchFile, ...]:
     """What ``main`` has besides the final step's files.
 
     From the records of all steps, what they show together, and the plots that are there.
@@ -46,7 +46,7 @@ def main_files(
     manifests = {step: each.published for step, each in steps.items() if each.published is not None}
     shown = main_plots(manifests, there)
     card = suite_card(release, run, manifests, plots=shown.plots, lineage=lineage, hub=job.hub, templates=job.templates)
-    return [card, *shown.files, listing(release, run, steps.values(), shown.records, lineage)]
+    return card, *shown.files, listing(release, run, steps.values(), shown.records, lineage)
 
 
 def listing(

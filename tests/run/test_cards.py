@@ -186,7 +186,7 @@ def test_a_changed_note_is_pushed_as_cards_alone_one_commit_a_branch(released: P
 
 
 def _blob(files: dict[str, Any], path: str) -> str | None:
-    return getattr(files.get(path), "blob_id", None)
+    return getattr(files.get(path), "blob_id", None)  # a folder has none
 
 
 def test_only_the_cards_that_show_a_change_are_changed(released: Path, hub: RehearsalHub) -> None:
