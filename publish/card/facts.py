@@ -13,7 +13,6 @@ from publish.card.details import Sizes, details
 from publish.card.fact import Fact
 from publish.cardtext import CardText as Text
 from publish.errors import CardError
-from publish.plots.records import Ratio
 
 __all__ = [
     "Comparison",
@@ -22,7 +21,6 @@ __all__ = [
     "FileFact",
     "Gate",
     "Plot",
-    "Ratio",
     "Sizes",
     "StepFacts",
     "StepLine",
@@ -89,11 +87,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models compared: the verdict in a sentence, the reasons for it, the figures as a table.
-
-    ``other`` is the model compared with (``owner/name@revision``, or empty for one that has no name in the world).
-    ``ratios`` are what a plot of it shows; where there is such a plot, it is among ``plots``.
-    """
+    """Two models compared: the verdict in a sentence, the reasons for it, the figures as a table."""
 
     title: str
     verdict: str
@@ -101,8 +95,6 @@ class Comparison:
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
     plots: tuple[Plot, ...] = ()
-    ratios: tuple[Ratio, ...] = ()
-    other: str = ""
 
     def __post_init__(self) -> None:
         for row in self.rows:

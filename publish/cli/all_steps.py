@@ -87,6 +87,7 @@ def summary(outcome: Outcome) -> str:
         ("published", f"{len(outcome.published):,} steps"),
         ("already there", f"{len(outcome.skipped):,} steps"),
         ("failed", f"{len(outcome.failed):,} steps"),
+        *((gate.name, f"{gate.outcome}: {gate.detail}") for gate in outcome.lineage if gate.outcome != "failed"),
         ("main", outcome.main),
         ("commits", outcome.commits),
         ("read", show.size(outcome.bytes_read)),

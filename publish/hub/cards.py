@@ -65,9 +65,17 @@ def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]
         if record.published and branches.get(record.branch) == record.commit
     }
     unknown = [step for step in listed or steps() if step not in found]
-    found |= _read(client, repo, {step: branches.get(f"step{step}") for step in unknown})
-    there = {step: _with_figures(card, listed.get(step)) for step, card in sorted(found.items()) if card is not None}
+    read = _read(client, repo, {step: branches.get(f"step{step}") for step in unknown})
+    found |= {step: _again(listed.get(step), card) for step, card in read.items()}
+    there = {step: card for step, card in sorted(found.items()) if card is not None}
     return PublishedCards(repo, branches, main, listing, there, tuple(sorted(found.keys() - there.keys())))
+
+
+def _again(listed: CheckpointRecord | None, card: StepCard | None) -> StepCard | None:
+    """The step with what ``main`` lists of the same weights."""
+    if listed is None or card is None:
+        return card
+    return replace(card, record=listed.again(card.record))
 
 
 def read_card(client: Client, repo: str, commit: str) -> str:
@@ -101,11 +109,3 @@ def _read_step(client: Client, repo: str, commit: str | None) -> StepCard | None
     card = fetch_text_if_there(client, repo, commit, README)
     digest = None if card is None else hashlib.sha256(card).hexdigest()
     return StepCard(CheckpointRecord.of(found, commit), digest)
-
-
-def _with_figures(card: StepCard, listed: CheckpointRecord | None) -> StepCard:
-    """``card`` with the figures that ``main`` lists of the same weights, where its branch itself has none."""
-    old = listed.published if listed is not None and listed.weights == card.record.weights else None
-    if old is None or card.manifest.statistics is not None:
-        return card
-    return replace(card, record=replace(card.record, published=replace(card.manifest, statistics=old.statistics)))

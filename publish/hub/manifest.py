@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from publish.card.facts import Comparison
 from publish.hub.records import canonical, read_record
+from publish.plots.records import Ratio
 
 NAME = "publish.json"
 SCHEMA = 1
@@ -90,6 +90,22 @@ class Tensors:
 
 
 @dataclass(frozen=True, slots=True)
+class ComparisonRecord:
+    """The step compared with another model, as a card shows it; ``location`` is where the other one was.
+
+    ``ratios`` are what its plot shows.
+    """
+
+    location: str
+    title: str
+    verdict: str
+    reasons: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    ratios: tuple[Ratio, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """All that ``publish.json`` says. `files` are those of the branch but for ``publish.json`` itself.
 
@@ -113,10 +129,10 @@ class Manifest:
     training: Training = Training()
     tokenizer: str | None = None
     statistics: Mapping[str, Any] | None = None
-    comparisons: tuple[Comparison, ...] = ()
     notes: str = ""
     source_dtype: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    comparisons: tuple[ComparisonRecord, ...] = ()
     schema: int = SCHEMA
 
     def to_bytes(self) -> bytes:

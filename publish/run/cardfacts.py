@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from publish.card.config import config_facts
-from publish.card.facts import HUB, Deviation, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
+from publish.card.facts import HUB, Comparison, Deviation, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
 from publish.card.numbers import count, decimal
 from publish.card.run import RunFacts
 from publish.hub.branchfile import BranchFile
-from publish.hub.manifest import FileRecord, Manifest, Training
+from publish.hub.manifest import FileRecord, GateRecord, Manifest, Training
 from publish.release import Release
 from publish.run.facts import sizes_of
 from publish.run.job import Job
@@ -75,6 +75,7 @@ def step_facts(
         has_tokenizer=manifest.tokenizer is not None,
         files=tuple(FileFact(each.path, each.size, each.sha256) for each in listed),
         gates=tuple(Gate(each.name, each.outcome, each.detail) for each in manifest.gates),
+        comparisons=_comparisons(manifest),
         source=manifest.source.location,
         source_commit=manifest.source.commit,
         source_files=tuple(file.path for file in manifest.source.files),
@@ -82,7 +83,6 @@ def step_facts(
         deviations=run.deviations,
         overrides=_overrides(release, manifest, [manifest]),
         expected=_expected(release, manifest.step),
-        comparisons=manifest.comparisons,
         hub=hub,
     )
 
@@ -93,9 +93,10 @@ def suite_facts(
     manifests: Mapping[int, Manifest],
     *,
     plots: Sequence[Plot] = (),
+    lineage: Sequence[GateRecord] = (),
     hub: str = HUB,
 ) -> SuiteFacts:
-    """The facts of ``main``'s card, from the manifests of all steps, in order.
+    """The facts of ``main``'s card, from the manifests of all steps, in order, and what they show together.
 
     ``plots`` are all that ``main`` has; those of comparisons stand with them.
     """
@@ -104,7 +105,7 @@ def suite_facts(
     comparisons = tuple(
         replace(each, plots=tuple(shown.pop(path) for path in [ratio_path(step, number)] if path in shown))
         for step, manifest in manifests.items()
-        for number, each in enumerate(manifest.comparisons, 1)
+        for number, each in enumerate(_comparisons(manifest), 1)
     )
     final = manifests[steps[-1]]
     return SuiteFacts(
@@ -113,7 +114,7 @@ def suite_facts(
         details=run.details(steps[-1]),
         lines=tuple(map(_line, manifests.values())),
         has_tokenizer=final.tokenizer is not None,
-        gates=_counted(manifests.values()),
+        gates=(*_counted(manifests.values()), *(Gate(each.name, each.outcome, each.detail) for each in lineage)),
         source=final.source.location,
         converter=_converter(final),
         expected=_expected(release),
@@ -128,6 +129,12 @@ def suite_facts(
 def ratio_path(step: int, number: int) -> str:
     """Where ``main`` keeps the plot of a step's comparison, numbered from 1."""
     return f"plots/ratios-step{step}-{number}.svg"
+
+
+def _comparisons(manifest: Manifest) -> tuple[Comparison, ...]:
+    return tuple(
+        Comparison(each.title, each.verdict, each.reasons, each.columns, each.rows) for each in manifest.comparisons
+    )
 
 
 def _line(manifest: Manifest) -> StepLine:

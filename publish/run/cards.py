@@ -65,7 +65,7 @@ class ReleaseCards:
     def findings(self) -> tuple[tuple[str, Finding], ...]:
         """What the lint says of every card, with its branch; and (under ``main``) of the notes against the config."""
         manifests = [each.manifest for each in self.published.steps.values()]
-        others = [each.other for manifest in manifests for each in manifest.comparisons]
+        others = [each.location for manifest in manifests for each in manifest.comparisons]
         named = (self.release.card.base_model, *(each.source.location for each in manifests), *others)
         known = {str(name).removeprefix("hf://").partition("@")[0] for name in named if name}
         names = [each.record.branch for each in self.published.steps.values()]
@@ -119,7 +119,8 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     if published.listing is not None:
         manifests = {step: each.manifest for step, each in published.steps.items()}
         plots = main_plots(manifests, PlotsThere(published.listing.plots, published.main))
-        file = suite_card(release, run, manifests, plots=plots.plots, hub=hub, templates=templates)
+        lineage = published.listing.lineage
+        file = suite_card(release, run, manifests, plots=plots.plots, lineage=lineage, hub=hub, templates=templates)
         cards.insert(0, Card(MAIN, None, file, _why_main(release, published, file, plots)))
     return ReleaseCards(release, run, published, plots, tuple(cards))
 

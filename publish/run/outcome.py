@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from publish.errors import PublishError
-from publish.hub.manifest import Manifest
+from publish.hub.manifest import GateRecord, Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,11 @@ class Done:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The whole run. ``commits`` counts what this run committed, ``seconds`` is for people, not for manifests."""
+    """The whole run.
+
+    ``lineage`` is what the steps show together, ``commits`` what this run committed, ``seconds`` for people, not for
+    manifests.
+    """
 
     target: str
     address: str
@@ -63,6 +67,7 @@ class Outcome:
     seconds: float = 0.0
     main: str = ""
     gates: dict[str, int] = field(default_factory=dict)
+    lineage: tuple[GateRecord, ...] = ()
     removed: tuple[Removed, ...] = ()
 
     @classmethod
@@ -98,5 +103,6 @@ class Outcome:
             "seconds": round(self.seconds, 2),
             "main": self.main,
             "gates": dict(sorted(self.gates.items())),
+            "lineage": [asdict(each) for each in self.lineage],
             "removed": [{"branch": each.branch, "paths": list(each.paths)} for each in self.removed],
         }

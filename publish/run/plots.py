@@ -14,18 +14,15 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 
 from publish.card.facts import Plot
-from publish.hub import checkpoints
 from publish.hub.branchfile import BranchFile
-from publish.hub.checkpoints import LAYER_TYPES, Checkpoints, PlotRecord
+from publish.hub.checkpoints import LAYER_TYPES, PlotRecord
 from publish.hub.manifest import Manifest
 from publish.plots.ratios import ratio_plot
 from publish.plots.records import Curve, Ratio
 from publish.plots.svg import available
 from publish.plots.training import distance_plot, spread_plot
 from publish.run.cardfacts import ratio_path
-from publish.wire.client import Client
-from publish.wire.download import fetch_text_if_there
-from publish.wire.repo import TreeEntry, list_tree
+from publish.wire.repo import TreeEntry
 
 FOLDER = "plots/"
 # in the order of the model; norms and biases start as constants and would flatten the rest
@@ -61,22 +58,6 @@ class MainPlots:
     def drawn(self) -> tuple[BranchFile, ...]:
         """Those that are not on ``main`` as they should be."""
         return tuple(file for file in self.files if file.content is not None)
-
-
-def plots_there(client: Client, repo: str, tip: str | None, entries: Iterable[TreeEntry] | None = None) -> PlotsThere:
-    """The plots of ``main`` at ``tip``; ``entries`` are its files, where the caller has listed them.
-
-    Raises:
-        HubError: no access, no connection.
-    """
-    if tip is None:
-        return PlotsThere()
-    files = {entry.path: entry for entry in (list_tree(client, repo, tip) if entries is None else entries)}
-    if checkpoints.NAME not in files or not any(path.startswith(FOLDER) for path in files):
-        return PlotsThere()
-    content = fetch_text_if_there(client, repo, tip, checkpoints.NAME)
-    listing = Checkpoints.from_bytes(content or b"", f"{repo}@{tip}/{checkpoints.NAME}")
-    return PlotsThere(listing.plots, files)
 
 
 def plan_plots(manifests: Mapping[int, Manifest]) -> tuple[PlannedPlot, ...]:

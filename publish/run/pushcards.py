@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from publish.errors import HubError, PublishError
 from publish.hub import checkpoints, manifest
@@ -83,20 +83,15 @@ class _Push:
             self.failed.append(failure)
             return failure
         self.manifests[card.step] = record
-        before = self.records[card.step]
-        self.records[card.step] = replace(
-            before,
-            commit=commit,
-            card=card.file.sha256,
-            manifest=record.digest,
-            published=with_card(before.published or record, card.file),
-        )
+        self.records[card.step] = self.records[card.step].again(CheckpointRecord.of(record, commit))
         return None
 
     def main(self) -> None:
         card = next(each for each in self.cards.cards if each.branch == MAIN)
         plots = self.cards.plots
-        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records)
+        before = self.cards.published.listing
+        lineage = before.lineage if before else ()
+        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records, lineage)
         files = [card.file, *plots.drawn, listed]
         last = max(self.records)
         if last in self.manifests:  # main is the final step, its manifest included

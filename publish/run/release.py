@@ -9,21 +9,23 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from publish.errors import HubError, PublishError
-from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
+from publish.hub.manifest import GateRecord
 from publish.hub.repository import check_name
 from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
+from publish.run.comparisons import check_comparisons
+from publish.run.ending import Ending
 from publish.run.job import Job
 from publish.run.outcome import Done, Failure, Outcome
 from publish.run.progress import Progress, Silent
 from publish.run.pushcards import push_cards
 from publish.run.registry import Registry
-from publish.run.standing import MAIN, Standing, branches_of, main_proof, stand
+from publish.run.standing import MAIN, Standing, branches_of, stand
 from publish.run.step import ProvenStep, make_step
-from publish.run.target import Target, preflight, push_main
+from publish.run.target import Target, preflight
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
 from publish.wire.clock import Interrupted
@@ -55,6 +57,7 @@ def release(
     begin = time.monotonic()
     repo = job.release.target
     check_name(repo)
+    check_comparisons(job.release, job.steps)
     if job.release.commits_per_hour is not None:
         client.commits.limit = job.release.commits_per_hour
     job = replace(job, hub=hub_address(client.endpoint))
@@ -80,6 +83,7 @@ class _Release:
         self.done: dict[int, Done] = {}
         self.failed: list[Failure] = []
         self.hopeless = threading.Event()
+        self.lineage: tuple[GateRecord, ...] = ()
         self.other_commits: list[str] = []  # the branches of commits that were not a step's own
 
     @property
@@ -119,6 +123,7 @@ class _Release:
             commits=sum(each.made for each in self.done.values()) + len(self.other_commits),
             seconds=time.monotonic() - begin,
             main=main,
+            lineage=self.lineage,
         )
 
     def _work(self, target: Target) -> None:
@@ -174,7 +179,7 @@ class _Release:
         proven = self._proven(step)
         kept = False
         try:
-            self.registry.check(step, proven.fingerprint, proven.manifest.weights)
+            self.registry.check(step, proven.fingerprint, proven.manifest.weights, proven.sketch)
             tip = self.before.branches.get(f"step{step}")
             outcome = publish_branch(self.client, target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip)
             self.ledger.add(LedgerEntry(self.repo, outcome.branch, outcome.commit, self.before.expected[step].proof))
@@ -204,31 +209,15 @@ class _Release:
         self.failed += pushed.failed
 
     def _main(self, target: Target) -> str:
-        """Push ``main`` once every step of the schedule is there, by the Hub's own word; what became of it."""
-        made = {f"step{step}": each.commit for step, each in self.done.items()}
-        branches = made | branches_of(self.client, self.repo)
-        known = {
-            step: CheckpointRecord.of(each.manifest, each.commit)
-            for step, each in self.done.items()
-            if branches[f"step{step}"] == each.commit
-        }
-        now = stand(self.job, self.client, self.ledger, branches, self.job.steps, known)
-        if missing := len(self.job.steps) - len(now.commits):
-            return f"waits for {missing} steps"
-        self.registry.check_expected(now.records)
-        if now.main_is_right():
-            return "as it should be"
-        last = self.job.steps[-1]
-        self.final = self.final or self._proven(last)  # the same bytes again: nothing is uploaded twice
-        try:
-            outcome = push_main(self.job, target, self.final, branches.get(MAIN), now.records)
-        except Interrupted:
-            raise
-        except PublishError as error:
-            self.failed.append(Failure.of(last, error))
-            return "failed"
-        self.ledger.add(LedgerEntry(self.repo, MAIN, outcome.commit, main_proof(self.job, now.commits)))
-        if not isinstance(outcome, Committed):
-            return "as it should be"
-        self.other_commits.append(MAIN)
-        return "published"
+        ending = Ending(self.before, self.done)
+        main = ending.main(target, self._final)
+        self.failed += ending.failed
+        self.lineage = ending.lineage
+        if ending.committed:
+            self.other_commits.append(MAIN)
+        return main
+
+    def _final(self) -> ProvenStep:
+        """The final step's files, made again where this run did not: the same bytes, so nothing is uploaded twice."""
+        self.final = self.final or self._proven(self.job.steps[-1])
+        return self.final

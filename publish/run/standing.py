@@ -15,23 +15,23 @@ from publish import __version__
 from publish.card.render import render_step, templates_folder
 from publish.convert.folder import small_files
 from publish.errors import HubError
-from publish.hub import manifest
+from publish.hub import checkpoints, manifest
 from publish.hub.branchfile import BranchFile, differences
-from publish.hub.checkpoints import CheckpointRecord
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints
 from publish.hub.ledger import Ledger, LedgerEntry
-from publish.hub.look import READERS, look, read_listed
-from publish.hub.manifest import Manifest
+from publish.hub.look import READERS, look, read_listed, read_listing
+from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.status import Expected, StepStatus
 from publish.run.cardfacts import README, run_facts, step_facts
 from publish.run.job import Job
-from publish.run.plots import plots_there
+from publish.run.plots import PlotsThere
 from publish.run.suite import main_files
 from publish.run.workplace import default_folder
 from publish.source.files import fingerprint
 from publish.wire.client import Client
 from publish.wire.download import fetch_text_if_there
 from publish.wire.failures import Refused
-from publish.wire.repo import list_branches, list_tree
+from publish.wire.repo import TreeEntry, list_branches, list_tree
 
 MAIN = "main"
 NOT_WORDING = ("source", "schedule", "tokenizer", "where", "base", "commits_per_hour")
@@ -74,6 +74,32 @@ class Standing:
     expected: Mapping[int, Expected]
     steps: Mapping[int, StepStatus]
     known: Mapping[int, CheckpointRecord]
+    traced: tuple[GateRecord, ...] = ()
+
+    @cached_property
+    def lineage(self) -> tuple[GateRecord, ...]:
+        """What the steps show together: as this process found it, else as ``main`` lists it, of the same weights."""
+        if self.traced:
+            return self.traced
+        return self.listing.lineage if self.listing and self.listing.of_weights(self.records) else ()
+
+    @cached_property
+    def listing(self) -> Checkpoints | None:
+        """``checkpoints.json`` of ``main``."""
+        return read_listing(self.client, self.job.release.target, self.branches.get(MAIN))
+
+    @cached_property
+    def main_tree(self) -> tuple[TreeEntry, ...]:
+        """The files of ``main``."""
+        tip = self.branches.get(MAIN)
+        return list_tree(self.client, self.job.release.target, tip) if tip else ()
+
+    @cached_property
+    def main_files(self) -> tuple[BranchFile, ...]:
+        """What ``main`` shall hold besides the final step's files."""
+        files = {entry.path: entry for entry in self.main_tree}
+        drawn_before = self.listing.plots if self.listing and checkpoints.NAME in files else ()
+        return main_files(self.job, self.records, self.lineage, PlotsThere(drawn_before, files))
 
     @property
     def commits(self) -> dict[int, str]:
@@ -118,19 +144,16 @@ class Standing:
         entry = self.ledger.find(repo, MAIN, tip)
         if entry is not None and entry.proof == proof:
             return True
-        if self._main_differs(tip):
+        if self._main_differs():
             return False
         self.ledger.add(LedgerEntry(repo, MAIN, tip, proof))
         return True
 
-    def _main_differs(self, tip: str) -> tuple[str, ...]:
-        repo = self.job.release.target
-        final = list_tree(self.client, repo, self.commits[self.job.steps[-1]])
+    def _main_differs(self) -> tuple[str, ...]:
+        final = list_tree(self.client, self.job.release.target, self.commits[self.job.steps[-1]])
         wanted = {each.path: BranchFile.kept(each) for each in final if each.path != README}
-        listed = list_tree(self.client, repo, tip)
-        there = plots_there(self.client, repo, tip, listed)
-        wanted |= {each.path: each for each in main_files(self.job, self.records, there)}
-        return differences(listed, wanted)
+        wanted |= {each.path: each for each in self.main_files}
+        return differences(self.main_tree, wanted)
 
 
 def _there(status: StepStatus) -> bool:

@@ -12,7 +12,7 @@ from publish.card.run import RunFacts
 from publish.hub import checkpoints
 from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints, PlotRecord
-from publish.hub.manifest import Manifest
+from publish.hub.manifest import GateRecord, Manifest
 from publish.release import Release
 from publish.run.cardfacts import README, run_facts, suite_facts
 from publish.run.job import Job
@@ -25,29 +25,39 @@ def suite_card(
     manifests: Mapping[int, Manifest],
     *,
     plots: Sequence[Plot] = (),
+    lineage: Sequence[GateRecord] = (),
     hub: str = HUB,
     templates: Path | None = None,
 ) -> BranchFile:
     """The suite's card, from the manifests of all steps in order."""
-    facts = suite_facts(release, run, manifests, plots=plots, hub=hub)
+    facts = suite_facts(release, run, manifests, plots=plots, lineage=lineage, hub=hub)
     return BranchFile.of_bytes(README, render_suite(facts, templates).encode())
 
 
-def main_files(job: Job, records: Mapping[int, CheckpointRecord], there: PlotsThere) -> list[BranchFile]:
-    """What ``main`` has besides the final step's files, from the records of all steps and the plots that are there."""
+def main_files(
+    job: Job, records: Mapping[int, CheckpointRecord], lineage: Sequence[GateRecord], there: PlotsThere
+) -> tuple[BranchFile, ...]:
+    """What ``main`` has besides the final step's files.
+
+    From the records of all steps, what they show together, and the plots that are there.
+    """
     run, release = run_facts(job), job.release
     steps = {step: records[step] for step in job.steps}
     manifests = {step: each.published for step, each in steps.items() if each.published is not None}
     shown = main_plots(manifests, there)
-    card = suite_card(release, run, manifests, plots=shown.plots, hub=job.hub, templates=job.templates)
-    return [card, *shown.files, listing(release, run, steps.values(), shown.records)]
+    card = suite_card(release, run, manifests, plots=shown.plots, lineage=lineage, hub=job.hub, templates=job.templates)
+    return card, *shown.files, listing(release, run, steps.values(), shown.records, lineage)
 
 
 def listing(
-    release: Release, run: RunFacts, records: Iterable[CheckpointRecord], plots: Iterable[PlotRecord] = ()
+    release: Release,
+    run: RunFacts,
+    records: Iterable[CheckpointRecord],
+    plots: Iterable[PlotRecord] = (),
+    lineage: Iterable[GateRecord] = (),
 ) -> BranchFile:
     """``checkpoints.json``: every step at its commit, and what all cards are made from."""
-    document = Checkpoints(release.target, as_listed(release, records), run, tuple(plots))
+    document = Checkpoints(release.target, as_listed(release, records), run, tuple(plots), tuple(lineage))
     return BranchFile.of_bytes(checkpoints.NAME, document.to_bytes())
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from publish.card import metadata
 from publish.card.claims import lint_claims
 from publish.card.lint import METADATA, lint_card
 from publish.errors import CardError, StorageError
-from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.repository import (
     Base,
     check_may_write,
@@ -26,10 +24,8 @@ from publish.hub.repository import (
 from publish.hub.transaction import Outcome, publish_branch
 from publish.run.cardfacts import README, run_facts
 from publish.run.job import Job
-from publish.run.plots import plots_there
-from publish.run.standing import MAIN
+from publish.run.standing import MAIN, Standing
 from publish.run.step import ProvenStep
-from publish.run.suite import main_files
 from publish.wire.client import Client
 
 _SPARE = 64 << 20
@@ -105,25 +101,18 @@ def disk_needed(job: Job, workers: int) -> int:
     return job.plan.weight_bytes * (2 * workers + 1) + _SPARE
 
 
-def push_main(
-    job: Job,
-    target: Target,
-    final: ProvenStep,
-    tip: str | None,
-    records: Mapping[int, CheckpointRecord],
-) -> Outcome:
-    """``main``, now at ``tip``: the final step's files with the suite's card and ``checkpoints.json``.
+def push_main(target: Target, final: ProvenStep, now: Standing) -> Outcome:
+    """``main``: the final step's files with the suite's card, its plots and ``checkpoints.json``.
 
     Raises:
         HubError: the Hub refuses. StorageError: a local file is gone.
     """
     files = [file for file in final.files if file.path != README]
-    there = plots_there(target.client, job.release.target, tip)
     return publish_branch(
         target.client,
         target.base,
         MAIN,
-        [*files, *main_files(job, records, there)],
-        f"{job.release.card.title}: {len(records)} checkpoints, step {final.step} on main",
-        tip=tip,
+        [*files, *now.main_files],
+        f"{now.job.release.card.title}: {len(now.records)} checkpoints, step {final.step} on main",
+        tip=now.branches.get(MAIN),
     )

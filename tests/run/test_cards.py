@@ -158,7 +158,9 @@ def test_hostile_words_of_a_release_arrive_as_text(released: Path, client_of: Cl
 
 def test_a_changed_note_is_pushed_as_cards_alone_one_commit_a_branch(released: Path, hub: RehearsalHub) -> None:
     api = HfApi(endpoint=hub.url, token=False)
-    before = {branch: {e.path: e for e in api.list_repo_tree(TARGET, revision=branch)} for branch in BRANCHES}
+    before = {
+        branch: {e.path: e for e in api.list_repo_tree(TARGET, revision=branch, recursive=True)} for branch in BRANCHES
+    }
     add_note(released, "Trained on a Tuesday.")
     code, report = cards(released, "--check")
     assert (code, report["ok"], changed(report)) == (1, False, BRANCHES)
@@ -168,7 +170,7 @@ def test_a_changed_note_is_pushed_as_cards_alone_one_commit_a_branch(released: P
     assert hub.stats().commits == {TARGET: dict.fromkeys(BRANCHES, 1)}
     assert "lfs-upload" not in hub.stats().requests
     for branch in BRANCHES:
-        after = {e.path: e for e in api.list_repo_tree(TARGET, revision=branch)}
+        after = {e.path: e for e in api.list_repo_tree(TARGET, revision=branch, recursive=True)}
         paths = after.keys() | before[branch].keys()
         differ = {path for path in paths if _blob(after, path) != _blob(before[branch], path)}
         assert differ <= {"README.md", "publish.json", "checkpoints.json"}
@@ -184,7 +186,7 @@ def test_a_changed_note_is_pushed_as_cards_alone_one_commit_a_branch(released: P
 
 
 def _blob(files: dict[str, Any], path: str) -> str | None:
-    return files[path].blob_id if path in files else None
+    return getattr(files.get(path), "blob_id", None)  # a folder has none
 
 
 def test_only_the_cards_that_show_a_change_are_changed(released: Path, hub: RehearsalHub) -> None:
