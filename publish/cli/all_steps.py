@@ -96,6 +96,7 @@ def summary(outcome: Outcome) -> str:
         ("published", f"{len(outcome.published):,} steps"),
         ("already there", f"{len(outcome.skipped):,} steps"),
         ("failed", f"{len(outcome.failed):,} steps"),
+        *((gate.name, f"{gate.outcome}: {gate.detail}") for gate in outcome.lineage if gate.outcome != "failed"),
         ("main", outcome.main),
         ("commits", outcome.commits),
         ("read", show.size(outcome.bytes_read)),
@@ -108,4 +109,7 @@ def summary(outcome: Outcome) -> str:
         text += "\n\n" + show.table(("step", "kind", "what", "fix"), failures)
     if outcome.left:
         text += "\n\n" + "\n".join(f"left to you: {each}" for each in outcome.left)
+    if outcome.removed:
+        removed = [(each.branch, ", ".join(each.paths)) for each in outcome.removed]
+        text += "\n\n" + show.table(("branch", "held files that nothing here put there; they are gone"), removed)
     return text

@@ -66,7 +66,7 @@ def _proven(ledger: Ledger | None, repo: str, expected: Expected, tips: Mapping[
 
 
 def read_listing(client: Client, repo: str, main: str | None) -> Checkpoints | None:
-    """``checkpoints.json`` at the commit `main`; None where there is none, or somebody's own file of that name.
+    """``checkpoints.json`` at the commit `main`, in one request; None where there is none, or somebody else's.
 
     Raises:
         HubError: no access, no connection.

@@ -57,6 +57,12 @@ class Lane:
 
 
 _LANES: dict[tuple[str, str, int], Lane] = {}
+_COMMITS = threading.local()
+
+
+def commits_of_thread() -> int:
+    """Commits that the calling thread has asked for so far, by whatever lane, whatever was answered."""
+    return getattr(_COMMITS, "sent", 0)
 
 
 def register(lane: Lane) -> None:
@@ -88,6 +94,7 @@ class Transport(httpx2.HTTPTransport):
         if kind != "storage":
             lane.quota.before(kind)
         lane.count(kind)
+        _COMMITS.sent = commits_of_thread() + _is_commit(request, kind)
         request.extensions = {**request.extensions, "timeout": lane.timeouts.as_extension()}
         request.stream = _watched(request.stream, lane)
         try:
@@ -105,6 +112,10 @@ class Transport(httpx2.HTTPTransport):
 def _kind(path: str) -> str:
     # resolver (download) requests have a quota of their own
     return "resolve" if "/resolve/" in path else "api"
+
+
+def _is_commit(request: httpx2.Request, kind: str) -> bool:
+    return "/commit/" in request.url.path and kind == "api"
 
 
 def _lost(error: httpx2.HTTPError, request: httpx2.Request) -> TransientHTTP:
@@ -129,7 +140,7 @@ def _judged(response: httpx2.Response, request: httpx2.Request, lane: Lane, kind
     if status != 429:
         raise TransientHTTP(message, where=where, status=status)
     seconds = told_wait(response.headers, f"{text} {response.text[:2000]}", lane.clock.now())
-    commits = "/commit/" in request.url.path and kind == "api"
+    commits = _is_commit(request, kind)
     if seconds is not None and not commits:
         lane.quota.hold(kind, seconds)
     raise RateLimitedHTTP(message, where=where, seconds=seconds, commits=commits)
