@@ -15,7 +15,7 @@ from publish.neox.randomstate import CPU
 from publish.run.explain import explain_one, open_any
 from publish.source.location import Location
 from tests.conftest import shared
-from tests.explain.neoxfiles import Drawn, Model, on_cpu
+from tests.explain.neoxfiles import Drawn, Model, on_cpu, on_cpu_in_stages
 
 
 def ask(folder: Path, step: int | None = None, seeds: Sequence[int] | None = None) -> Answer:
@@ -177,3 +177,21 @@ def test_init_methods_that_draw_otherwise_are_refused_by_name(tmp_path: Path, sa
             path.write_text(path.read_text().replace("small_init", method))
         with pytest.raises(ConfigError, match=method):
             ask(folder)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("begins", [(0, 5), (0, 5, 9), (0, 1, 5, 9)])
+def test_pipeline_stages_have_generators_of_their_own(
+    tmp_path: Path, ranks: int, tied: bool, begins: tuple[int, ...]
+) -> None:
+    model = Model(layers=3, sequential=False, tensor_parallel=ranks, tied=tied, stages=len(begins))
+    answer = ask(on_cpu_in_stages(model, begins).write(tmp_path / "step0"))
+    assert_reproduced(answer, 1234, 0)
+
+
+@pytest.mark.parametrize("kind", ["llama-2023", "llama-2026"])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_llama_in_both_eras(tmp_path: Path, kind: str, ranks: int) -> None:
+    model = Model(kind=kind, kv_heads=2, tensor_parallel=ranks, sequential=False)
+    assert_reproduced(ask(on_cpu(model).write(tmp_path / "step0")), 1234, 0)
