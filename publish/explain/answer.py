@@ -19,7 +19,8 @@ class Origin:
 
     ``seed`` is the run's, ``seeds`` those of the ranks' generators. ``position``: numbers drawn before (CPU) or the
     generator's offset (CUDA) when the first tensor was drawn, None where only a later state is known. ``threads``
-    and ``devices``: of the GPU, None and the possible ones where no tensor tells.
+    and ``devices``: of the GPU, None and the possible ones where no tensor tells. ``after`` is the offset that a
+    checkpoint stores, of a GPU's generator.
     """
 
     generator: str
@@ -29,6 +30,7 @@ class Origin:
     preceding: str = ""
     threads: int | None = None
     devices: tuple[str, ...] = ()
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,10 +86,12 @@ def explain(subjects: Sequence[Subject], step: int | None, asked: Sequence[int] 
 def _trials(
     subjects: Sequence[Subject], asked: Sequence[int] | None, tried: list[tuple[Subject, Candidate]]
 ) -> Iterator[Trial]:
+    found: set[int] = set()  # run seeds with which some tensor begins: other cuts need no wider search
     for subject in subjects:
-        for candidate in candidates(subject, asked):
+        for candidate in candidates(subject, sorted(found) or asked):
             tried.append((subject, candidate))
             for place in _places(subject, candidate):
+                found.add(place.seed - candidate.generator_seed(0))
                 yield _full(subject, candidate, place)
 
 

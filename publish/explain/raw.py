@@ -14,7 +14,7 @@ from publish.explain.subject import Bits, Shard, Subject, with_methods
 from publish.neox import yamlfile
 from publish.neox.checkpoint import RawCheckpoint, RawTensor
 from publish.neox.options import MAPPED
-from publish.neox.randomstate import stored_states
+from publish.neox.randomstate import TRACKER, stored_states
 from publish.source.files import CheckpointFiles
 
 _COMPUTED = ("inv_freq", "slopes", "_extra_state")  # the ends of names of what is computed rather than drawn
@@ -41,7 +41,7 @@ def raw_subject(files: CheckpointFiles) -> Subject:
         stages=max(1, checkpoint.pipeline_parallel),
         iteration=checkpoint.state.iteration,
         seed=seed if isinstance(seed, int) else None,
-        states=stored_states(files),
+        states=tuple(states.get(TRACKER) for states in stored_states(files)),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from publish.errors import CheckpointError
-from publish.neox.inert import StoredTensor
+from publish.neox.randomstate import saved_tensors
 from publish.neox.torchfile import TorchFile
 
 
@@ -92,10 +92,4 @@ def _loss_scale(tree: dict[Any, Any]) -> float | None:
 
 
 def _random_states(file: TorchFile, tree: dict[Any, Any]) -> dict[str, str]:
-    trackers = {f"tracker:{name}": value for name, value in _dict(tree.get("rng_tracker_states")).items()}
-    found = {"torch": tree.get("torch_rng_state"), "cuda": tree.get("cuda_rng_state"), **trackers}
-    return {
-        name: hashlib.sha256(file.bytes_of(value)).hexdigest()
-        for name, value in found.items()
-        if isinstance(value, StoredTensor)
-    }
+    return {name: hashlib.sha256(file.bytes_of(value)).hexdigest() for name, value in saved_tensors(tree).items()}
