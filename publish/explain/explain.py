@@ -19,7 +19,7 @@ from publish.explain.answer import (
     Origin,
     TensorResult,
 )
-from publish.explain.candidate import Candidate, candidates, rank_seed
+from publish.explain.candidate import DEFAULT, Candidate, candidates, rank_seed
 from publish.explain.devices import with_at_least, with_threads
 from publish.explain.matching import Tally
 from publish.explain.place import Place
@@ -150,7 +150,7 @@ def _origin(trial: Trial) -> Origin:
 def _stored(trial: Trial) -> str:
     """Whether the generators' states after the last tensor are those that the checkpoint holds."""
     states = trial.subject.states
-    if not any(states):
+    if not any(states) or trial.candidate.origin == DEFAULT:  # training draws from the default generator too
         return ABSENT
     ranks = trial.subject.tensor_parallel
     ends = {

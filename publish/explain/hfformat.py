@@ -7,7 +7,7 @@ the rows that it came from.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -19,9 +19,9 @@ from publish.errors import ConversionError
 from publish.explain.construction import in_order
 from publish.explain.drawndtype import drawn_dtype, narrowed
 from publish.explain.hfmodel import HfModel, read_model
-from publish.explain.methods import DEFAULTS, Scale
-from publish.explain.plausible import measured, plausible_methods
-from publish.explain.subject import Bits, Shard, Subject, with_methods
+from publish.explain.methods import DEFAULTS
+from publish.explain.plausible import plausible_subjects
+from publish.explain.subject import Bits, Shard, Subject
 from publish.explain.tensorfile import FileTensor
 from publish.neox.torchfile import RawTensor
 from publish.source.files import CheckpointFiles
@@ -44,18 +44,8 @@ def hf_subjects(files: CheckpointFiles) -> Iterator[Subject]:
         for ranks in TENSOR_PARALLEL:
             if _divisible(model, ranks):
                 shards = _cut(model, era, ranks)
-                hidden = model.sizes.hidden
-                methods = plausible_methods(shards[0], model.layers, hidden, sigmas)
-                if not methods:
-                    yield Subject(where=model.where, shards=shards, notes=(_no_method(shards[0]),))
-                for each in methods:
-                    scale = Scale(model.layers, hidden, each.sigma, ())
-                    ranked = tuple(with_methods(rank, each, scale) for rank in shards)
-                    yield Subject(where=model.where, shards=ranked)
-
-
-def _no_method(shards: Mapping[str, Shard]) -> str:
-    return f"no init method of GPT-NeoX has the standard deviations measured ({measured(shards)})"
+                subject = Subject(where=model.where, shards=shards)
+                yield from plausible_subjects(subject, model.layers, model.sizes.hidden, sigmas)
 
 
 def _divisible(model: HfModel, ranks: int) -> bool:

@@ -11,6 +11,7 @@ from publish.explain.matching import SLACK, Tally
 from publish.explain.place import Place
 from publish.explain.stored import Constructed, constructed
 from publish.explain.subject import Shard, Subject
+from publish.explain.walk import positions
 from publish.neox.randomstate import CPU, CUDA
 
 FEW = 8  # tensors that are named one by one
@@ -32,11 +33,25 @@ def of_trial(subject: Subject, candidate: Candidate, place: Place, results: Sequ
     for result in odd[:FEW]:
         yield _odd(result, shards[result.name], subject.tensor_parallel)
     if len(odd) > FEW:
-        yield f"so do {len(odd) - FEW} more tensors: {', '.join(result.name for result in odd[FEW:])}"
+        yield f"the same holds of {len(odd) - FEW} more tensors: {', '.join(result.name for result in odd[FEW:])}"
+    if odd:
+        yield from _exchanged(subject, place, [result.name for result in odd[:FEW]])
+        yield "so the weights as a whole are not what one initialisation draws: what differs was put there otherwise"
     for name in subject.unknown:
         yield f"{name} is drawn by a rule that is not in the table of constructions, so it was not recomputed"
     if place.generator == CUDA and not place.told:
         yield f"no tensor tells the GPU: they are as they would be on any that holds {place.resident:,} threads or more"
+
+
+def _exchanged(subject: Subject, place: Place, names: Sequence[str]) -> Iterator[str]:
+    """Which of the odd tensors begin as if drawn where another of them belongs; of one stage's ranks 0."""
+    shards = {name: shard for name, shard in subject.shards[0].items() if shard.shown in names}
+    stream = place.stream(place.seed)
+    lie = positions(subject.shards[0], stream, place.position)
+    for name, shard in shards.items():
+        for other in shards:
+            if other != name and stream.matches(shard, lie[other]):
+                yield f"{shard.shown} begins as what is drawn for {shards[other].shown}"
 
 
 def _seeding(candidate: Candidate, place: Place) -> str:
