@@ -14,6 +14,7 @@ from publish.explain.subject import Bits, Shard
 # (2^-21.4 and more beyond pi: CUDA programming guide, intrinsic functions), times a radius up to 6.7.
 SLACK = 2.0**-16
 UNIT = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}  # relative, of the last place at most
+_BLOCK = 1 << 18  # elements that are compared at a time
 _NEEDED = 3, 4  # of the first values, this share must fit
 
 
@@ -48,6 +49,11 @@ def _least(left: int | None, right: int | None) -> int | None:
 
 def tally(stored: Bits, expected: Bits, dtype: str, std: float, start: int = 0) -> Tally:
     """Compare two flat arrays of ``dtype``; ``start`` is the index of their first element in the tensor."""
+    blocks = (slice(at, at + _BLOCK) for at in range(0, stored.size, _BLOCK))
+    return sum((_tally(stored[at], expected[at], dtype, std, start + at.start) for at in blocks), Tally())
+
+
+def _tally(stored: Bits, expected: Bits, dtype: str, std: float, start: int) -> Tally:
     same = stored.view(f"u{stored.itemsize}") == expected.view(f"u{expected.itemsize}")
     equal = int(np.count_nonzero(same))
     if equal == stored.size:

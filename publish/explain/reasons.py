@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 
 from publish.explain import locate_cpu, locate_cuda
 from publish.explain.answer import TensorResult
@@ -12,16 +13,22 @@ from publish.explain.place import Place
 from publish.explain.stored import Constructed, constructed
 from publish.explain.subject import Shard, Subject
 from publish.explain.walk import positions
-from publish.neox.randomstate import CPU, CUDA
+from publish.neox.randomstate import CPU, CUDA, RandomState
 
 FEW = 8  # tensors that are named one by one
 _SAME_KIND = "torch's CPU kernels differ by such a unit between kinds of processors, and so does a changed value"
 
 
-def of_trial(subject: Subject, candidate: Candidate, place: Place, results: Sequence[TensorResult]) -> Iterator[str]:
-    """Why the weights are those of ``place``, and what of them is not."""
+def of_trial(
+    subject: Subject, candidate: Candidate, place: Place, results: Sequence[TensorResult], begins: Sequence[str]
+) -> Iterator[str]:
+    """Why the weights are those of ``place``, and what of them is not; stages after the first ``begins`` there."""
     seed = place.seed - candidate.generator_seed(0)
     yield f"seed {seed} {candidate.source} {_seeding(candidate, place)}"
+    if subject.seed not in (None, seed):
+        yield f"the config states seed {subject.seed}, which is not what these weights were drawn with"
+    if begins:
+        yield f"pipeline stages with a freshly seeded generator each begin at {', '.join(begins)}"
     whole = [result for result in results if result.explained]
     total = sum((result.tally for result in whole), Tally())
     equal = "all" if total.equal == total.values else f"{total.equal:,} of"
@@ -31,7 +38,7 @@ def of_trial(subject: Subject, candidate: Candidate, place: Place, results: Sequ
     shards = {shard.shown: shard for shard in subject.shards[0].values()}
     odd = [result for result in results if not result.explained]
     for result in odd[:FEW]:
-        yield _odd(result, shards[result.name], subject.tensor_parallel)
+        yield _odd(result, shards[result.name])
     if len(odd) > FEW:
         yield f"the same holds of {len(odd) - FEW} more tensors: {', '.join(result.name for result in odd[FEW:])}"
     if odd:
@@ -54,6 +61,21 @@ def _exchanged(subject: Subject, place: Place, names: Sequence[str]) -> Iterator
                 yield f"{shard.shown} begins as what is drawn for {shards[other].shown}"
 
 
+def of_states(stored: Sequence[RandomState | None], ends: Mapping[int, RandomState]) -> Iterator[str]:
+    """How the stored states differ from those that the generators end in, by number of the ``mp_rank`` file."""
+    if len(stored) != len(ends):
+        yield f"{len(stored)} states are stored, and this order of construction leaves {len(ends)}"
+        return
+    for number, state in enumerate(stored):
+        if state is not None and not state.same_place(ends[number]):
+            yield f"mp_rank_{number:02} stores {_shown(state)}, and these weights' generator ends as {_shown(ends[number])}"
+
+
+def _shown(state: RandomState) -> str:
+    place = f"sha256 {sha256(state.raw).hexdigest()[:12]}" if state.offset is None else f"offset {state.offset:,}"
+    return f"{state.generator} seeded with {state.seed} ({place})"
+
+
 def _seeding(candidate: Candidate, place: Place) -> str:
     if candidate.origin == DEFAULT:
         return f"seeds the default {place.generator} generator, which use_cpu_initialization draws from"
@@ -69,14 +91,18 @@ def _fast(total: Tally) -> str:
     )
 
 
-def _odd(result: TensorResult, shard: Shard, ranks: int) -> str:
-    tally = result.tally
-    differ = f"{result.different:,} of {tally.values:,} values differ"
+def _odd(result: TensorResult, shard: Shard) -> str:
+    """How the first rank that differs does so."""
+    rank = next(number for number, tally in enumerate(result.ranks) if result.different_in(tally))
+    tally = result.ranks[rank]
+    of_rank = f" of rank {rank}'s" if len(result.ranks) > 1 else " of"
+    differ = f"{result.different_in(tally):,}{of_rank} {tally.values:,} values differ"
     if tally.equal * 2 < tally.values:
         return f"{result.name} is not what was drawn there: {differ}"
-    assert result.first_different is not None
-    row, column = divmod(result.first_different, shard.shape[-1])
-    place = f"the first at row {row:,}, column {column:,}{' of its shard' if ranks > 1 else ''}"
+    first = result.first_different(tally)
+    assert first is not None
+    row, column = divmod(first, shard.shape[-1])
+    place = f"the first at row {row:,}, column {column:,}{' of the shard' if len(result.ranks) > 1 else ''}"
     if tally.wrong == 0:
         return f"{result.name}: {differ} by a unit in the last place or little more, {place}; {_SAME_KIND}"
     return f"{result.name} was changed after it was drawn: {differ}, {place}"
@@ -105,7 +131,7 @@ def of_failure(
         yield _state(state.seed, found)
     shards = {shard.shown: shard for shard in subject.shards[0].values()}
     for result in results[:1]:
-        yield _odd(result, shards[result.name], subject.tensor_parallel)
+        yield _odd(result, shards[result.name])
     if not results:
         names = tuple(shards)
         yield f"none of the {len(names)} tensors ({', '.join(names[:3])}, ...) begins as the seeds tried would draw it"

@@ -154,6 +154,7 @@ def test_a_first_construction_in_the_sequential_layout_leaves_another_state(tmp_
     once, twice = on_cpu(Model(), constructions=1), on_cpu(Model())
     answer = ask(Drawn(once.model, once.ranks, twice.states).write(tmp_path / "step0"))
     assert_reproduced(answer, 1234, 0, stored="different")
+    assert any(reason.startswith("mp_rank_00 stores") for reason in answer.reasons), answer.reasons
 
 
 def test_the_configs_seed_serves_where_no_state_is_stored(tmp_path: Path) -> None:
@@ -190,6 +191,7 @@ def test_pipeline_stages_have_generators_of_their_own(
     model = Model(layers=3, sequential=False, tensor_parallel=ranks, tied=tied, stages=len(begins))
     answer = ask(on_cpu_in_stages(model, begins).write(tmp_path / "step0"))
     assert_reproduced(answer, 1234, 0)
+    assert any("pipeline stages with a freshly seeded generator" in reason for reason in answer.reasons)
 
 
 @pytest.mark.parametrize("kind", ["llama-2023", "llama-2026"])

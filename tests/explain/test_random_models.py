@@ -14,7 +14,7 @@ from publish.explain.subject import Bits, Shard, Subject
 from publish.neox.randomstate import RandomState, decode
 from tests.explain.neoxfiles import Model, on_cpu, on_gpu
 
-MODELS = int(os.environ.get("PUBLISH_RANDOM_MODELS", "40"))  # 1,000 take a few minutes
+MODELS = int(os.environ.get("PUBLISH_RANDOM_MODELS", "24"))  # 1,000 take a few minutes
 
 
 def rows(values: Bits, count: int | None) -> Bits:
@@ -51,6 +51,5 @@ def test_none_is_claimed(states: list[RandomState | None]) -> None:
 
 
 def test_none_is_claimed_among_ten_thousand_seeds() -> None:
-    for number in range(3):
-        answer = explain([random_subject(number, None)], 0, range(10_000))
-        assert (answer.outcome, answer.bit_equal) == ("not-reproduced", 0)
+    answer = explain([random_subject(1, None)], 0, range(10_000))  # in bfloat16, where chance fits most easily
+    assert (answer.outcome, answer.bit_equal) == ("not-reproduced", 0)
