@@ -17,15 +17,17 @@ def drawn_dtype(tensor: FileTensor) -> str:
     if tensor.dtype != "float32":
         return tensor.dtype
     head = tensor.rows(0, min(_ROWS, tensor.shape[0]))
-    held = (dtype for dtype in _NARROW if np.array_equal(to_float32(from_float32(head, dtype), dtype), head))
-    return next(held, tensor.dtype)
+    with np.errstate(invalid="ignore"):
+        held = (dtype for dtype in _NARROW if np.array_equal(to_float32(from_float32(head, dtype), dtype), head))
+        return next(held, tensor.dtype)
 
 
 def narrowed(values: Bits, source: str, target: str) -> Bits:
     """The values in ``target``; one that it does not hold exactly becomes NaN, which nothing draws."""
     if source == target:
         return values
-    narrow = from_float32(values, target)
-    odd = to_float32(narrow, target) != values
+    with np.errstate(invalid="ignore"):
+        narrow = from_float32(values, target)
+        odd = to_float32(narrow, target) != values
     narrow[odd] = from_float32(np.full(1, np.nan, np.float32), target)
     return narrow

@@ -61,8 +61,8 @@ def _tally(stored: Bits, expected: Bits, dtype: str, std: float, start: int) -> 
     odd = np.flatnonzero(~same)
     left, right = stored[odd], expected[odd]
     apart = np.abs(_ordered(left) - _ordered(right))
-    numbers, due = to_float32(left, dtype), to_float32(right, dtype)
     with np.errstate(invalid="ignore", over="ignore"):
+        numbers, due = to_float32(left, dtype), to_float32(right, dtype)
         close = np.abs(numbers - due) <= np.float32(SLACK * std)
     one = apart <= 1
     wrong = ~one & ~close
@@ -88,7 +88,9 @@ def fit(normals: NDArray[np.float32], head: NDArray[np.float32], std: float, dty
 
     Rounded twice, so a unit and a half; a changed value or two at a tensor's start do not hide it.
     """
-    slack = 1.5 * UNIT[dtype] * np.abs(head) + SLACK * std + (2.0**-24 if dtype == "float16" else 0)
-    hits = np.abs(normals * np.float32(std) - head) <= slack
+    finest = 2.0**-24 if dtype == "float16" else 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        slack = np.float32(1.5 * UNIT[dtype]) * np.abs(head) + np.float32(SLACK * std + finest)
+        hits = np.abs(normals * np.float32(std) - head) <= slack
     found: NDArray[np.bool_] = hits.sum(axis=-1) * _NEEDED[1] >= hits.shape[-1] * _NEEDED[0]
     return found

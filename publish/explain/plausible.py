@@ -72,5 +72,5 @@ def _fitting(
 
 
 def _std(shard: Shard) -> float:
-    values = shard.head(_SAMPLE).astype(np.float64)
-    return float(values.std())
+    with np.errstate(invalid="ignore"):
+        return float(shard.head(_SAMPLE).astype(np.float64).std())

@@ -10,7 +10,7 @@ from publish.explain.answer import TensorResult
 from publish.explain.candidate import DEFAULT, Candidate
 from publish.explain.matching import SLACK, Tally
 from publish.explain.place import Place
-from publish.explain.stored import Constructed, constructed
+from publish.explain.stored import MOST, Constructed, constructed, within_reach
 from publish.explain.subject import Shard, Subject
 from publish.explain.walk import positions
 from publish.neox.randomstate import CPU, CUDA, RandomState
@@ -68,7 +68,7 @@ def of_states(stored: Sequence[RandomState | None], ends: Mapping[int, RandomSta
         return
     for number, state in enumerate(stored):
         if state is not None and not state.same_place(ends[number]):
-            yield f"mp_rank_{number:02} stores {_shown(state)}, and these weights' generator ends as {_shown(ends[number])}"
+            yield f"mp_rank_{number:02} stores {_shown(state)}; these weights' generator ends as {_shown(ends[number])}"
 
 
 def _shown(state: RandomState) -> str:
@@ -113,7 +113,11 @@ def constructions(subject: Subject) -> tuple[Constructed, ...]:
     state = next((state for state in subject.states if state is not None), None)
     if state is None or subject.stages != 1:
         return ()
-    return constructed({name: shard.elements for name, shard in subject.shards[0].items()}, state)
+    return constructed(_elements(subject), state)
+
+
+def _elements(subject: Subject) -> dict[str, int]:
+    return {name: shard.elements for name, shard in subject.shards[0].items()}
 
 
 def of_failure(
@@ -127,8 +131,8 @@ def of_failure(
     if subject.iteration:
         yield f"the weights were trained for {subject.iteration:,} iterations, so they no longer are what was drawn"
     state = next((state for state in subject.states if state is not None), None)
-    if state is not None:
-        yield _state(state.seed, found)
+    if state is not None and subject.stages == 1:
+        yield _state(subject, state, found)
     shards = {shard.shown: shard for shard in subject.shards[0].values()}
     for result in results[:1]:
         yield _odd(result, shards[result.name])
@@ -139,15 +143,16 @@ def of_failure(
         yield f"tried: {_tried(part, candidate)}"
 
 
-def _state(seed: int, found: Sequence[Constructed]) -> str:
+def _state(subject: Subject, state: RandomState, found: Sequence[Constructed]) -> str:
     if not found:
-        return f"the stored state, seeded with {seed}, is not that after one to three constructions of this model"
+        most = MOST if state.generator == CUDA else within_reach(_elements(subject))
+        return f"the stored state, seeded with {state.seed}, is not that after 1 to {most} constructions of this model"
     times = " or ".join(
         f"{one.times} construction{'s' if one.times > 1 else ''}"
         + (f" on {', '.join(one.devices)}" if one.devices else "")
         for one in found
     )
-    return f"the stored state is that of a generator seeded with {seed} after {times} of this model"
+    return f"the stored state is that of a generator seeded with {state.seed} after {times} of this model"
 
 
 def _tried(subject: Subject, candidate: Candidate) -> str:
@@ -164,7 +169,9 @@ def _range(subject: Subject, candidate: Candidate) -> str:
     if candidate.generator == CPU:
         starts = sorted(locate_cpu.likely_starts(subject))
         if few:
-            return f"positions 0 to {max(starts[-1], locate_cpu.reach(subject)):,}"
+            reach = locate_cpu.reach(subject)
+            beyond = [f"{start:,}" for start in starts if start > reach]
+            return f"positions 0 to {' and '.join([f'{reach:,}', *beyond])}"
         return f"positions {starts[0]:,} and {starts[1]:,}"
     if few:
         return f"offsets 0 to {locate_cuda.REACH:,}"

@@ -15,7 +15,7 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.randomstate import CUDA, TRACKER, RandomState, stored_states
 
 MOST = 3  # constructions that are looked for
-_REACH = 1 << 28  # words of a CPU's stream
+REACH = 1 << 32  # words of a CPU's stream that are drawn at most: 20 seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,10 @@ def _by_offset(elements: Mapping[str, int], state: RandomState) -> tuple[Constru
 def _by_drawing(elements: Mapping[str, int], state: RandomState) -> tuple[Constructed, ...]:
     size = sum(words_for(count) for count in elements.values())
     stream = CpuStream(state.seed)
-    return tuple(
-        Constructed(times)
-        for times in range(1, MOST + 1)
-        if times * size <= _REACH and stream.state(times * size).same_place(state)
-    )
+    within = range(1, within_reach(elements) + 1)
+    return tuple(Constructed(times) for times in within if stream.state(times * size).same_place(state))
+
+
+def within_reach(elements: Mapping[str, int]) -> int:
+    """How many constructions are looked for on a CPU."""
+    return min(MOST, REACH // sum(words_for(count) for count in elements.values()))
