@@ -63,6 +63,11 @@ class TensorResult:
     def explained(self) -> bool:
         return self.different == 0
 
+    @property
+    def alike(self) -> bool:
+        """Whether it is explained but for last bits."""
+        return self.tally.wrong == 0
+
 
 @dataclass(frozen=True)
 class Answer:

@@ -33,7 +33,7 @@ def explain(subjects: Sequence[Subject], step: int | None, asked: Sequence[int] 
             best = trial
         if trial.complete:
             break
-    if best is None or not any(result.explained for result in best.results):
+    if best is None or not any(result.alike for result in best.results):
         return _unexplained(subjects[0], step, tried, best)
     return _explained(best, step)
 

@@ -97,7 +97,7 @@ def _odd(result: TensorResult, shard: Shard) -> str:
     tally = result.ranks[rank]
     of_rank = f" of rank {rank}'s" if len(result.ranks) > 1 else " of"
     differ = f"{result.different_in(tally):,}{of_rank} {tally.values:,} values differ"
-    if tally.equal * 2 < tally.values:
+    if tally.wrong and tally.equal * 2 < tally.values:
         return f"{result.name} is not what was drawn there: {differ}"
     first = result.first_different(tally)
     assert first is not None

@@ -91,7 +91,7 @@ class Trial:
         """How good an explanation it is: tensors, then bits, then whether it names the GPU."""
         results = self.results
         return (
-            sum(result.explained for result in results),
+            sum(result.alike for result in results),
             sum(result.tally.equal for result in results),
             self.place.told,
         )

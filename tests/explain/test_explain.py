@@ -256,3 +256,13 @@ def test_the_other_normal_methods(tmp_path: Path, method: str) -> None:
     config = folder / "configs" / "run.yml"
     config.write_text(config.read_text().replace("small_init", method).replace("wang_init", method))
     assert_reproduced(ask(folder), 1234, sum(r * c for _, (r, c), _ in model.drawn()))
+
+
+def test_last_bits_of_another_processor_are_said_and_not_called_reproduced(tmp_path: Path) -> None:
+    drawn = on_cpu(Model(dtype="float32"))
+    for tensor in drawn.ranks[0].values():
+        tensor.view(-1).view(torch.int32)[::7] ^= 1
+    answer = ask(drawn.write(tmp_path / "step0"))
+    assert (answer.outcome, answer.stored_state) == ("partly", "equal")
+    assert answer.within_one_ulp == answer.values
+    assert any("kinds of processors" in reason for reason in answer.reasons)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from publish.convert.folder import convert
 from publish.convert.plan import make_plan
-from publish.errors import CheckpointError, ConfigError, ConversionError
+from publish.errors import CheckpointError, ConfigError, ConversionError, PublishError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.source.files import LocalFiles
@@ -99,3 +100,27 @@ def test_a_wrong_config_or_a_broken_file_is_an_error(tmp_path: Path) -> None:
         weights.write_bytes(broken)
         with pytest.raises(CheckpointError):
             ask(folder)
+
+
+def test_mutated_files_end_in_an_answer_or_an_error_that_names_them(tmp_path: Path) -> None:
+    """A few hundred bytes into a header or anywhere: no crash, and no warning (they are errors here)."""
+    whole = converted(on_cpu(Model()), tmp_path)
+    path = whole / "model.safetensors"
+    sound = path.read_bytes()
+    random, wheres = np.random.default_rng(0), []
+    for number in range(40):
+        broken = bytearray(sound)
+        at = int(random.integers(0, 600 if number % 2 else len(broken)))
+        broken[at : at + 8] = (b"\xff" * 8, b"", random.bytes(3), b"9")[number % 4]
+        path.write_bytes(broken)
+        wheres.append(outcome_of(whole))
+    assert len(wheres) == 40
+    assert all(where.startswith(str(whole)) for where in wheres)
+
+
+def outcome_of(folder: Path) -> str:
+    """Where the answer or the error says that it was."""
+    try:
+        return ask(folder, seeds=[1234]).where
+    except PublishError as error:
+        return error.where

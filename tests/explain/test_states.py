@@ -58,7 +58,7 @@ def test_an_offset_tells_gpus_and_constructions(offset: int, times: int, device:
 
 
 def test_inspect_decodes_every_rank_and_reads_no_weight(tmp_path: Path) -> None:
-    model = Model(tensor_parallel=2, vocabulary=2048, hidden=128)
+    model = Model(tensor_parallel=2, vocabulary=1024, hidden=64)
     files = LocalFiles(on_gpu(model, 2048).write(tmp_path / "step0"))
     source, _ = open_checkpoint(Location(tmp_path / "step0"), None)
     document = json.loads(json.dumps(inspect(source, files).document(tensors=False)))
