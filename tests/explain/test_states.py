@@ -58,13 +58,14 @@ def test_an_offset_tells_gpus_and_constructions(offset: int, times: int, device:
 
 
 def test_inspect_decodes_every_rank_and_reads_no_weight(tmp_path: Path) -> None:
-    model = Model(tensor_parallel=2, vocabulary=1024, hidden=64)
-    files = LocalFiles(on_gpu(model, 2048).write(tmp_path / "step0"))
+    drawn = on_cpu(Model(tensor_parallel=2, vocabulary=4096, hidden=128))
+    states = [struct.pack("<Qq", 3952 + rank, 320) for rank in range(2)]
+    files = LocalFiles(Drawn(drawn.model, drawn.ranks, states).write(tmp_path / "step0"))
     source, _ = open_checkpoint(Location(tmp_path / "step0"), None)
     document = json.loads(json.dumps(inspect(source, files).document(tensors=False)))
     assert [one["run_seed"] for one in document["generators"]] == [1234, 1234]
     assert [one["seed"] for one in document["generators"]] == [3952, 3953]
-    assert all(one["generator"] == CUDA and one["offset"] % 4 == 0 for one in document["generators"])
+    assert all(one["generator"] == CUDA and one["offset"] == 320 for one in document["generators"])
     assert set(document["training"]) >= {"learning_rate", "loss_scale", "skipped_steps", "random_states"}
     assert files.bytes_read < files.sizes["mp_rank_00_model_states.pt"]
 
