@@ -89,6 +89,10 @@ def test_a_wrong_config_or_a_broken_file_is_an_error(tmp_path: Path) -> None:
     config.write_text(json.dumps(sizes | {"num_hidden_layers": 3}))
     with pytest.raises(ConversionError, match=r"layers\.2\."):
         ask(folder)
+    for impossible in ({"num_hidden_layers": 2**30}, {"num_attention_heads": 2**30}, {"num_attention_heads": 3}):
+        config.write_text(json.dumps(sizes | impossible))
+        with pytest.raises(ConfigError, match="do not fit"):
+            ask(folder)
     config.write_text(json.dumps(sizes | {"model_type": "gpt2"}))
     with pytest.raises(ConfigError, match="gpt2"):
         ask(folder)
