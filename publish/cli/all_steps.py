@@ -98,4 +98,7 @@ def summary(outcome: Outcome) -> str:
     if outcome.failed:
         failures = [(each.step, each.kind, each.detail, each.fix) for each in outcome.failed]
         text += "\n\n" + show.table(("step", "kind", "what", "fix"), failures)
+    if outcome.removed:
+        removed = [(each.branch, ", ".join(each.paths)) for each in outcome.removed]
+        text += "\n\n" + show.table(("branch", "held files that nothing here put there; they are gone"), removed)
     return text

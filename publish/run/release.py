@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from publish.errors import HubError, PublishError
-from publish.hub.cards import READERS, read_manifest
-from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
-from publish.hub.look import read_listing
-from publish.hub.manifest import GateRecord, Manifest
+from publish.hub.manifest import GateRecord
 from publish.hub.repository import check_name
 from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
 from publish.run.comparisons import check_comparisons
+from publish.run.ending import Ending
 from publish.run.job import Job
-from publish.run.lineage import Traced, trace_manifests
-from publish.run.outcome import Failure, Outcome
+from publish.run.outcome import Done, Failure, Outcome
 from publish.run.progress import Progress, Silent
 from publish.run.pushcards import push_cards
 from publish.run.registry import Registry
-from publish.run.standing import MAIN, Standing, branches_of, main_proof, stand
+from publish.run.standing import MAIN, Standing, branches_of, stand
 from publish.run.step import ProvenStep, make_step
-from publish.run.target import Target, preflight, push_main
+from publish.run.target import Target, preflight
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
 from publish.wire.clock import Interrupted
+from publish.wire.failures import Refused
 
 GRACE = 5.0  # seconds that steps in flight get to end after Ctrl-C; then the process ends without them
 
@@ -43,17 +41,6 @@ class Options:
     workers: int = 2
     logits: str = "changed"  # changed, all, off
     private: bool = False
-
-
-@dataclass(frozen=True)
-class Done:
-    """A step that is on the Hub."""
-
-    step: int
-    commit: str
-    manifest: Manifest
-    made: bool
-    bytes_read: int
 
 
 def release(
@@ -95,12 +82,17 @@ class _Release:
         self.final: ProvenStep | None = None
         self.done: dict[int, Done] = {}
         self.failed: list[Failure] = []
+        self.hopeless = threading.Event()
         self.lineage: tuple[GateRecord, ...] = ()
         self.other_commits: list[str] = []  # the branches of commits that were not a step's own
 
     @property
     def skipped(self) -> tuple[int, ...]:
         return tuple(step for step in self.job.chosen if step not in self.todo)
+
+    @cached_property
+    def tokenizer(self) -> str | None:
+        return self.job.tokenizer.fingerprint() if self.job.tokenizer else None
 
     def run(self, begin: float, target: Target) -> Outcome:
         self.progress.start(len(self.job.chosen), len(self.skipped))
@@ -122,26 +114,22 @@ class _Release:
 
     def outcome(self, begin: float, main: str) -> Outcome:
         """What became of it, ``main`` in words."""
-        counts = Counter(f"{gate.name} {gate.outcome}" for each in self.done.values() for gate in each.manifest.gates)
-        return Outcome(
-            target=self.repo,
-            address=f"{self.client.endpoint.url}/{self.repo}",
-            published=tuple(sorted(step for step, each in self.done.items() if each.made)),
+        return Outcome.of_steps(
+            self.repo,
+            f"{self.client.endpoint.url}/{self.repo}",
+            self.done.values(),
             skipped=self.skipped,
             failed=tuple(sorted(self.failed, key=lambda failure: failure.step)),
             commits=sum(each.made for each in self.done.values()) + len(self.other_commits),
-            bytes_read=sum(each.bytes_read for each in self.done.values()),
-            bytes_uploaded=sum(file.size for each in self.done.values() if each.made for file in each.manifest.files),
             seconds=time.monotonic() - begin,
             main=main,
-            gates=dict(counts),
             lineage=self.lineage,
         )
 
     def _work(self, target: Target) -> None:
         pool = ThreadPoolExecutor(self.options.workers, "step")
-        waiting: dict[Future[Done], int] = {
-            pool.submit(self._step, target, step, state): step for step, state in self.todo.items()
+        waiting: dict[Future[Done | None], int] = {
+            pool.submit(self._try, target, step, state): step for step, state in self.todo.items()
         }
         try:
             while waiting:
@@ -157,15 +145,28 @@ class _Release:
         finally:
             pool.shutdown(wait=False)
 
-    def _ended(self, step: int, future: Future[Done]) -> None:
+    def _ended(self, step: int, future: Future[Done | None]) -> None:
         try:
-            self.done[step] = future.result()
-            self.progress.step(step, "published")
+            done = future.result()
+            if done is not None:
+                self.done[step] = done
+                self.progress.step(step, "published")
         except Interrupted:
             raise
         except PublishError as error:
             self.failed.append(Failure.of(step, error))
             self.progress.step(step, "failed")
+
+    def _try(self, target: Target, step: int, state: StepStatus) -> Done | None:
+        """None: not begun, since another step was refused what this one would be, too."""
+        if self.hopeless.is_set():
+            return None
+        try:
+            return self._step(target, step, state)
+        except Refused as error:
+            if error.for_all:
+                self.hopeless.set()
+            raise
 
     def _step(self, target: Target, step: int, state: StepStatus) -> Done:
         """One step from its source to the Hub."""
@@ -184,17 +185,16 @@ class _Release:
             self.ledger.add(LedgerEntry(self.repo, outcome.branch, outcome.commit, self.before.expected[step].proof))
             if step == self.job.steps[-1]:
                 self.final, kept = proven, True
-            made = isinstance(outcome, Committed)
-            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read)
+            made, removed = (True, outcome.removed) if isinstance(outcome, Committed) else (False, ())
+            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read, removed)
         finally:
             if not kept:
                 proven.discard()
 
     def _proven(self, step: int) -> ProvenStep:
-        expected = self.before.expected[step]
-        source = replace(self.job.run.steps[step], commit=expected.source_commit)
+        source = replace(self.job.run.steps[step], commit=self.before.expected[step].source_commit)
         return make_step(
-            self.job, source, self.place.work, logits=self.options.logits, tokenizer=expected.tokenizer, stop=self.stop
+            self.job, source, self.place.work, logits=self.options.logits, tokenizer=self.tokenizer, stop=self.stop
         )
 
     def _cards(self) -> None:
@@ -209,54 +209,15 @@ class _Release:
         self.failed += pushed.failed
 
     def _main(self, target: Target) -> str:
-        """Push ``main`` once every step of the schedule is there, by the Hub's own word; what became of it."""
-        made = {f"step{step}": each.commit for step, each in self.done.items()}
-        branches = made | branches_of(self.client, self.repo)
-        known = {
-            step: CheckpointRecord.of(each.manifest, each.commit)
-            for step, each in self.done.items()
-            if branches[f"step{step}"] == each.commit
-        }
-        now = stand(self.job, self.client, self.ledger, branches, self.job.steps, known)
-        if missing := len(self.job.steps) - len(now.commits):
-            return f"waits for {missing} steps"
-        now, failures = self._together(now)
-        if failures:
-            self.failed += failures
-            return f"held back by {len(failures)} findings about the steps together"
-        if now.main_is_right():
-            return "as it should be"
-        last = self.job.steps[-1]
-        self.final = self.final or self._proven(last)  # the same bytes again: nothing is uploaded twice
-        try:
-            outcome = push_main(target, self.final, now)
-        except Interrupted:
-            raise
-        except PublishError as error:
-            self.failed.append(Failure.of(last, error))
-            return "failed"
-        self.ledger.add(LedgerEntry(self.repo, MAIN, outcome.commit, main_proof(self.job, now.commits)))
-        if not isinstance(outcome, Committed):
-            return "as it should be"
-        self.other_commits.append(MAIN)
-        return "published"
+        ending = Ending(self.before, self.done)
+        main = ending.main(target, self._final)
+        self.failed += ending.failed
+        self.lineage = ending.lineage
+        if ending.committed:
+            self.other_commits.append(MAIN)
+        return main
 
-    def _together(self, now: Standing) -> tuple[Standing, tuple[Failure, ...]]:
-        """What the steps show together; manifests are read only where ``main`` does not list it of these weights."""
-        listing = read_listing(self.client, self.repo, now.branches.get(MAIN))
-        if listing is not None and listing.lineage and listing.of_weights(now.records):
-            self.lineage = listing.lineage
-            listed = {each.step: each for each in listing.checkpoints}
-            known = {step: listed[step].again(record) for step, record in now.records.items()}
-            return replace(now, known=known, traced=self.lineage), ()
-        traced = self._traced(now)
-        self.lineage = traced.gates
-        return replace(now, known=traced.with_distances(now.records), traced=traced.gates), traced.failures()
-
-    def _traced(self, now: Standing) -> Traced:
-        """The lineage of all published steps; manifests that this run did not make are read."""
-        own = {step: each.manifest for step, each in self.done.items() if now.commits.get(step) == each.commit}
-        others = [commit for step, commit in now.commits.items() if step not in own]
-        with ThreadPoolExecutor(READERS) as pool:
-            read = pool.map(lambda commit: read_manifest(self.client, self.repo, commit), others)
-            return trace_manifests(self.job.release, [*own.values(), *(each for each in read if each is not None)])
+    def _final(self) -> ProvenStep:
+        """The final step's files, made again where this run did not: the same bytes, so nothing is uploaded twice."""
+        self.final = self.final or self._proven(self.job.steps[-1])
+        return self.final

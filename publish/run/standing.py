@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from publish import __version__
 from publish.card.render import render_step, templates_folder
+from publish.convert.folder import small_files
 from publish.errors import HubError
 from publish.hub import checkpoints, manifest
 from publish.hub.branchfile import BranchFile, differences
@@ -174,11 +175,9 @@ def stand(
     Raises:
         HubError: no access, no connection. StorageError: the ledger cannot be written.
     """
-    tokenizer = job.tokenizer.fingerprint() if job.tokenizer else None
-    wording = wording_digest(job)
+    files, wording = shared_files(job), wording_digest(job)
     expected = {
-        step: Expected(step, f"step{step}", source_commit(job, step), job.plan.digest, tokenizer, wording)
-        for step in steps
+        step: Expected(step, f"step{step}", source_commit(job, step), job.plan.digest, files, wording) for step in steps
     }
     run = run_facts(job)
 
@@ -202,19 +201,27 @@ def look_at(job: Job, client: Client, work_dir: Path | None) -> tuple[StepStatus
     return tuple(stand(job, client, ledger, branches_of(client, repo), job.chosen).steps.values())
 
 
+def shared_files(job: Job) -> tuple[tuple[str, str], ...]:
+    """Path and sha256 of the files that every step has alike; none where the tokenizer was not found."""
+    if job.tokenizer is None:
+        return ()
+    files = small_files(job.plan, job.tokenizer)
+    return tuple((name, hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items()))
+
+
 def wording_digest(job: Job) -> str:
     """A digest of all that cards are made from besides a step's manifest: words, templates, this version."""
     words = {name: value for name, value in asdict(job.release).items() if name not in NOT_WORDING}
     folders = [templates_folder(), *([job.templates] if job.templates else [])]
     templates = [(path.name, path.read_text("utf-8")) for folder in folders for path in sorted(folder.glob("*.j2"))]
     document = [__version__, words, job.steps, job.hub, templates]
-    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 
 def main_proof(job: Job, commits: Mapping[int, str]) -> str:
     """A digest of all that ``main`` is made from."""
     document = [wording_digest(job), job.plan.digest, sorted(commits.items())]
-    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 
 def read_records(client: Client, repo: str, tips: Mapping[str, str]) -> dict[str, CheckpointRecord]:

@@ -47,13 +47,15 @@ class Lane:
     answered: bool = False  # it has answered at least once
     counts: Counter[str] = field(default_factory=Counter)
     by_thread: Counter[int] = field(default_factory=Counter)
+    commits_by_thread: Counter[int] = field(default_factory=Counter)
     received: int = 0  # bytes of bodies, as they came over the wire
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, kind: str) -> None:
+    def count(self, kind: str, *, commit: bool) -> None:
         with self.lock:
             self.counts[kind] += 1
             self.by_thread[threading.get_ident()] += 1
+            self.commits_by_thread[threading.get_ident()] += commit
 
 
 _LANES: dict[tuple[str, str, int], Lane] = {}
@@ -87,7 +89,7 @@ class Transport(httpx2.HTTPTransport):
         stop_if(lane.interrupt)
         if kind != "storage":
             lane.quota.before(kind)
-        lane.count(kind)
+        lane.count(kind, commit=_is_commit(request, kind))
         request.extensions = {**request.extensions, "timeout": lane.timeouts.as_extension()}
         request.stream = _watched(request.stream, lane)
         try:
@@ -105,6 +107,10 @@ class Transport(httpx2.HTTPTransport):
 def _kind(path: str) -> str:
     # resolver (download) requests have a quota of their own
     return "resolve" if "/resolve/" in path else "api"
+
+
+def _is_commit(request: httpx2.Request, kind: str) -> bool:
+    return "/commit/" in request.url.path and kind == "api"
 
 
 def _lost(error: httpx2.HTTPError, request: httpx2.Request) -> TransientHTTP:
@@ -129,7 +135,7 @@ def _judged(response: httpx2.Response, request: httpx2.Request, lane: Lane, kind
     if status != 429:
         raise TransientHTTP(message, where=where, status=status)
     seconds = told_wait(response.headers, f"{text} {response.text[:2000]}", lane.clock.now())
-    commits = "/commit/" in request.url.path and kind == "api"
+    commits = _is_commit(request, kind)
     if seconds is not None and not commits:
         lane.quota.hold(kind, seconds)
     raise RateLimitedHTTP(message, where=where, seconds=seconds, commits=commits)
