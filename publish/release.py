@@ -80,6 +80,10 @@ class Release:
         """Whether the release says that these two steps hold the same weights."""
         return any(one in expected.steps and other in expected.steps for expected in self.expect)
 
+    def equals(self, step: int) -> frozenset[int]:
+        """The other steps that the release says hold the same weights as this one."""
+        return frozenset(other for each in self.expect if step in each.steps for other in each.steps if other != step)
+
 
 def read_release(path: Path) -> Release:
     """The release that ``path`` describes.

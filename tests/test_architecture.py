@@ -10,10 +10,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "publish"
 BASE = ("errors", "schedule", "nodes", "cardtext", "release", "wire")
-STAGES = ("source", "neox", "convert", "verify", "compare", "plots", "card", "hub", "run", "cli")
+STAGES = ("source", "neox", "convert", "verify", "explain", "compare", "plots", "card", "hub", "audit", "run", "cli")
 DOORS = {
     "click": {"cli"},
-    "huggingface_hub": {"wire", "hub", "source", "card", "run"},
+    "huggingface_hub": {"wire", "hub", "source", "card", "audit", "run"},
     "jinja2": {"card"},
     "transformers": {"convert", "verify", "run"},
     "matplotlib": {"plots"},

@@ -19,10 +19,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "all-steps": ("publish.cli.all_steps", "Release every step of a run, each as its own branch."),
     "status": ("publish.cli.status", "Each step of a release: published, stale, missing or foreign."),
     "convert": ("publish.cli.convert", "Convert one step to a folder that from_pretrained loads."),
+    "explain": ("publish.cli.explain", "Which random state made the initial weights: recomputed, proven by equality."),
     "inspect": ("publish.cli.inspect", "What a checkpoint says of itself; reads no weights."),
     "schedule": ("publish.cli.schedule", "Are exactly the right steps there, each the step it claims?"),
-    "compare": ("publish.cli.compare", "Two models tensor by tensor: what they are to each other."),
     "cards": ("publish.cli.cards", "Write the cards of a release again: to a folder, to compare, or to push."),
+    "audit": ("publish.cli.audit", "Examine published suites, weights not downloaded."),
+    "compare": ("publish.cli.compare", "Two models tensor by tensor: what they are to each other."),
     "hub": ("publish.cli.hub", "Run a rehearsal Hub on loopback."),
     "demo": ("publish.cli.demo", "A whole release of sample checkpoints on a rehearsal Hub."),
 }

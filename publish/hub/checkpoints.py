@@ -25,6 +25,7 @@ class CheckpointRecord:
     """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch.
 
     `published` is its manifest without the figures that no card shows: those of gates and of single tensors.
+    `exceptions` say why it may be unlike the others, `equal` names the steps that hold the same weights on purpose.
     """
 
     step: int
@@ -38,9 +39,12 @@ class CheckpointRecord:
     manifest: str
     exceptions: tuple[str, ...] = ()
     published: Manifest | None = None
+    equal: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = ()) -> CheckpointRecord:
+    def of(
+        cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = (), equal: Iterable[int] = ()
+    ) -> CheckpointRecord:
         """The record of a branch whose tip is `commit` and holds `manifest`."""
         return cls(
             step=manifest.step,
@@ -54,6 +58,7 @@ class CheckpointRecord:
             manifest=manifest.digest,
             exceptions=tuple(exceptions),
             published=_without_figures(manifest),
+            equal=tuple(sorted(equal)),
         )
 
     def again(self, record: CheckpointRecord) -> CheckpointRecord:
@@ -61,7 +66,7 @@ class CheckpointRecord:
         if self.weights != record.weights or self.published is None or record.published is None:
             return record
         published = replace(record.published, statistics=self.published.statistics)
-        return replace(record, published=published, exceptions=self.exceptions)
+        return replace(record, published=published, exceptions=self.exceptions, equal=self.equal)
 
 
 def _without_figures(manifest: Manifest) -> Manifest:

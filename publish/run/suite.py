@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from publish.card.facts import HUB, Plot
@@ -37,13 +38,14 @@ def main_files(
     job: Job, records: Mapping[int, CheckpointRecord], lineage: Sequence[GateRecord] = ()
 ) -> list[BranchFile]:
     """What ``main`` has besides the final step's files, from the records of all steps and what they show together."""
-    run, steps = run_facts(job), {step: records[step] for step in job.steps}
+    run, release = run_facts(job), job.release
+    steps = {
+        step: replace(records[step], equal=tuple(sorted(release.equals(step) & set(job.steps)))) for step in job.steps
+    }
     manifests = {step: each.published for step, each in steps.items() if each.published is not None}
     shown = main_plots(manifests)
-    card = suite_card(
-        job.release, run, manifests, plots=shown.plots, lineage=lineage, hub=job.hub, templates=job.templates
-    )
-    return [card, *shown.drawn, listing(job.release.target, run, steps.values(), shown.records, lineage)]
+    card = suite_card(release, run, manifests, plots=shown.plots, lineage=lineage, hub=job.hub, templates=job.templates)
+    return [card, *shown.drawn, listing(release.target, run, steps.values(), shown.records, lineage)]
 
 
 def listing(

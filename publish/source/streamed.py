@@ -50,7 +50,10 @@ class StreamedFiles:
         return self._files[name]
 
     def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
-        """These ``(offset, length)`` ranges are read next, and the ones of before no more; none is proven."""
+        """These ``(offset, length)`` ranges are read next, and the ones of before no more.
+
+        Bytes are not kept until all that a checksum covers are here, so ``proof`` is of no use.
+        """
         self.open(name).announce(ranges)
 
     def digest(self, name: str) -> str | None:

@@ -82,6 +82,12 @@ class Client:
             return dict(self._lane.counts)
 
     @property
+    def bytes_received(self) -> int:
+        """Bytes of all bodies received so far, as they came over the wire."""
+        with self._lane.lock:
+            return self._lane.received
+
+    @property
     def requests_of_thread(self) -> int:
         """Requests that the calling thread has sent so far."""
         with self._lane.lock:
@@ -113,6 +119,14 @@ class Client:
                 if isinstance(diagnosis, PublishError):
                     raise diagnosis from error
                 trouble.wait_out(diagnosis, idempotent=idempotent)
+
+    def check_repo(self, repo: str) -> None:
+        """Whether `repo` is a name that a Hub can have; no request.
+
+        Raises:
+            HubError: it is not of the form owner/name.
+        """
+        self.call(f"naming {repo}", lambda: self._library.check_repo(repo))
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """The JSON at an API path of the endpoint, through :meth:`call`."""

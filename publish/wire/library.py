@@ -21,6 +21,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     disable_progress_bars,
     hf_raise_for_status,
+    validate_repo_id,
 )
 from huggingface_hub.utils._http import hf_request_event_hook
 
@@ -90,6 +91,11 @@ def headers(token: str | None) -> dict[str, str]:
     """The headers of huggingface_hub's own requests."""
     built: dict[str, str] = build_hf_headers(token=token or False)
     return built
+
+
+def check_repo(repo: str) -> None:
+    """Raise huggingface_hub's exception for a name that no repo can have."""
+    validate_repo_id(repo)
 
 
 def check(response: httpx2.Response) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
 from publish.errors import HubError
 from publish.wire.client import Client
+from publish.wire.pages import malformed, pages
 
 RepoType = Literal["model", "dataset"]
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,30 +45,56 @@ def list_branches(client: Client, repo: str, *, repo_type: RepoType = "model") -
     """Branch -> commit id, in one request (refs are not paginated).
 
     Raises:
-        HubError: no such repo, no access, no connection.
+        HubError: no such repo, no access, no connection, or an answer that is no list of branches.
     """
-    refs = client.call(f"listing the branches of {repo}", lambda: client.api.list_repo_refs(repo, repo_type=repo_type))
-    return {branch.name: branch.target_commit for branch in refs.branches}
+    client.check_repo(repo)
+    path = f"/api/{repo_type}s/{repo}/refs"
+    answer = client.get(path)
+    branches = answer.get("branches") if isinstance(answer, dict) else None
+    if not isinstance(branches, list):
+        raise malformed(f"listing the branches of {repo}", "no list of branches", client.endpoint.url + path)
+    tips: dict[str, str] = {}
+    for branch in branches:
+        name, commit = (branch.get(key) if isinstance(branch, dict) else None for key in ("name", "targetCommit"))
+        if not (isinstance(name, str) and name and isinstance(commit, str) and commit) or name in tips:
+            told = f"a list with the branch {str(branch)[:200]}"
+            raise malformed(f"listing the branches of {repo}", told, client.endpoint.url + path)
+        tips[name] = commit
+    return tips
 
 
 def list_tree(client: Client, repo: str, revision: str, *, repo_type: RepoType = "model") -> tuple[TreeEntry, ...]:
     """All files of a revision, sorted by path; a request per 1000 entries.
 
     Raises:
-        HubError: no such repo or revision, no access, no connection.
+        HubError: no such repo or revision, no access, no connection; or an answer that is no such list: entries
+            without a size or a digest, one path twice, sizes that contradict each other.
     """
-    from huggingface_hub.hf_api import RepoFolder
+    client.check_repo(repo)
+    what = f"listing the files of {repo}@{revision}"
+    path = f"/api/{repo_type}s/{repo}/tree/{quote(revision, safe='')}"
+    found: dict[str, TreeEntry] = {}
+    for item in pages(client, path, {"recursive": "true", "expand": "false"}, what):
+        if item.get("type") == "directory":
+            continue
+        entry = _tree_entry(item)
+        if entry is None or entry.path in found:
+            raise malformed(what, f"a list with the entry {str(item)[:200]}", client.endpoint.url + path)
+        found[entry.path] = entry
+    return tuple(found[name] for name in sorted(found))
 
-    entries = client.call(
-        f"listing the files of {repo}@{revision}",
-        lambda: list(client.api.list_repo_tree(repo, recursive=True, revision=revision, repo_type=repo_type)),
-    )
-    files = (
-        TreeEntry(entry.path, entry.size, entry.blob_id, entry.lfs.sha256 if entry.lfs else None)
-        for entry in entries
-        if not isinstance(entry, RepoFolder)
-    )
-    return tuple(sorted(files, key=lambda entry: entry.path))
+
+def _tree_entry(item: dict[str, Any]) -> TreeEntry | None:
+    """A file of a tree; None where the entry has no path, size or digest, or contradicts itself."""
+    path, size, oid, lfs = (item.get(key) for key in ("path", "size", "oid", "lfs"))
+    if not (isinstance(path, str) and path and type(size) is int and size >= 0 and isinstance(oid, str) and oid):
+        return None
+    if lfs is None:
+        return TreeEntry(path, size, oid)
+    digest = lfs.get("oid", lfs.get("sha256")) if isinstance(lfs, dict) else None
+    if not (isinstance(digest, str) and _SHA256.fullmatch(digest)) or lfs.get("size", size) != size:
+        return None
+    return TreeEntry(path, size, oid, digest)
 
 
 def first_commit(client: Client, repo: str, *, repo_type: RepoType = "model") -> str:

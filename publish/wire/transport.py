@@ -47,6 +47,7 @@ class Lane:
     answered: bool = False  # it has answered at least once
     counts: Counter[str] = field(default_factory=Counter)
     by_thread: Counter[int] = field(default_factory=Counter)
+    received: int = 0  # bytes of bodies, as they came over the wire
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, kind: str) -> None:
@@ -147,6 +148,8 @@ class _Answer(httpx2.SyncByteStream):
         try:
             for chunk in self._stream:
                 stop_if(self._lane.interrupt)
+                with self._lane.lock:
+                    self._lane.received += len(chunk)
                 yield chunk
         except httpx2.TransportError as error:
             raise _lost(error, self._request) from error

@@ -18,6 +18,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from publish.wire.repo import git_blob_sha1
 from tests.servers import QuietServer
 
+ATTRIBUTES = b"*.safetensors lfs\n"
+
 
 @dataclass
 class Reply:
@@ -67,7 +69,9 @@ class SmallHub:
         self.per_hour: tuple[int, Callable[[], float]] | None = None  # commits, by this clock
         self.stamps: list[float] = []
         self.rejected = 0
-        self.branches["main"] = self.add({".gitattributes": (b"*.safetensors lfs\n", "", 18)}, None, "initial commit")
+        self.branches["main"] = self.add(
+            {".gitattributes": (ATTRIBUTES, git_blob_sha1(ATTRIBUTES), len(ATTRIBUTES))}, None, "initial commit"
+        )
         self.first = self.branches["main"]
         outer = self
 

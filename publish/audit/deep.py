@@ -1,0 +1,156 @@
+"""A look into the weights at a few places: layer norms and biases whole, some rows of the embeddings, by range.
+
+Digests tell equal files; this tells models that are equal in all but a few bits, and steps that do not descend from
+their neighbours. It costs some ten requests and some hundred kilobytes for a branch of 160M parameters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from publish.audit.fetch import Reader
+from publish.audit.headers import HeaderTensor
+from publish.audit.records import Branch, Suite, digest
+from publish.audit.weights import SAFETENSORS, weight_sets
+from publish.wire.repo import TreeEntry
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float32]
+
+BLOCKS, ROWS = 4, 8  # of an embedding: so many places, so many rows at each
+LONGEST = 1 << 16  # bytes of a vector that is read whole
+GAP = 1 << 12  # bytes between two ranges that are read rather than asked for twice
+_LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
+_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_in|embed_out|embed_tokens|lm_head|wte)\.weight$")
+_FLOATS = frozenset({"F16", "BF16", "F32"})
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Bytes of one tensor in one file. ``matrix``: of a matrix's rows, which tell descent; vectors start equal."""
+
+    tensor: str
+    dtype: str
+    offset: int
+    length: int
+    matrix: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """What was read of a branch: ``spans`` and their bytes, in one order for all branches of one shape."""
+
+    suite: Suite
+    branch: Branch
+    spans: tuple[Span, ...] = field(repr=False)
+    content: tuple[bytes, ...] = field(repr=False)
+
+    @property
+    def length(self) -> int:
+        return sum(span.length for span in self.spans)
+
+    def values(self, *, matrices_only: bool = False) -> Floats:
+        """The sampled values as fp32, -0 as it is."""
+        import numpy as np
+
+        parts = [_floats(s, c) for s, c in zip(self.spans, self.content, strict=True) if s.matrix or not matrices_only]
+        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+    @property
+    def places(self) -> str:
+        """What was sampled: equal for samples that can be compared."""
+        return hashlib.sha256(repr([(span.tensor, span.length) for span in self.spans]).encode()).hexdigest()
+
+    @property
+    def without_zero_sign(self) -> str:
+        """Equal for samples whose values are equal, +0 and -0 being the same."""
+        import numpy as np
+
+        return hashlib.sha256((self.values() + np.float32(0)).tobytes()).hexdigest()  # -0 + 0 is +0
+
+
+def _floats(span: Span, content: bytes) -> Floats:
+    import numpy as np
+
+    if span.dtype == "BF16":
+        return (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(content, "<f2" if span.dtype == "F16" else "<f4").astype(np.float32)
+
+
+def chosen_branches(suite: Suite, steps: Sequence[int]) -> list[Branch]:
+    """The branches of these steps, and their neighbours on both sides (two where one side has none)."""
+    chosen: dict[str, Branch] = {}
+    wanted = frozenset(steps)
+    for series in dict.fromkeys(branch.series for branch in suite.steps):
+        line = [branch for branch in suite.steps if branch.series == series]
+        for index, branch in enumerate(line):
+            if branch.step in wanted:
+                low = max(0, min(index - 1, len(line) - 3))
+                chosen.update({each.name: each for each in line[low : low + 3]})
+    return [branch for branch in suite.steps if branch.name in chosen]
+
+
+def read_sample(reader: Reader, suite: Suite, branch: Branch) -> Sample | None:
+    """The branch's sample; None where it has no safetensors that can be read.
+
+    Raises:
+        HubError: a range cannot be read.
+    """
+    weights = weight_sets(branch).get(SAFETENSORS)
+    if weights is None or weights.missing:
+        return None
+    found: list[tuple[Span, bytes]] = []
+    layers = _layers(branch)
+    for entry in weights.files:
+        header = branch.headers[entry.path]
+        if header.end != entry.size:
+            return None  # told as a size mismatch; what is where is not known
+        spans = [span for tensor in header.tensors for span in _spans(tensor, layers)]
+        found.extend(_read(reader, suite.repo, branch, entry, spans))
+    found.sort(key=lambda each: (each[0].tensor, each[0].offset))
+    return Sample(suite, branch, tuple(span for span, _ in found), tuple(content for _, content in found))
+
+
+def _layers(branch: Branch) -> frozenset[int]:
+    """The first, the middle and the last layer."""
+    numbers = {int(f[1]) for h in branch.headers.values() for t in h.tensors if (f := _LAYER.search(t.name))}
+    last = max(numbers, default=0)
+    return frozenset({0, last // 2, last})
+
+
+def _spans(tensor: HeaderTensor, layers: frozenset[int]) -> Iterator[Span]:
+    layer = _LAYER.search(tensor.name)
+    if tensor.dtype not in _FLOATS or not tensor.nbytes or (layer and int(layer[1]) not in layers):
+        return
+    if len(tensor.shape) == 1 and tensor.nbytes <= LONGEST:
+        yield Span(tensor.name, tensor.dtype, tensor.offset, tensor.nbytes, matrix=False)
+    if len(tensor.shape) == 2 and _EMBEDDING.search(tensor.name):
+        rows, row = tensor.shape[0], tensor.nbytes // tensor.shape[0]
+        starts = {min(block * (rows // BLOCKS), max(0, rows - ROWS)) for block in range(BLOCKS)}
+        for start in sorted(starts):
+            count = min(ROWS, rows - start)
+            yield Span(tensor.name, tensor.dtype, tensor.offset + start * row, count * row, matrix=True)
+
+
+def _read(
+    reader: Reader, repo: str, branch: Branch, entry: TreeEntry, spans: Sequence[Span]
+) -> Iterator[tuple[Span, bytes]]:
+    """The bytes of ``spans``, near ones in one request."""
+    groups: list[list[Span]] = []
+    for span in sorted(spans, key=lambda each: each.offset):
+        if groups and span.offset - max(each.offset + each.length for each in groups[-1]) <= GAP:
+            groups[-1].append(span)
+        else:
+            groups.append([span])
+    file = reader.file(repo, branch.commit, entry)
+    for group in groups:
+        begin, end = group[0].offset, max(span.offset + span.length for span in group)
+        content = reader.weights(file, digest(entry), begin, end - begin)
+        yield from ((span, content[span.offset - begin : span.offset - begin + span.length]) for span in group)

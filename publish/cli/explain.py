@@ -1,0 +1,67 @@
+"""``publish explain``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import click
+
+from publish.cli import show
+from publish.explain.answer import REPRODUCED, Answer
+from publish.neox.randomstate import CPU
+from publish.run.explain import explain_one, open_any
+from publish.source.location import parse_location
+
+_SEEDS = re.compile(r"(\d+)(?:[:-](\d+))?")
+_MOST = 2**32
+
+
+def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Sequence[int] | None:
+    """A seed or a range of seeds, both ends included."""
+    if value is None:
+        return None
+    found = _SEEDS.fullmatch(value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is neither a seed nor a range like 0:99999")
+    first, last = int(found[1]), int(found[2] or found[1])
+    if not first <= last < _MOST:
+        raise click.BadParameter(f"{value!r} is no range of seeds below 2^32, the smaller one first")
+    return range(first, last + 1)
+
+
+@click.command("explain")
+@click.argument("checkpoint")
+@click.option("--step", type=click.IntRange(min=0), help="Which step of a run.")
+@click.option("--seed", "seeds", callback=_seeds, help="Try only this seed, or a range: 0:99999.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.pass_context
+def command(ctx: click.Context, checkpoint: str, step: int | None, seeds: Sequence[int] | None, as_json: bool) -> None:
+    """Which random state made the initial weights of CHECKPOINT: recomputed, and proven value by value."""
+    source, files = open_any(parse_location(checkpoint), step)
+    try:
+        answer = explain_one(source, files, seeds)
+    finally:
+        files.close()
+    show.as_json(answer.document()) if as_json else click.echo(_text(answer))
+    ctx.exit(0 if answer.outcome == REPRODUCED else 1)
+
+
+def _text(answer: Answer) -> str:
+    origin = answer.origin
+    rows: list[tuple[str, object]] = [("checkpoint", answer.where), ("outcome", answer.outcome)]
+    if origin is not None:
+        before = "numbers drawn before" if origin.generator == CPU else "offset"
+        rows += [
+            ("seed", None if origin.seed is None else str(origin.seed)),
+            ("generator", f"{origin.generator}, seeded with {', '.join(map(str, origin.seeds))}"),
+            (before, origin.position),
+            ("drawn before", origin.preceding),
+            ("threads", origin.threads),
+            ("GPUs", ", ".join(origin.devices) or None),
+            ("bit-equal", f"{answer.bit_equal:,} of {answer.values:,} values in {answer.tensors} tensors"),
+        ]
+        if answer.within_one_ulp != answer.bit_equal:
+            rows.append(("within one unit", f"{answer.within_one_ulp:,} values"))
+    rows.append(("stored state", answer.stored_state))
+    return show.facts(rows) + "\n\n" + "\n".join(f"- {reason}" for reason in answer.reasons)

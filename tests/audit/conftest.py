@@ -1,0 +1,38 @@
+"""A rehearsal Hub, and an audit of what lies on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from publish.audit.cache import Cache
+from publish.audit.collect import Wanted
+from publish.audit.examine import examine
+from publish.audit.fetch import Reader
+from publish.audit.report import Report
+from publish.rehearsal import RehearsalHub
+from publish.wire.client import Client
+from publish.wire.endpoint import Endpoint, Patience
+
+MANY = 10**6
+Audit = Callable[..., Report]
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Iterator[RehearsalHub]:
+    with RehearsalHub(tmp_path / "hub", api_quota=MANY, resolver_quota=MANY) as running:
+        yield running
+
+
+@pytest.fixture
+def audit(hub: RehearsalHub, tmp_path: Path) -> Audit:
+    """Audit repos of the Hub, with a cache that lasts as long as the test."""
+
+    def run(*repos: str, deep: tuple[int, ...] = (), **wanted: object) -> Report:
+        client = Client(Endpoint(hub.url), patience=Patience(tries=2, base=0.01), quota_dir=tmp_path / "quota")
+        reader = Reader(client, Cache(tmp_path / "cache"))
+        return examine(reader, repos, Wanted(**wanted), deep)  # type: ignore[arg-type]
+
+    return run

@@ -1,0 +1,108 @@
+"""A suite that this tool published: what was recorded at its release, against what is there now."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from publish.rehearsal import RehearsalHub
+from publish.release import Release, parse_release
+from publish.wire.client import Client
+from publish.wire.endpoint import Endpoint
+from tests.audit.conftest import MANY, Audit
+from tests.audit.suites import Planted
+from tests.run.releases import FEW, TARGET, few, run_release
+
+EXPECT = "expect:\n  - {equal: [0, 1], because: the learning rate is 0 on the first iteration}\n"
+
+
+@pytest.fixture
+def published(samples: Path, tmp_path: Path, hub: RehearsalHub) -> Planted:
+    client = Client(Endpoint(hub.url, "hf_alice"), quota_dir=tmp_path / "quota", commits_per_hour=MANY)
+    outcome = run_release(few(samples, tmp_path), client, tmp_path, logits="off")
+    assert (outcome.published, outcome.main) == (FEW, "published")
+    return Planted(hub.root, TARGET)
+
+
+@pytest.fixture
+def release() -> Release:
+    return parse_release(f"source: run\ntarget: {TARGET}\n{EXPECT}", "release.yaml")
+
+
+def kinds(report: object) -> list[tuple[str, tuple[int, ...]]]:
+    return sorted((each.kind, each.steps) for each in report.findings)  # type: ignore[attr-defined]
+
+
+def test_what_we_publish_is_clean_with_and_without_the_release(
+    published: Planted, audit: Audit, release: Release
+) -> None:
+    report = audit(TARGET)
+    assert report.ok, report.findings
+    assert report.examined[0].schedule == "listed in checkpoints.json on main"
+    assert report.examined[0].notes == ("step0 and step1 hold the same weights: as declared",)
+    assert audit(TARGET, release=release).ok
+    undeclared = parse_release(f"source: run\ntarget: {TARGET}\n", "release.yaml")
+    assert audit(TARGET, release=undeclared).ok  # main's own checkpoints.json declares it
+
+
+def test_one_defect_is_one_finding_although_records_and_cards_disagree_with_it_too(
+    published: Planted, audit: Audit, release: Release
+) -> None:
+    held = {branch: published.read(branch) for branch in ("step1", "step2", "step512")}
+    published.put("step2", {"model.safetensors": held["step512"]["model.safetensors"]})
+    published.put("step1", {"model.safetensors": held["step1"]["model.safetensors"][:-64]})
+    assert kinds(audit(TARGET)) == [("duplicate-weights", (2, 512)), ("size-mismatch", (1,))]
+    published.put("step2", held["step2"])
+    published.put("step1", held["step1"])
+    moved = audit(TARGET, release=release)
+    assert kinds(moved) == [("not-as-recorded", (1,)), ("not-as-recorded", (2,))]
+    assert all("by mallory" in each.detail and "checkpoints.json" in each.detail for each in moved.findings)
+
+
+def test_what_no_other_check_can_see(published: Planted, audit: Audit, release: Release) -> None:
+    card = published.read("step2")["README.md"]
+    published.put("step2", {"README.md": card.replace(b"Learning rate", b"Lerning rate")})
+    config = published.read("step0")["generation_config.json"]
+    published.put("step0", {"generation_config.json": config.replace(b"true", b"null")})  # of the same length
+    published.put("step512", {"tokenizer.json": b"{}", "extra.txt": b"mine"})
+    report = audit(TARGET, release=release)
+    assert kinds(report) == [
+        ("inherited-files", (512,)),
+        ("not-as-recorded", (0,)),
+        ("not-as-recorded", (2,)),
+        ("not-as-recorded", (512,)),
+    ]
+    by_step = {each.steps: each.detail for each in report.findings if each.kind == "not-as-recorded"}
+    assert "README.md is not the file that publish.json records" in by_step[2,]
+    assert "tokenizer.json" in by_step[512,]
+    assert all("mallory" in detail for detail in by_step.values())
+
+
+def test_a_branch_that_is_a_copy_of_another(published: Planted, audit: Audit) -> None:
+    published.put("step2", published.read("step512"))
+    assert ("duplicate-weights", (2, 512)) in kinds(audit(TARGET))
+
+
+def test_a_card_that_states_other_digests(published: Planted, audit: Audit) -> None:
+    main = published.read("main")
+    listed = json.loads(main["checkpoints.json"])["checkpoints"]
+    digest = next(each["weights"][0] for each in listed if each["step"] == 2)
+    stale = main["README.md"].replace(digest[:8].encode(), b"0" * 8)
+    published.put("main", {"README.md": stale})
+    assert kinds(audit(TARGET)) == [("card-stale", (2,))]
+
+
+def test_declared_equal_and_different(published: Planted, audit: Audit) -> None:
+    text = f"source: run\ntarget: {TARGET}\n{EXPECT}  - {{equal: [2, 512], because: so it is not}}\n"
+    wrong = parse_release(text, "release.yaml")
+    assert kinds(audit(TARGET, release=wrong)) == [("not-as-recorded", (2, 512))]
+
+
+def test_a_list_of_checkpoints_that_cannot_be_read_is_an_error(published: Planted, audit: Audit) -> None:
+    from publish.errors import HubError
+
+    published.put("main", {"checkpoints.json": b'{"repo": 1}'})
+    with pytest.raises(HubError, match=r"repo is int"):
+        audit(TARGET)

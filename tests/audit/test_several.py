@@ -1,0 +1,90 @@
+"""Several suites at once, and a look into the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from publish.rehearsal import RehearsalHub
+from tests.audit.conftest import Audit
+from tests.audit.suites import publish_suite, safetensors, single, tensors_at
+
+STEPS = (0, 1, 2, 512, 1000, 2000)
+SEEDS = tuple(f"lab/pythia-160m-weight-seed{seed}" for seed in range(1, 5))
+
+
+def kinds(report: object) -> list[tuple[str, tuple[int, ...], str]]:
+    return sorted((each.kind, each.steps, each.repo) for each in report.findings)  # type: ignore[attr-defined]
+
+
+def test_pythia_203_four_repos_equal_at_step_1_up_to_the_sign_of_zero(hub: RehearsalHub, audit: Audit) -> None:
+    """Weight seeds that do not descend from their own step 0, and are one model from step 1 on."""
+    for number, repo in enumerate(SEEDS):
+        suite = publish_suite(hub.root, repo, STEPS, seed=number)
+        for step in STEPS[1:]:
+            same = tensors_at(step, seed=7)
+            bias = same["gpt_neox.layers.0.input_layernorm.bias"]
+            if step == 1:
+                bias[:] = 0
+                bias[number] = -0.0
+            else:
+                bias[number] += np.float16(0.5)
+            suite.put(f"step{step}", single(same))
+        suite.put("main", suite.weights("step2000"))
+    plain = audit(*SEEDS)
+    assert plain.ok, [each.detail for each in plain.findings]
+    report = audit(*SEEDS, deep=(0, 1))
+    assert kinds(report) == sorted(
+        [
+            ("duplicate-weights", (1,), ", ".join(SEEDS)),
+            *(("not-as-recorded", (0,), repo) for repo in SEEDS),
+        ]
+    )
+    equal = next(each for each in report.findings if each.kind == "duplicate-weights")
+    assert "equal up to the sign of zero" in equal.detail
+    assert {each.repo for each in equal.evidence} == set(SEEDS)
+    assert len({each.sha256 for each in equal.evidence}) == 4
+    assert "step0 is of another run than step1 and step2" in report.findings[-1].detail
+
+
+def test_seeds_that_are_copies_of_each_other(hub: RehearsalHub, audit: Audit) -> None:
+    for repo, seed in zip(SEEDS[:3], (1, 1, 2), strict=True):
+        publish_suite(hub.root, repo, STEPS, seed=seed)
+    assert kinds(audit(*SEEDS[:3])) == [("duplicate-weights", STEPS, ", ".join(SEEDS[:2]))]
+
+
+def test_runs_that_differ_in_their_data_alone_may_start_from_the_same_weights(hub: RehearsalHub, audit: Audit) -> None:
+    repos = [f"lab/tiny-data-seed{seed}" for seed in (1, 2)]
+    for number, repo in enumerate(repos):
+        suite = publish_suite(hub.root, repo, STEPS, seed=3 + number)
+        for step in (0, 1):
+            suite.put(f"step{step}", single(tensors_at(0, seed=2)))
+    assert audit(*repos).ok
+
+
+def test_a_model_saved_again_is_the_same_model(hub: RehearsalHub, audit: Audit) -> None:
+    """Another file with the same values: digests differ, a look into them tells."""
+    suite = publish_suite(hub.root, "lab/a", STEPS)
+    again = safetensors(tensors_at(512), {"format": "pt", "saved": "again"})
+    suite.put("step1000", {"model.safetensors": again})
+    assert audit("lab/a").ok
+    report = audit("lab/a", deep=(1000,))
+    assert kinds(report) == [("duplicate-weights", (512, 1000), "lab/a")]
+    assert "are equal" in report.findings[0].detail
+
+
+def test_a_model_that_barely_moved_in_a_thousand_steps(hub: RehearsalHub, audit: Audit) -> None:
+    suite = publish_suite(hub.root, "lab/a", STEPS)
+    nearly = tensors_at(1000)
+    nearly["embed_out.weight"][0, 0] += np.float16(1e-4)
+    suite.put("step2000", single(nearly))
+    suite.put("main", single(nearly))
+    assert kinds(audit("lab/a", deep=(2000,))) == [("duplicate-weights", (1000, 2000), "lab/a")]
+
+
+def test_a_clean_suite_stays_clean_when_looked_into(hub: RehearsalHub, audit: Audit) -> None:
+    publish_suite(hub.root, "lab/a", STEPS)
+    publish_suite(hub.root, "lab/b", STEPS, seed=1)
+    report = audit("lab/a", "lab/b", deep=STEPS)
+    assert report.ok, report.findings
+    again = audit("lab/a", "lab/b", deep=STEPS)
+    assert (again.requests, again.weight_bytes) == (2, 0)

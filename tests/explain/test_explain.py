@@ -1,0 +1,179 @@
+"""Real initialisations are explained to the last value; a changed one is not, and the tensor is named."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from publish.explain.answer import Answer
+from publish.neox.randomstate import CPU
+from publish.run.explain import explain_one, open_any
+from publish.source.location import Location
+from tests.conftest import shared
+from tests.explain.neoxfiles import Drawn, Model, on_cpu
+
+
+def ask(folder: Path, step: int | None = None, seeds: Sequence[int] | None = None) -> Answer:
+    source, files = open_any(Location(folder), step)
+    try:
+        return explain_one(source, files, seeds)
+    finally:
+        files.close()
+
+
+def assert_reproduced(answer: Answer, seed: int, position: int, stored: str = "equal") -> None:
+    assert answer.outcome == "reproduced", answer.reasons
+    assert answer.bit_equal == answer.within_one_ulp == answer.values
+    assert answer.origin is not None
+    assert (answer.origin.seed, answer.origin.position) == (seed, position)
+    assert answer.stored_state == stored
+
+
+@pytest.fixture(scope="module")
+def real14m(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("real14m")
+    with tarfile.open(shared("real14m/global_step0.tar.xz")) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "global_step0"
+
+
+def test_the_real_14m_is_its_seeds_second_construction(real14m: Path) -> None:
+    answer = ask(real14m)
+    assert_reproduced(answer, 1234, 14_057_472)
+    assert (answer.tensors, answer.values) == (26, 14_057_472)
+    assert answer.origin is not None
+    assert (answer.origin.generator, answer.origin.seeds) == (CPU, (3952,))
+    assert "to_sequential() builds every layer again" in answer.origin.preceding
+
+
+@pytest.mark.parametrize(("run", "seed"), [("pythia-tiny-seed1234", 1234), ("pythia-tiny-seed1", 1)])
+def test_both_runs_of_the_suite(run: str, seed: int) -> None:
+    answer = ask(shared(f"suite/{run}"), 0)
+    assert_reproduced(answer, seed, 14_336)
+    assert (answer.tensors, answer.values) == (10, 14_336)
+
+
+def test_the_sample_run_also_at_step_1_where_nothing_was_learned_yet(samples: Path) -> None:
+    assert_reproduced(ask(samples, 1), 1234, 14_336)
+
+
+def test_a_trained_step_is_not_explained_and_its_stored_state_is(samples: Path) -> None:
+    answer = ask(samples, 143_000)
+    assert (answer.outcome, answer.origin, answer.bit_equal) == ("not-reproduced", None, 0)
+    assert answer.stored_state == "equal"
+    assert "trained for 143,000 iterations" in answer.reasons[0]
+    assert "seeded with 3952 after 2 constructions" in answer.reasons[1]
+
+
+Change = Callable[[dict[str, torch.Tensor]], None]
+QKV, DENSE = "3.attention.query_key_value.weight", "2.attention.dense.weight"
+
+
+def one_value(name: str, index: int) -> Change:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name].view(-1).view(torch.int16)[index] ^= 1
+
+    return change
+
+
+def exchange(tensors: dict[str, torch.Tensor]) -> None:
+    first, second = "2.mlp.linear1.weight", "3.mlp.linear1.weight"
+    tensors[first], tensors[second] = tensors[second], tensors[first]
+
+
+def other(name: str) -> Change:
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors[name] = torch.empty_like(tensors[name]).normal_(0, float(tensors[name].float().std()))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (one_value("0.word_embeddings.weight", 0), ["embedding.weight"]),
+        (one_value("0.word_embeddings.weight", 777), ["embedding.weight"]),
+        (one_value(QKV, 5), ["layers.1.attention.query_key_value.weight"]),
+        (one_value("6.final_linear.weight", 8191), ["unembedding.weight"]),
+        (exchange, ["layers.0.mlp.linear1.weight", "layers.1.mlp.linear1.weight"]),
+        (other("0.word_embeddings.weight"), ["embedding.weight"]),
+        (other(DENSE), ["layers.0.attention.dense.weight"]),
+    ],
+)
+def test_one_change_is_told_and_the_tensor_named(tmp_path: Path, change: Change, named: list[str]) -> None:
+    drawn = on_cpu(Model())
+    change(drawn.ranks[0])
+    answer = ask(drawn.write(tmp_path / "step0"))
+    assert answer.outcome == "partly"
+    assert [result.name for result in answer.results if not result.explained] == named
+    for name in named:
+        assert any(reason.startswith(f"{name}") for reason in answer.reasons), answer.reasons
+    assert answer.stored_state == "equal"
+
+
+def test_one_seed_off_explains_nothing(tmp_path: Path) -> None:
+    folder = on_cpu(Model()).write(tmp_path / "step0")
+    answer = ask(folder, seeds=[1235])
+    assert (answer.outcome, answer.origin, answer.bit_equal) == ("not-reproduced", None, 0)
+    text = " ".join(answer.reasons)
+    assert "embedding.weight" in text
+    assert "seed 1235 as asked" in text
+
+
+@pytest.mark.parametrize("sequential", [True, False])
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_layout_parallelism_and_tying(tmp_path: Path, sequential: bool, ranks: int, tied: bool) -> None:
+    model = Model(sequential=sequential, tensor_parallel=ranks, tied=tied)
+    answer = ask(on_cpu(model).write(tmp_path / "step0"))
+    size = sum(rows * columns for _, (rows, columns), _ in model.drawn())
+    assert_reproduced(answer, 1234, size if sequential else 0)
+    assert answer.origin is not None
+    assert answer.origin.seeds == tuple(3952 + rank for rank in range(ranks))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("skip", [0, 1, 4096, 100_003])
+def test_any_amount_drawn_before_is_found(tmp_path: Path, dtype: str, skip: int) -> None:
+    drawn = on_cpu(Model(sequential=False, dtype=dtype), skip=skip)
+    answer = ask(drawn.write(tmp_path / "step0"))
+    assert_reproduced(answer, 1234, skip)
+    assert answer.origin is not None
+    expected = {0: "nothing", 1: "no whole number", 4096: "as much as the tensor", 100_003: "no whole number"}
+    assert expected[skip] in answer.origin.preceding
+
+
+def test_a_first_construction_in_the_sequential_layout_leaves_another_state(tmp_path: Path) -> None:
+    once, twice = on_cpu(Model(), constructions=1), on_cpu(Model())
+    answer = ask(Drawn(once.model, once.ranks, twice.states).write(tmp_path / "step0"))
+    assert_reproduced(answer, 1234, 0, stored="different")
+
+
+def test_the_configs_seed_serves_where_no_state_is_stored(tmp_path: Path) -> None:
+    drawn = on_cpu(Model(seed=7))
+    folder = Drawn(drawn.model, drawn.ranks, [None]).write(tmp_path / "step0")
+    assert_reproduced(ask(folder), 7, sum(r * c for _, (r, c), _ in drawn.model.drawn()), stored="absent")
+
+
+def test_a_seed_is_found_in_a_range(tmp_path: Path) -> None:
+    drawn = on_cpu(Model(seed=4321))
+    folder = Drawn(drawn.model, drawn.ranks, [None]).write(tmp_path / "step0")
+    answer = ask(folder, seeds=range(4000, 5000))
+    assert_reproduced(answer, 4321, sum(r * c for _, (r, c), _ in drawn.model.drawn()), stored="absent")
+
+
+def test_init_methods_that_draw_otherwise_are_refused_by_name(tmp_path: Path, samples: Path) -> None:
+    from publish.errors import ConfigError
+
+    for method in ("orthogonal", "xavier_uniform", "unheard_of"):
+        folder = tmp_path / method
+        shutil.copytree(samples / "global_step0", folder)
+        for path in (folder / "configs").iterdir():
+            path.write_text(path.read_text().replace("small_init", method))
+        with pytest.raises(ConfigError, match=method):
+            ask(folder)
