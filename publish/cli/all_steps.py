@@ -78,7 +78,7 @@ def command(
     plan = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
     repair = read_repair(audit, plan.target) if audit else None
     job = replace(make_job(plan, Wishes(steps, tokenizer), here), templates=templates)
-    with hub_of(rehearse, work_dir, here) as client:
+    with hub_of(rehearse, work_dir, here, plan.target) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
         with workplace(folder) as place:
             try:

@@ -7,8 +7,6 @@ depend on a tensor's size alone, so they are the same in every step of a run.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +19,7 @@ from numpy.typing import NDArray
 
 from publish.compare.layers import RANDOM, layer_type
 from publish.compare.moments import BLOCK, Distribution, Doubles, PowerSums, choose_pivot, doubles, numbers, power_sums
-from publish.convert.dtypes import SAFETENSORS
 from publish.convert.recipes import ConversionPlan, Recipe
-from publish.errors import HubError
 from publish.verify.statistics import NotFinite
 
 BUDGET = 4096  # sampled values of all matrices together
@@ -152,49 +148,6 @@ class _Drawing:
             _rounded(found.std),
             b"".join(self._sample),
         )
-
-
-def document(sketch: StepSketch) -> dict[str, Any]:
-    """A sketch for ``publish.json``, the sampled bits in base64."""
-    return {
-        name: {
-            "dtype": SAFETENSORS[each.dtype],
-            "elements": each.elements,
-            "xxh3": each.digest,
-            **({"xxh3_unsigned_zeros": each.unsigned} if each.unsigned != each.digest else {}),
-            "mean": None if math.isnan(each.mean) else each.mean,
-            "std": None if math.isnan(each.std) else each.std,
-            "sample": base64.b64encode(each.bits).decode(),
-        }
-        for name, each in sketch.items()
-    }
-
-
-def from_document(found: Mapping[str, Any], where: object) -> dict[str, TensorSketch]:
-    """The sketch that :func:`document` made.
-
-    Raises:
-        HubError: it is another one's, or was edited.
-    """
-    names = {short: long for long, short in SAFETENSORS.items()}
-    try:
-        return {name: _tensor(name, names[each["dtype"]], each) for name, each in found.items()}
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
-        raise HubError(f"the statistics cannot be read: {error!r}", where, "publish the step again") from error
-
-
-def _tensor(name: str, dtype: str, each: Mapping[str, Any]) -> TensorSketch:
-    digest, mean, std = str(each["xxh3"]), each["mean"], each["std"]
-    return TensorSketch(
-        name,
-        dtype,
-        int(each["elements"]),
-        digest,
-        str(each.get("xxh3_unsigned_zeros", digest)),
-        math.nan if mean is None else float(mean),
-        math.nan if std is None else float(std),
-        base64.b64decode(each["sample"], validate=True),
-    )
 
 
 def common(left: StepSketch, right: StepSketch) -> Sequence[tuple[TensorSketch, TensorSketch]]:

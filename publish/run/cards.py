@@ -68,6 +68,7 @@ class ReleaseCards:
         others = [each.location for manifest in manifests for each in manifest.comparisons]
         named = (self.release.card.base_model, *(each.source.location for each in manifests), *others)
         known = {str(name).removeprefix("hf://").partition("@")[0] for name in named if name}
+        known |= {name.partition("/")[0] for name in known}  # a step's folder stands with its run's
         names = [each.record.branch for each in self.published.steps.values()]
         found: list[tuple[str, Finding]] = []
         for card in self.cards:

@@ -16,6 +16,7 @@ from publish.hub.manifest import ComparisonRecord
 from publish.plots.records import Ratio
 from publish.release import Release, WantedComparison
 from publish.run.job import Job
+from publish.schedule import step_of
 from publish.source.files import LocalFiles
 from publish.source.location import Location, parse_location
 
@@ -61,7 +62,7 @@ def _compared(job: Job, wanted: WantedComparison, folder: Path, account: Account
     )
     return ComparisonRecord(
         location=other,
-        title=f"Step {wanted.step:,} and {other}",
+        title=f"Step {wanted.step:,} (left) and {other} (right)",
         verdict=f"{report.sentence}: {report.counted}.",
         reasons=report.verdict.reasons,
         columns=COLUMNS,
@@ -80,5 +81,8 @@ def _short(value: float) -> float:
 
 
 def _name(location: Location) -> str:
-    """A location as the world sees it: without this machine's path."""
-    return str(location) if location.folder is None else location.folder.resolve().name
+    """A location as the world sees it: a folder by its name, a step's folder by its run's and its own."""
+    if location.folder is None:
+        return str(location)
+    folder = location.folder.resolve()
+    return folder.name if step_of(folder.name) is None else f"{folder.parent.name}/{folder.name}"

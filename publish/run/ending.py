@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from publish.errors import PublishError
-from publish.hub.cards import READERS, read_manifest
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import LedgerEntry
-from publish.hub.look import read_listing
 from publish.hub.manifest import GateRecord
 from publish.hub.transaction import Committed
-from publish.run.lineage import Traced, trace_manifests
+from publish.run.lineage import settle
 from publish.run.mending import Mending
 from publish.run.outcome import Done, Failure
 from publish.run.standing import MAIN, Standing, branches_of, main_proof, stand
@@ -51,10 +48,12 @@ class Ending:
         now = stand(self.job, self.client, self.ledger, branches, self.job.steps, known)
         if missing := len(self.job.steps) - len(now.commits):
             return f"waits for {missing} steps"
-        now, failures = self._together(now)
-        if failures:
-            self.failed += failures
-            return f"held back by {len(failures)} findings about the steps together"
+        own = {step: each.manifest for step, each in self.done.items() if now.commits.get(step) == each.commit}
+        settled = settle(now, own)
+        now, self.lineage = settled.standing, settled.gates
+        if settled.failures:
+            self.failed += settled.failures
+            return f"held back by {len(settled.failures)} findings about the steps together"
         if self.mending:
             now = replace(now, mended=self.mending.errata(now.remarks.errata))
         listed = now.listing.errata if now.listing else ()
@@ -73,23 +72,3 @@ class Ending:
             return "as it should be"
         self.committed = True
         return "published"
-
-    def _together(self, now: Standing) -> tuple[Standing, tuple[Failure, ...]]:
-        """What the steps show together; manifests are read only where ``main`` does not list it of these weights."""
-        listing = read_listing(self.client, self.repo, now.branches.get(MAIN))
-        if listing is not None and listing.lineage and listing.of_weights(now.records):
-            self.lineage = listing.lineage
-            listed = {each.step: each for each in listing.checkpoints}
-            known = {step: listed[step].again(record) for step, record in now.records.items()}
-            return replace(now, known=known, traced=self.lineage), ()
-        traced = self._traced(now)
-        self.lineage = traced.gates
-        return replace(now, known=traced.with_distances(now.records), traced=traced.gates), traced.failures()
-
-    def _traced(self, now: Standing) -> Traced:
-        """The lineage of all published steps; manifests that this run did not make are read."""
-        own = {step: each.manifest for step, each in self.done.items() if now.commits.get(step) == each.commit}
-        others = [commit for step, commit in now.commits.items() if step not in own]
-        with ThreadPoolExecutor(READERS) as pool:
-            read = pool.map(lambda commit: read_manifest(self.client, self.repo, commit), others)
-            return trace_manifests(self.job.release, [*own.values(), *(each for each in read if each is not None)])

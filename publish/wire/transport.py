@@ -23,6 +23,7 @@ from publish.wire.waits import told_wait
 
 # 408 and 5xx as huggingface_hub has them; 520-524 are what a CDN says of an origin that it cannot reach
 PASSING = frozenset({408, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+EXPIRED = frozenset({401, 403, 404, 410})  # of a signed location to upload to: the next try asks for another one
 _PAGES = (".html", ".htm")  # a repo's own; nothing else that we ask for is a page
 ID_HEADERS = ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id")
 
@@ -130,7 +131,8 @@ def _judged(response: httpx2.Response, request: httpx2.Request, lane: Lane, kind
     if status == 200 and html and not request.url.path.endswith(_PAGES):
         response.close()
         raise TransientHTTP("an HTML page instead of an answer", where=where_of(request, response), status=status)
-    if status != 429 and status not in PASSING:
+    expired = status in EXPIRED and (request.method == "PUT" or (kind == "storage" and request.method == "POST"))
+    if status != 429 and status not in PASSING and not expired:
         return response
     response.read()
     text = response.headers.get("x-error-message") or ("" if html else response.text[:500])

@@ -69,9 +69,7 @@ def state(url: str) -> dict[str, dict[str, str]]:
     tips = {branch.name: branch.target_commit for branch in api.list_repo_refs(TARGET).branches}
     found = {}
     for branch, tip in tips.items():
-        entries = [
-            each for each in api.list_repo_tree(TARGET, revision=tip, recursive=True) if hasattr(each, "blob_id")
-        ]
+        entries = [each for each in api.list_repo_tree(TARGET, recursive=True, revision=tip) if hasattr(each, "lfs")]
         found[branch] = {entry.path: entry.lfs.sha256 if entry.lfs else entry.blob_id for entry in entries}
         if "checkpoints.json" in found[branch]:
             found[branch]["checkpoints.json"] = _listing(api, tip, tips)
@@ -108,7 +106,9 @@ class Campaign:
         self.hub.inject(None)
         if trouble is None:
             return RIGHT if self.is_right() else f"WRONG: complete, and not as undisturbed: {self.differing()}"
-        if partial := {branch: sorted(files) for branch, files in state(self.hub.url).items() if _partial(files)}:
+        if partial := {
+            branch: sorted(files) for branch, files in state(self.hub.url).items() if _partial(branch, files)
+        }:
             return f"WRONG: partial branches {partial}"
         if "\n" in trouble or "hf_alice" in trouble:
             return f"WRONG: no clear error: {trouble}"
@@ -163,8 +163,10 @@ class Campaign:
             yield from ((route, nth) for nth in range(1, count + 1))
 
 
-def _partial(files: Mapping[str, str]) -> bool:
-    return len(files) not in (1, FILES, FILES + 1)
+def _partial(branch: str, files: Mapping[str, str]) -> bool:
+    if branch == "main":  # it has plots, too, where they can be drawn
+        return len(files) > 1 and not {"checkpoints.json", "model.safetensors", "README.md"} <= files.keys()
+    return len(files) not in (1, FILES)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from click.testing import CliRunner
 from huggingface_hub import CommitOperationAdd, HfApi
@@ -255,3 +256,24 @@ def test_own_templates_come_first(released: Path, tmp_path: Path) -> None:
     (folder / "_license.md.j2").write_text("## Terms\n")
     code, report = cards(released, "--check", "--templates", folder)
     assert (code, changed(report)) == (1, BRANCHES)
+
+
+def test_a_rehearsal_takes_the_release_of_any_owner(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = few(samples, tmp_path)
+    write_release(replace(propose(str(run), "Some-Lab/tiny"), source=str(run)), None, tmp_path / "release.yaml")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    arguments = [
+        "all-steps",
+        str(tmp_path / "release.yaml"),
+        "--rehearse",
+        "--work-dir",
+        str(tmp_path / "work"),
+        "--json",
+    ]
+    done = CliRunner().invoke(main, arguments)
+    assert (done.exit_code, json.loads(done.stdout)["published"]) == (0, list(FEW)), done.output
+    with RehearsalHub(tmp_path / "work" / "rehearsal") as hub:
+        card = httpx2.get(f"{hub.url}/Some-Lab/tiny").text
+    assert "Some-Lab/tiny" in card

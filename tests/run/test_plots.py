@@ -24,8 +24,8 @@ PATHS = ("plots/std.svg", "plots/distance.svg", *RATIOS)
 
 
 @pytest.fixture(name="run")
-def _run(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    return few(request.getfixturevalue("samples"), tmp_path)
+def _run(samples: Path, tmp_path: Path) -> Path:
+    return few(samples, tmp_path).rename(tmp_path / "tiny-seed7")
 
 
 def compared(run: Path) -> dict[str, object]:
@@ -46,11 +46,13 @@ def test_plots_are_published_shown_and_kept(
         assert there[path].lfs is None
         assert f"]({path})" in card
     assert re.search(r"Standard deviation of the weights over training: embedding 0\.\d+ to 0\.\d+; QKV", card)
-    assert re.search(r"Ratios of standard deviations\. Step 512 and global_step0: embedding \d", card)
+    assert re.search(
+        r"Ratios of standard deviations\. Step 512 .left. and tiny-seed7/global_step0 .right.: embedding \d", card
+    )
     assert card.index(RATIOS[0]) < card.index("## Training dynamics") < card.index(PATHS[0])
     step_card = Path(api.hf_hub_download(TARGET, "README.md", revision="step512")).read_text()
-    assert "### Step 512 and global_step0" in step_card
-    assert "Step 0 and" not in step_card
+    assert "### Step 512 (left) and tiny-seed7/global_step0 (right)" in step_card
+    assert "Step 0 (left)" not in step_card
     assert "plots/" not in step_card
     release = propose(str(run), TARGET)
     hub.reset_stats()
