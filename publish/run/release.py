@@ -5,40 +5,41 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from publish.errors import HubError, PublishError
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.manifest import Manifest
 from publish.hub.repository import check_name
-from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
+from publish.run.engine import Engine, LocalEngine, Making
 from publish.run.job import Job
 from publish.run.outcome import Failure, Outcome
 from publish.run.progress import Progress, Silent
 from publish.run.pushcards import push_cards
 from publish.run.registry import Registry
 from publish.run.standing import MAIN, Standing, branches_of, main_proof, stand
-from publish.run.step import ProvenStep, make_step
+from publish.run.step import ProvenStep
 from publish.run.target import Target, preflight, push_main
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
 from publish.wire.clock import Interrupted
 
-GRACE = 5.0  # seconds that steps in flight get to end after Ctrl-C; then the process ends without them
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to release: steps in flight, which logits to verify, visibility."""
+    """How to release: steps in flight, which logits to verify, visibility, where steps are made."""
 
     workers: int = 2
     logits: str = "changed"  # changed, all, off
     private: bool = False
+    engine: Engine = field(default_factory=LocalEngine)
 
 
 @dataclass(frozen=True)
@@ -132,23 +133,37 @@ class _Release:
         )
 
     def _work(self, target: Target) -> None:
-        pool = ThreadPoolExecutor(self.options.workers, "step")
-        waiting: dict[Future[Done], int] = {
-            pool.submit(self._step, target, step, state): step for step, state in self.todo.items()
-        }
-        try:
-            while waiting:
-                ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    self._ended(waiting.pop(future), future)
-        except BaseException:
-            self.stop.set()
-            for future in waiting:
-                future.cancel()
-            wait(waiting, timeout=GRACE)
-            raise
-        finally:
-            pool.shutdown(wait=False)
+        steps = [step for step in self.todo if not self._foreign(step)]
+        run = self.options.engine.run(self._making(), steps, partial(self._publish, target))
+        with closing(run) as ended:
+            for step, future in ended:
+                self._ended(step, future)
+
+    def _making(self) -> Making:
+        options = self.options
+        return Making(
+            job=self.job,
+            expected=self.before.expected,
+            client=self.client,
+            place=self.place,
+            workers=options.workers,
+            logits=options.logits,
+            progress=self.progress,
+            stop=self.stop,
+        )
+
+    def _foreign(self, step: int) -> bool:
+        """Whether somebody else's work is on the step's branch; then the step has failed."""
+        state = self.todo[step]
+        if state.state != "foreign":
+            return False
+        error = HubError(
+            f"branch step{step} holds something this tool did not put there: {state.reason}",
+            f"{self.repo}@step{step}",
+            "look at the branch; delete it if it is to be published again",
+        )
+        self._failed(step, error)
+        return True
 
     def _ended(self, step: int, future: Future[Done]) -> None:
         try:
@@ -157,19 +172,15 @@ class _Release:
         except Interrupted:
             raise
         except PublishError as error:
-            self.failed.append(Failure.of(step, error))
-            self.progress.step(step, "failed")
+            self._failed(step, error)
 
-    def _step(self, target: Target, step: int, state: StepStatus) -> Done:
-        """One step from its source to the Hub."""
-        if state.state == "foreign":
-            raise HubError(
-                f"branch step{step} holds something this tool did not put there: {state.reason}",
-                f"{self.repo}@step{step}",
-                "look at the branch; delete it if it is to be published again",
-            )
-        proven = self._proven(step)
-        kept = False
+    def _failed(self, step: int, error: PublishError) -> None:
+        self.failed.append(Failure.of(step, error))
+        self.progress.step(step, "failed")
+
+    def _publish(self, target: Target, proven: ProvenStep) -> Done:
+        """A proven step to its branch. The last one's folder is kept for ``main``."""
+        step, kept = proven.step, False
         try:
             self.registry.check(step, proven.fingerprint, proven.manifest.weights)
             tip = self.before.branches.get(f"step{step}")
@@ -183,12 +194,11 @@ class _Release:
             if not kept:
                 proven.discard()
 
-    def _proven(self, step: int) -> ProvenStep:
-        expected = self.before.expected[step]
-        source = replace(self.job.run.steps[step], commit=expected.source_commit)
-        return make_step(
-            self.job, source, self.place.work, logits=self.options.logits, tokenizer=expected.tokenizer, stop=self.stop
-        )
+    def _made_again(self, step: int) -> ProvenStep:
+        """A published step's files, the same bytes again: nothing is uploaded twice."""
+        with closing(self.options.engine.run(self._making(), [step], lambda proven: proven)) as ended:
+            (made,) = [future for _, future in ended]
+        return made.result()
 
     def _cards(self) -> None:
         """Push the cards of chosen steps that are right but for them; no weight is read for that."""
@@ -217,7 +227,7 @@ class _Release:
         if now.main_is_right():
             return "as it should be"
         last = self.job.steps[-1]
-        self.final = self.final or self._proven(last)  # the same bytes again: nothing is uploaded twice
+        self.final = self.final or self._made_again(last)
         try:
             outcome = push_main(self.job, target, self.final, branches.get(MAIN), now.records)
         except Interrupted:
