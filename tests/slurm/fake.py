@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,13 @@ class FakeSlurm:
         root = Path(__file__).resolve().parents[2]
         for name in COMMANDS:
             program = self.bin / name
-            program.write_text(
-                f"#!/bin/sh\nFAKE_SLURM='{folder}' PYTHONPATH='{root}' exec '{sys.executable}' -m tests.slurm.fake {name} \"$@\"\n"
-            )
+            settings = f"FAKE_SLURM='{folder}' PYTHONPATH='{root}'"
+            program.write_text(f"#!/bin/sh\n{settings} exec '{sys.executable}' -m tests.slurm.fake {name} \"$@\"\n")
             program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
     def configure(self, **config: object) -> None:
-        """Change how it behaves: ``max_array_size``, ``refuse`` (sbatch's error), ``lose`` (tasks vanish)."""
+        """Change how it behaves: ``max_array_size``, ``refuse`` (sbatch's error), ``lose`` and ``kill``: so many
+        of the next tasks vanish, or are killed as they start."""
         _configure(self.folder, config)
 
     def calls(self, command: str) -> list[list[str]]:
@@ -58,6 +59,15 @@ class FakeSlurm:
     def processes(self) -> list[int]:
         """The processes of tasks that run."""
         return [process for _, state, process in self.tasks() if state == "RUNNING" and process]
+
+    def end(self) -> None:
+        """Stop everything that it started."""
+        for path in self.folder.glob("jobs/*/daemon"):
+            with suppress(ProcessLookupError):
+                os.kill(int(path.read_text()), signal.SIGKILL)
+        for process in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
 
 def _configure(folder: Path, change: dict[str, object]) -> None:
@@ -97,10 +107,12 @@ def sbatch(folder: Path, config: dict[str, Any], arguments: list[str]) -> int:
     assert int(found[1]) < config["max_array_size"]
     for index in range(int(found[1]) + 1):
         _put(job / str(index), _option(arguments, "--job-name"), "PENDING")
-    position = next(i for i, each in enumerate(arguments) if not each.startswith("-"))
+    position = next(i for i, each in enumerate(arguments) if each.startswith("/"))
     daemon = [sys.executable, "-m", "tests.slurm.fake", "daemon", str(number), found[2], _option(arguments, "--output")]
     quiet = subprocess.DEVNULL
-    subprocess.Popen([*daemon, *arguments[position:]], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    command = [*daemon, *arguments[position:]]
+    process = subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
+    (job / "daemon").write_text(str(process.pid))
     print(number)
     return 0
 
@@ -114,7 +126,9 @@ def daemon(folder: Path, config: dict[str, Any], arguments: list[str]) -> int:
         states = {int(path.name): (name, state) for path, name, state, _ in _tasks(folder) if path.parent == job}
         for index, process in list(running.items()):
             if process.poll() is not None:
-                state = "CANCELLED" if states[index][1] == "CANCELLED" else "FAILED" if process.returncode else "COMPLETED"
+                state = (
+                    "CANCELLED" if states[index][1] == "CANCELLED" else "FAILED" if process.returncode else "COMPLETED"
+                )
                 _put(job / str(index), states[index][0], state)
                 del running[index]
         pending = [index for index, (_, state) in states.items() if state == "PENDING"]
@@ -125,10 +139,14 @@ def daemon(folder: Path, config: dict[str, Any], arguments: list[str]) -> int:
                 _configure(folder, {"lose": config["lose"] - 1})
                 (job / str(index)).unlink()
                 break
-            output = Path(log.replace("%a", str(index))).open("ab")
             env = {**os.environ, "SLURM_ARRAY_TASK_ID": str(index)}
-            running[index] = subprocess.Popen(["/bin/sh", *command], stdout=output, stderr=output, env=env)
+            with Path(log.replace("%a", str(index))).open("ab") as output:
+                running[index] = subprocess.Popen(["/bin/sh", *command], stdout=output, stderr=output, env=env)
             _put(job / str(index), states[index][0], "RUNNING", running[index].pid)
+            if config.get("kill", 0) > 0:
+                _configure(folder, {"kill": config["kill"] - 1})
+                running[index].kill()
+                break
         time.sleep(0.05)
 
 
