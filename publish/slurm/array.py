@@ -20,6 +20,18 @@ _FIXES = {
     "TIMEOUT": "ask for more with --time, then run again",
     "NODE_FAIL": "run again, with other nodes where this one stays ill (--sbatch-option=--exclude=NODE)",
 }
+_NEVER = frozenset(  # reasons of pending tasks that no waiting ends (man squeue, "JOB REASON CODES")
+    [
+        "PartitionTimeLimit",
+        "PartitionNodeLimit",
+        "BadConstraints",
+        "InvalidAccount",
+        "InvalidQOS",
+        "JobHeldAdmin",
+        "AssocMaxWallDurationPerJobLimit",
+        "QOSMaxWallDurationPerJobLimit",
+    ]
+)
 _FIX = "see that the work folder and this Python are on file systems that all nodes share (--work-dir), then run again"
 
 
@@ -170,6 +182,7 @@ class Array:
             state = known.get((job_name(attempt.batch), attempt.index))
             if state is not None:
                 self._states[attempt] = state
+                _check_can_run(state, attempt)
             if state is not None and not state.ended:
                 self._gone.pop(attempt, None)
                 continue
@@ -223,6 +236,12 @@ class Array:
         why = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
         queued = len(self.flying) - running + len(self.waiting)
         return f"{running} tasks run, {queued} wait{why}, {len(self.held)} steps to commit"
+
+
+def _check_can_run(state: TaskState, attempt: Attempt) -> None:
+    if state.state == "PENDING" and state.reason in _NEVER:
+        fix = "ask for what the partition and your account allow (--time, --partition, --account), then run again"
+        raise SlurmError(f"Slurm took the tasks and will never run them: {state.reason}", job_name(attempt.batch), fix)
 
 
 def job_name(batch: str) -> str:
