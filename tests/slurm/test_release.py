@@ -79,6 +79,7 @@ def test_tasks_killed_and_lost_in_short_arrays_are_made_up_for(
     samples: Path, tmp_path: Path, hub: RehearsalHub, cluster: FakeSlurm, release_on: Release
 ) -> None:
     cluster.configure(max_array_size=2, lose=1, kill=1)
+    hub.inject([{"route": "/preupload/main", "status": 403, "nth": 1, "count": len(STEPS)}])  # nothing goes ahead
     outcome = release_on(few(samples, tmp_path, STEPS))
     assert (outcome.published, outcome.failed, outcome.main) == (STEPS, (), "published")
     assert commits(hub) == once(*STEPS)
@@ -121,7 +122,7 @@ def test_a_killed_driver_is_taken_over_and_nothing_is_submitted_twice(
     assert process.returncode == 0, err
     assert commits(hub) == once(*STEPS)
     assert len(cluster.tasks()) == len(STEPS)
-    assert sorted(path.name for path in work.iterdir()) == ["ledger.jsonl", "slurm.lock"]
+    assert sorted(path.name for path in work.iterdir()) == [".lock", "ledger.jsonl", "slurm.lock"]
 
 
 def test_ctrl_c_cancels_its_tasks_and_a_rerun_goes_on(
@@ -142,6 +143,13 @@ def test_ctrl_c_cancels_its_tasks_and_a_rerun_goes_on(
     outcome = release_on(run)
     assert outcome.failed == ()
     assert commits(hub) == once(*STEPS)
+
+
+def content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # it was renamed into place
+        return b""
 
 
 class Stalled:
@@ -166,6 +174,7 @@ def test_no_step_is_started_while_the_folder_is_full(
     lying = []
 
     def all_have_run() -> bool:
+        assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file() and b"hf_alice" in content(path)]
         lying.append(len(list(tmp_path.glob("work/slurm/tasks/*/step*/README.md"))))
         return [state for _, state, _ in cluster.tasks()].count("COMPLETED") >= len(STEPS)
 
