@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from publish.card.run import RunFacts
 from publish.errors import HubError
+from publish.hub.errata import Erratum
 from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.records import canonical, read_record
 
@@ -88,13 +89,28 @@ class PlotRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Remarks:
+    """What there is to say of the suite as a whole; see `Checkpoints`."""
+
+    lineage: tuple[GateRecord, ...] = ()
+    errata: tuple[Erratum, ...] = ()
+
+
+NO_REMARKS = Remarks()
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """All steps of a release, in order. `lineage` is what they show together: repeats, order, jumps."""
+    """All steps of a release, in order.
+
+    `lineage` is what they show together (repeats, order, jumps), `errata` what was wrong with branches before.
+    """
 
     repo: str
     checkpoints: tuple[CheckpointRecord, ...]
     run: RunFacts | None = None
     plots: tuple[PlotRecord, ...] = ()
+    errata: tuple[Erratum, ...] = ()
     lineage: tuple[GateRecord, ...] = ()
     schema: int = SCHEMA
 
@@ -102,6 +118,10 @@ class Checkpoints:
         steps = [record.step for record in self.checkpoints]
         if steps != sorted(set(steps)):
             raise HubError("steps are not in order, or twice", f"{self.repo} {NAME}", "publish main again")
+
+    @property
+    def remarks(self) -> Remarks:
+        return Remarks(self.lineage, self.errata)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""

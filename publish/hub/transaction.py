@@ -18,6 +18,7 @@ from publish.wire.client import Client, backoff
 from publish.wire.clock import Interrupted
 from publish.wire.failures import RateLimited, Refused, Unavailable, Uncertain
 from publish.wire.repo import CommitRecord, latest_commits, list_tree
+from publish.wire.transport import commits_of_thread
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -187,7 +188,7 @@ class _Transaction:
 
     def _send(self, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str | None:
         """The commit; None where huggingface_hub saw that the branch has all of it already, and sent nothing."""
-        before = self.client.commits_of_thread
+        before = commits_of_thread()
         slot = self.client.commits.reserve(self.repo)
 
         def send() -> str:
@@ -208,7 +209,7 @@ class _Transaction:
         applied = False
         try:
             commit = self.client.call(f"committing to {self.branch}", send, idempotent=False)
-            applied = self.client.commits_of_thread > before
+            applied = commits_of_thread() > before
         except (Uncertain, Interrupted, KeyboardInterrupt):
             applied = True  # it may be: the quota counts it
             raise

@@ -20,6 +20,7 @@ from publish.source.checkpoints import CheckpointSource
 from publish.source.files import CheckpointFiles
 from publish.verify.gate import FAILED, GateResult
 from publish.verify.gates import GATES, Evidence
+from publish.verify.statistics import FiniteObserver
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +103,22 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
     if tokenizer is None and wanted.tokenizer != "none":
         notes.append(f"written without tokenizer files: {not_found(config).what}; name one with --tokenizer")
     gates: list[GateResult] = []
+    observer = FiniteObserver()
     bytes_read = 0
 
     def proven(converted: Converted) -> bool:
         nonlocal bytes_read
         bytes_read = files.bytes_read
-        vocabulary = tokenizer.ids if tokenizer else None
+        ids, done = tokenizer.ids if tokenizer else None, converted
         evidence = Evidence(
-            checkpoint, config, plan, converted.folder, converted.written, source.step, vocabulary=vocabulary
+            checkpoint, config, plan, done.folder, done.written, source.step, observer.counts, vocabulary=ids
         )
         gates.extend(prove(evidence, with_logits=wanted.logits, why_not="turned off", only=wanted.gates))
         return not any(gate.outcome == FAILED for gate in gates)
 
     check_free(out, wanted.overwrite)
     checkpoint.want()
-    written = convert(checkpoint, plan, tokenizer, out, overwrite=wanted.overwrite, accept=proven).written
+    made = convert(checkpoint, plan, tokenizer, out, overwrite=wanted.overwrite, observer=observer, accept=proven)
     return Conversion(
         out=out,
         step=source.step if source.step >= 0 else checkpoint.state.iteration,
@@ -125,7 +127,7 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
         dtype=plan.dtype,
         bytes_read=bytes_read,
         bytes_read_again=files.bytes_read - bytes_read,
-        files=written.files,
+        files=made.written.files,
         gates=tuple(gates),
         notes=tuple(notes),
     )

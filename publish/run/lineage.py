@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,11 +12,14 @@ from publish.compare.course import Course
 from publish.compare.finding import LineageFinding
 from publish.compare.layers import RANDOM, layer_type
 from publish.compare.lineage import trace
-from publish.compare.sketch import StepSketch, document, from_document
+from publish.compare.sketch import StepSketch
+from publish.compare.sketchrecord import document, from_document
+from publish.hub.cards import READERS, read_manifest
 from publish.hub.checkpoints import LAYER_TYPES, CheckpointRecord
 from publish.hub.manifest import GateRecord, Manifest
 from publish.release import Release
 from publish.run.outcome import Failure
+from publish.run.standing import Standing
 
 TENSORS = "tensors"  # of a manifest's statistics: the sketch
 
@@ -84,3 +88,35 @@ def trace_manifests(release: Release, manifests: Iterable[Manifest]) -> Traced:
     lineage = trace({step: each for step, each in sketches.items() if each is not None}, release)
     gates = tuple(GateRecord(each.name, each.outcome, each.detail, dict(each.figures)) for each in lineage.gates())
     return Traced(lineage.findings, gates, lineage.course)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """Where a release stands, with what its steps show together; ``failures`` hold ``main`` back."""
+
+    standing: Standing
+    gates: tuple[GateRecord, ...]
+    failures: tuple[Failure, ...] = ()
+
+
+def settle(now: Standing, own: Mapping[int, Manifest]) -> Settled:
+    """Trace the lineage of all published steps.
+
+    ``own`` are the manifests that this process made; others are read, unless ``main`` lists what these very weights
+    show.
+
+    Raises:
+        HubError: no access, no connection, or a manifest that cannot be read.
+    """
+    client, repo = now.client, now.job.release.target
+    listing = now.listing
+    if listing is not None and listing.lineage and listing.of_weights(now.records):
+        listed = {each.step: each for each in listing.checkpoints}
+        known = {step: listed[step].again(record) for step, record in now.records.items()}
+        return Settled(replace(now, known=known, traced=listing.lineage), listing.lineage)
+    others = [commit for step, commit in now.commits.items() if step not in own]
+    with ThreadPoolExecutor(READERS) as pool:
+        read = pool.map(lambda commit: read_manifest(client, repo, commit), others)
+        traced = trace_manifests(now.job.release, [*own.values(), *(each for each in read if each is not None)])
+    standing = replace(now, known=traced.with_distances(now.records), traced=traced.gates)
+    return Settled(standing, traced.gates, traced.failures())

@@ -17,7 +17,8 @@ from publish.convert.folder import small_files
 from publish.errors import HubError
 from publish.hub import checkpoints, manifest
 from publish.hub.branchfile import BranchFile, differences
-from publish.hub.checkpoints import CheckpointRecord, Checkpoints
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints, Remarks
+from publish.hub.errata import Erratum
 from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.look import READERS, look, read_listed, read_listing
 from publish.hub.manifest import GateRecord, Manifest
@@ -75,6 +76,13 @@ class Standing:
     steps: Mapping[int, StepStatus]
     known: Mapping[int, CheckpointRecord]
     traced: tuple[GateRecord, ...] = ()
+    mended: tuple[Erratum, ...] | None = None
+
+    @property
+    def remarks(self) -> Remarks:
+        """What ``main`` shall say of the suite; ``mended`` are the errata of this process's own repair."""
+        listed = self.listing.errata if self.listing else ()
+        return Remarks(self.lineage, listed if self.mended is None else self.mended)
 
     @cached_property
     def lineage(self) -> tuple[GateRecord, ...]:
@@ -99,7 +107,7 @@ class Standing:
         """What ``main`` shall hold besides the final step's files."""
         files = {entry.path: entry for entry in self.main_tree}
         drawn_before = self.listing.plots if self.listing and checkpoints.NAME in files else ()
-        return main_files(self.job, self.records, self.lineage, PlotsThere(drawn_before, files))
+        return main_files(self.job, self.records, self.remarks, PlotsThere(drawn_before, files))
 
     @property
     def commits(self) -> dict[int, str]:

@@ -20,7 +20,7 @@ from publish.hub.manifest import FileRecord, Manifest
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
 from publish.run.cardfacts import README, run_facts, step_facts, with_card
-from publish.run.claims import check_same_run, check_step
+from publish.run.claims import check_same_run, check_step, claims
 from publish.run.comparisons import comparisons_of
 from publish.run.facts import step_manifest
 from publish.run.job import Job, plan_of
@@ -110,6 +110,7 @@ def _proven(
         with_logits=logits == "all" or (logits == "changed" and (ends or changed)),
         why_not="same plan and config as the first step" if logits == "changed" else "turned off",
     )
+    results = (*results, claims(job.release, config, plan, source.step))
     require(results, checkpoint.where)
     return results
 

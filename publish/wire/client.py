@@ -93,12 +93,6 @@ class Client:
         with self._lane.lock:
             return self._lane.by_thread[threading.get_ident()]
 
-    @property
-    def commits_of_thread(self) -> int:
-        """Commits that the calling thread has asked for so far, whatever was answered."""
-        with self._lane.lock:
-            return self._lane.commits_by_thread[threading.get_ident()]
-
     def call(self, what: str, function: Callable[[], T], *, idempotent: bool = True) -> T:
         """The result of `function`, tried again for as long as that may help. `what` names it in errors.
 
@@ -142,9 +136,13 @@ class Client:
                 self.endpoint.url + path, params=params, headers=self.headers(self.endpoint.url)
             )
             self.check(response)
-            return response.json()
+            return self.document(response)
 
         return self.call(f"reading {path}", once)
+
+    def document(self, response: httpx2.Response) -> Any:
+        """The JSON of an answer. Use it inside :meth:`call`, which asks again for one that is cut or garbled."""
+        return self._library.document(response)
 
     def headers(self, url: str) -> dict[str, str]:
         """Headers for a request to `url`: the token goes to the endpoint's own origin and nowhere else."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from publish.compare.finding import LineageFinding
 from publish.compare.lineage import trace
-from publish.compare.sketch import Sketcher, StepSketch, TensorSketch, document, from_document
+from publish.compare.sketch import Sketcher, StepSketch, TensorSketch
+from publish.compare.sketchrecord import document, from_document
 from publish.convert.blocks import tensor_bytes
 from publish.convert.plan import make_plan
 from publish.neox.checkpoint import RawCheckpoint
