@@ -16,7 +16,7 @@ from publish.card.render import render_step, templates_folder
 from publish.errors import HubError
 from publish.hub import manifest
 from publish.hub.branchfile import BranchFile, differences
-from publish.hub.checkpoints import CheckpointRecord
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints
 from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.look import READERS, look, read_listed, read_listing
 from publish.hub.manifest import GateRecord, Manifest
@@ -79,8 +79,7 @@ class Standing:
         """What the steps show together: as this process found it, else as ``main`` lists it, of the same weights."""
         if self.traced:
             return self.traced
-        listing = read_listing(self.client, self.job.release.target, self.branches.get(MAIN))
-        return listing.lineage if listing and listing.of_weights(self.records) else ()
+        return self.listing.lineage if self.listing and self.listing.of_weights(self.records) else ()
 
     @property
     def commits(self) -> dict[int, str]:
@@ -105,6 +104,11 @@ class Standing:
         read = read_records(self.client, repo, {b: tip for b, tip in absent.items() if b not in listed})
         read |= {branch: each.record for branch, each in listed.items() if each.record is not None}
         return {step: record or read[f"step{step}"] for step, record in found.items()}
+
+    @cached_property
+    def listing(self) -> Checkpoints | None:
+        """``checkpoints.json`` on ``main`` as it is; one request, where there is a ``main``."""
+        return read_listing(self.client, self.job.release.target, self.branches.get(MAIN))
 
     @property
     def finished(self) -> bool:
@@ -134,7 +138,8 @@ class Standing:
         repo = self.job.release.target
         final = list_tree(self.client, repo, self.commits[self.job.steps[-1]])
         wanted = {each.path: BranchFile.kept(each) for each in final if each.path != README}
-        wanted |= {each.path: each for each in main_files(self.job, self.records, self.lineage)}
+        errata = self.listing.errata if self.listing else ()
+        wanted |= {each.path: each for each in main_files(self.job, self.records, self.lineage, errata)}
         return differences(list_tree(self.client, repo, tip), wanted)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,9 @@ from publish.card.claims import lint_claims
 from publish.card.lint import METADATA, lint_card
 from publish.card.metadata import check, front_matter
 from publish.errors import CardError, StorageError
+from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import CheckpointRecord
+from publish.hub.errata import Erratum
 from publish.hub.manifest import GateRecord
 from publish.hub.repository import (
     Base,
@@ -112,18 +114,22 @@ def push_main(
     tip: str | None,
     records: Mapping[int, CheckpointRecord],
     lineage: Sequence[GateRecord],
+    errata: Sequence[Erratum] = (),
+    begin: Callable[[str, Sequence[BranchFile]], str | None] | None = None,
 ) -> Outcome:
     """``main``, now at ``tip``: the final step's files with the suite's card and ``checkpoints.json``.
+
+    ``errata``: what was wrong before. ``begin``: tells what to publish on, in a repair.
 
     Raises:
         HubError: the Hub refuses. StorageError: a local file is gone.
     """
-    files = [file for file in final.files if file.path != README]
+    files = [*(file for file in final.files if file.path != README), *main_files(job, records, lineage, errata)]
     return publish_branch(
         target.client,
         target.base,
         MAIN,
-        [*files, *main_files(job, records, lineage)],
+        files,
         f"{job.release.card.title}: {len(records)} checkpoints, step {final.step} on main",
-        tip=tip,
+        tip=begin(MAIN, files) if begin else tip,
     )

@@ -3,8 +3,8 @@
 Usage: python scripts/bench/compare.py [WORK_FOLDER]
 
 Both sides are written by this script as fp16 safetensors of other seeds and removed. The comparison runs in a process
-of its own. Printed: CPU seconds of the floor and of the comparison without imports (best of five), their ratio, and the peak of memory
-beyond that of the process after its imports.
+of its own. Printed: CPU seconds of the floor and of the comparison without imports (best of five), their ratio, and
+the peak of memory beyond that of the process after its imports.
 """
 
 from __future__ import annotations

@@ -163,7 +163,7 @@ def test_where_not_every_source_is_known_there_is_no_column_for_it() -> None:
 def test_every_gate_of_ours_has_its_meaning_and_an_unknown_one_says_where_to_look() -> None:
     suite = render_suite(samples.suite(gates=(*samples.GATES, Gate("frobnicate", "passed", "passed on 154"))))
     assert suite.count("see `publish.json`") == 1
-    assert "| lineage | see `publish.json` | passed on 154 |" in suite
+    assert "| frobnicate | see `publish.json` | passed on 154 |" in suite
 
 
 def test_facts_go_to_json_and_back() -> None:
