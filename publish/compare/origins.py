@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from publish.compare.comparison import SideFacts
+from publish.explain.difference import differences as of_states
 
 # of GPT-NeoX; what decides the initial weights and what they were then trained on
 _OPTIONS = (
@@ -59,7 +60,10 @@ def _seed(left: SideFacts, right: SideFacts) -> Iterator[str]:
 
 
 def _states(left: SideFacts, right: SideFacts) -> Iterator[str]:
-    """By digest alone: training without dropout never draws from the tracker, so its state is that of the start."""
+    """Training without dropout never draws from the tracker, so its state is that after initialisation, at any step."""
+    if left.account.origin and right.account.origin:
+        told = of_states(left.account.origin, right.account.origin)
+        yield from (f"by the stored random states, {sentence}" for sentence in told)
     for name in sorted(left.account.states.keys() & right.account.states.keys()):
         if name.startswith("tracker:"):
             same = left.account.states[name] == right.account.states[name]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from publish.explain.answer import Origin
 from publish.neox.torchfile import ITEM_SIZES
 
 
@@ -32,7 +33,8 @@ class Account:
     """What a side says of itself, empty where it is silent.
 
     ``options`` are GPT-NeoX's own, defaults included; ``config`` is the Hugging Face one; ``states`` maps a random
-    generator to the digest of its state; ``expected_std`` maps a tensor to the deviation its init method predicts.
+    generator to the digest of its state; ``expected_std`` maps a tensor to the deviation its init method predicts;
+    ``origin`` is what the state of the weights' generator tells.
     """
 
     step: int | None = None
@@ -40,6 +42,7 @@ class Account:
     config: Mapping[str, Any] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
     expected_std: Mapping[str, float] = field(default_factory=dict)
+    origin: Origin | None = None
 
 
 class Side(Protocol):
