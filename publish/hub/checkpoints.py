@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 
 from publish.card.run import RunFacts
 from publish.errors import HubError
+from publish.hub.errata import Erratum
 from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.records import canonical, read_record
 
@@ -89,13 +90,18 @@ class PlotRecord:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """All steps of a release, in order. `lineage` is what they show together: repeats, order, jumps."""
+    """All steps of a release, in order.
+
+    `lineage` is what they show together: repeats, order, jumps. `errata`: what was wrong with branches that were
+    published before.
+    """
 
     repo: str
     checkpoints: tuple[CheckpointRecord, ...]
     run: RunFacts | None = None
     plots: tuple[PlotRecord, ...] = ()
     lineage: tuple[GateRecord, ...] = ()
+    errata: tuple[Erratum, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

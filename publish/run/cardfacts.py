@@ -14,6 +14,7 @@ from publish.card.facts import HUB, Comparison, Deviation, Fact, FileFact, Gate,
 from publish.card.numbers import count, decimal
 from publish.card.run import RunFacts
 from publish.hub.branchfile import BranchFile
+from publish.hub.errata import Erratum, sentences
 from publish.hub.manifest import FileRecord, GateRecord, Manifest, Training
 from publish.release import Release
 from publish.run.facts import sizes_of
@@ -94,6 +95,7 @@ def suite_facts(
     *,
     plots: Sequence[Plot] = (),
     lineage: Sequence[GateRecord] = (),
+    errata: Iterable[Erratum] = (),
     hub: str = HUB,
 ) -> SuiteFacts:
     """The facts of ``main``'s card, from the manifests of all steps, in order, and what they show together.
@@ -110,7 +112,7 @@ def suite_facts(
     final = manifests[steps[-1]]
     return SuiteFacts(
         repo=release.target,
-        text=release.card,
+        text=replace(release.card, errata=(*release.card.errata, *sentences(errata))),
         details=run.details(steps[-1]),
         lines=tuple(map(_line, manifests.values())),
         has_tokenizer=final.tokenizer is not None,

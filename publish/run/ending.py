@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from publish.errors import PublishError
 from publish.hub.checkpoints import CheckpointRecord
@@ -10,6 +11,7 @@ from publish.hub.ledger import LedgerEntry
 from publish.hub.manifest import GateRecord
 from publish.hub.transaction import Committed
 from publish.run.lineage import settle
+from publish.run.mending import Mending
 from publish.run.outcome import Done, Failure
 from publish.run.standing import MAIN, Standing, branches_of, main_proof, stand
 from publish.run.step import ProvenStep
@@ -18,12 +20,16 @@ from publish.wire.clock import Interrupted
 
 
 class Ending:
-    """``before`` is where the release stood, ``done`` what was added; the rest is filled in by :meth:`main`."""
+    """``before`` is where the release stood, ``done`` what was added, ``mending`` a repair under way.
 
-    def __init__(self, before: Standing, done: Mapping[int, Done]) -> None:
+    The rest is filled in by :meth:`main`.
+    """
+
+    def __init__(self, before: Standing, done: Mapping[int, Done], mending: Mending | None = None) -> None:
         self.job, self.client, self.ledger = before.job, before.client, before.ledger
         self.repo = before.job.release.target
         self.done = done
+        self.mending = mending
         self.lineage: tuple[GateRecord, ...] = ()
         self.failed: list[Failure] = []
         self.committed = False
@@ -52,11 +58,14 @@ class Ending:
         if settled.failures:
             self.failed += settled.failures
             return f"held back by {len(settled.failures)} findings about the steps together"
-        if now.main_is_right():
+        listed = now.errata
+        if self.mending is not None:
+            now = replace(now, mended=self.mending.errata(listed))
+        if now.errata == listed and now.main_is_right():
             return "as it should be"
         last = self.job.steps[-1]
         try:
-            outcome = push_main(target, final(), now)
+            outcome = push_main(target, final(), now, self.mending.begin if self.mending else None)
         except Interrupted:
             raise
         except PublishError as error:

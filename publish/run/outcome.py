@@ -66,6 +66,7 @@ class Outcome:
     bytes_uploaded: int = 0
     seconds: float = 0.0
     main: str = ""
+    left: tuple[str, ...] = ()  # findings of an audit that only a person should mend
     gates: dict[str, int] = field(default_factory=dict)
     lineage: tuple[GateRecord, ...] = ()
     removed: tuple[Removed, ...] = ()
@@ -102,6 +103,7 @@ class Outcome:
             "bytes_uploaded": self.bytes_uploaded,
             "seconds": round(self.seconds, 2),
             "main": self.main,
+            "left": list(self.left),
             "gates": dict(sorted(self.gates.items())),
             "lineage": [asdict(each) for each in self.lineage],
             "removed": [{"branch": each.branch, "paths": list(each.paths)} for each in self.removed],

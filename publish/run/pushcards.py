@@ -90,8 +90,9 @@ class _Push:
         card = next(each for each in self.cards.cards if each.branch == MAIN)
         plots = self.cards.plots
         before = self.cards.published.listing
-        lineage = before.lineage if before else ()
-        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records, lineage)
+        lineage, errata = (before.lineage, before.errata) if before else ((), ())
+        records = self.records.values()
+        listed = listing(self.cards.release, self.cards.run, records, plots.records, lineage, errata)
         files = [card.file, *plots.drawn, listed]
         last = max(self.records)
         if last in self.manifests:  # main is the final step, its manifest included

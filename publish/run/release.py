@@ -19,10 +19,12 @@ from publish.run.cards import make_cards
 from publish.run.comparisons import check_comparisons
 from publish.run.ending import Ending
 from publish.run.job import Job
+from publish.run.mending import Mending, wrong_steps
 from publish.run.outcome import Done, Failure, Outcome
 from publish.run.progress import Progress, Silent
 from publish.run.pushcards import push_cards
 from publish.run.registry import Registry
+from publish.run.repair import Repair
 from publish.run.standing import MAIN, Standing, branches_of, stand
 from publish.run.step import ProvenStep, make_step
 from publish.run.target import Target, preflight
@@ -41,6 +43,7 @@ class Options:
     workers: int = 2
     logits: str = "changed"  # changed, all, off
     private: bool = False
+    repair: Repair | None = None  # publish what an audit found wrong, whatever its branch says of itself, and no more
 
 
 def release(
@@ -63,7 +66,7 @@ def release(
     job = replace(job, hub=hub_address(client.endpoint))
     before = stand(job, client, Ledger(place.folder), branches_of(client, repo), job.steps)
     run = _Release(before, place, options, progress, stop)
-    if before.finished:
+    if before.finished and options.repair is None:
         return run.outcome(begin, "as it should be")
     target = preflight(job, client, place.work, options.workers, private=options.private)
     return run.run(begin, target)
@@ -78,7 +81,8 @@ class _Release:
         self.progress, self.stop = progress, stop
         self.repo = self.job.release.target
         self.registry = Registry(self.job.release)
-        self.todo = before.todo()
+        self.todo = wrong_steps(options.repair, before) if options.repair else before.todo()
+        self.mending: Mending | None = None
         self.final: ProvenStep | None = None
         self.done: dict[int, Done] = {}
         self.failed: list[Failure] = []
@@ -96,12 +100,15 @@ class _Release:
 
     def run(self, begin: float, target: Target) -> Outcome:
         self.progress.start(len(self.job.chosen), len(self.skipped))
+        if self.options.repair is not None:
+            self.mending = Mending(self.options.repair, self.before, target.base)
         try:
             if self.todo:
                 for step, record in self.before.records.items():
                     self.registry.note(step, record.weights)  # no new step repeats the weights of an old one
                 self._work(target)
-            self._cards()
+            if self.mending is None:
+                self._cards()
             main = self._main(target)
         except (KeyboardInterrupt, Interrupted) as error:
             left = len(self.todo) - len(self.done)
@@ -114,13 +121,16 @@ class _Release:
 
     def outcome(self, begin: float, main: str) -> Outcome:
         """What became of it, ``main`` in words."""
+        emptied = len(self.mending.emptied) if self.mending else 0
+        untouched = [step for step, each in self.done.items() if self.mending and not each.made]
         return Outcome.of_steps(
             self.repo,
             f"{self.client.endpoint.url}/{self.repo}",
             self.done.values(),
-            skipped=self.skipped,
+            skipped=(*self.skipped, *untouched),
+            left=self.options.repair.left if self.options.repair else (),
             failed=tuple(sorted(self.failed, key=lambda failure: failure.step)),
-            commits=sum(each.made for each in self.done.values()) + len(self.other_commits),
+            commits=sum(each.made for each in self.done.values()) + len(self.other_commits) + emptied,
             seconds=time.monotonic() - begin,
             main=main,
             lineage=self.lineage,
@@ -170,7 +180,7 @@ class _Release:
 
     def _step(self, target: Target, step: int, state: StepStatus) -> Done:
         """One step from its source to the Hub."""
-        if state.state == "foreign":
+        if state.state == "foreign" and self.mending is None:
             raise HubError(
                 f"branch step{step} holds something this tool did not put there: {state.reason}",
                 f"{self.repo}@step{step}",
@@ -181,8 +191,12 @@ class _Release:
         try:
             self.registry.check(step, proven.fingerprint, proven.manifest.weights, proven.sketch)
             tip = self.before.branches.get(f"step{step}")
+            if self.mending is not None:
+                tip = self.mending.begin(f"step{step}", proven.files)
             outcome = publish_branch(self.client, target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip)
             self.ledger.add(LedgerEntry(self.repo, outcome.branch, outcome.commit, self.before.expected[step].proof))
+            if self.mending is not None:
+                self.mending.ended(step, outcome.commit)
             if step == self.job.steps[-1]:
                 self.final, kept = proven, True
             made, removed = (True, outcome.removed) if isinstance(outcome, Committed) else (False, ())
@@ -209,7 +223,7 @@ class _Release:
         self.failed += pushed.failed
 
     def _main(self, target: Target) -> str:
-        ending = Ending(self.before, self.done)
+        ending = Ending(self.before, self.done, self.mending)
         main = ending.main(target, self._final)
         self.failed += ending.failed
         self.lineage = ending.lineage

@@ -15,9 +15,10 @@ from publish import __version__
 from publish.card.render import render_step, templates_folder
 from publish.convert.folder import small_files
 from publish.errors import HubError
-from publish.hub import checkpoints, manifest
+from publish.hub import manifest
 from publish.hub.branchfile import BranchFile, differences
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
+from publish.hub.errata import Erratum
 from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.look import READERS, look, read_listed, read_listing
 from publish.hub.manifest import GateRecord, Manifest
@@ -75,6 +76,7 @@ class Standing:
     steps: Mapping[int, StepStatus]
     known: Mapping[int, CheckpointRecord]
     traced: tuple[GateRecord, ...] = ()
+    mended: tuple[Erratum, ...] | None = None
 
     @cached_property
     def lineage(self) -> tuple[GateRecord, ...]:
@@ -83,9 +85,15 @@ class Standing:
             return self.traced
         return self.listing.lineage if self.listing and self.listing.of_weights(self.records) else ()
 
+    @property
+    def errata(self) -> tuple[Erratum, ...]:
+        """What was wrong before: as a repair left it, else as ``main`` lists it."""
+        listed = self.listing.errata if self.listing else ()
+        return listed if self.mended is None else self.mended
+
     @cached_property
     def listing(self) -> Checkpoints | None:
-        """``checkpoints.json`` of ``main``."""
+        """``checkpoints.json`` on ``main`` as it is; one request, where there is a ``main``."""
         return read_listing(self.client, self.job.release.target, self.branches.get(MAIN))
 
     @cached_property
@@ -97,9 +105,10 @@ class Standing:
     @cached_property
     def main_files(self) -> tuple[BranchFile, ...]:
         """What ``main`` shall hold besides the final step's files."""
-        files = {entry.path: entry for entry in self.main_tree}
-        drawn_before = self.listing.plots if self.listing and checkpoints.NAME in files else ()
-        return main_files(self.job, self.records, self.lineage, PlotsThere(drawn_before, files))
+        there = PlotsThere()
+        if self.mended is None and self.listing is not None:  # a repair may begin from an emptied branch
+            there = PlotsThere(self.listing.plots, {entry.path: entry for entry in self.main_tree})
+        return main_files(self.job, self.records, self.lineage, self.errata, there)
 
     @property
     def commits(self) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from publish.card import metadata
 from publish.card.claims import lint_claims
 from publish.card.lint import METADATA, lint_card
 from publish.errors import CardError, StorageError
+from publish.hub.branchfile import BranchFile
 from publish.hub.repository import (
     Base,
     check_may_write,
@@ -101,18 +103,25 @@ def disk_needed(job: Job, workers: int) -> int:
     return job.plan.weight_bytes * (2 * workers + 1) + _SPARE
 
 
-def push_main(target: Target, final: ProvenStep, now: Standing) -> Outcome:
+def push_main(
+    target: Target,
+    final: ProvenStep,
+    now: Standing,
+    begin: Callable[[str, Sequence[BranchFile]], str | None] | None = None,
+) -> Outcome:
     """``main``: the final step's files with the suite's card, its plots and ``checkpoints.json``.
+
+    ``begin`` tells what to publish on, in a repair.
 
     Raises:
         HubError: the Hub refuses. StorageError: a local file is gone.
     """
-    files = [file for file in final.files if file.path != README]
+    files = [*(file for file in final.files if file.path != README), *now.main_files]
     return publish_branch(
         target.client,
         target.base,
         MAIN,
-        [*files, *now.main_files],
+        files,
         f"{now.job.release.card.title}: {len(now.records)} checkpoints, step {final.step} on main",
-        tip=now.branches.get(MAIN),
+        tip=begin(MAIN, files) if begin else now.branches.get(MAIN),
     )

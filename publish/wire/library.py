@@ -122,6 +122,18 @@ def check(response: httpx2.Response) -> None:
     hf_raise_for_status(response)
 
 
+def document(response: httpx2.Response) -> Any:
+    """The JSON of an answer.
+
+    Raises:
+        Transient: it is none: cut short, of another encoding, nested too deep, or with numbers too long to be any.
+    """
+    try:
+        return response.json()
+    except (ValueError, RecursionError) as error:
+        raise Transient("the answer is not JSON", where=where_of(response.request, response)) from error
+
+
 def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient | PublishError | None:
     """What an exception out of huggingface_hub means; None: not ours to explain, let it go on."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:

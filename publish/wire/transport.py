@@ -63,8 +63,13 @@ _LANES: dict[tuple[str, str, int], Lane] = {}
 
 
 def register(lane: Lane) -> None:
-    """From now on, requests to the lane's origin go by its rules; the latest's hold for storage hosts."""
-    _LANES.pop(lane.origin, None)  # the latest is last
+    """From now on, requests to the lane's origin go by its rules; the latest's hold for storage hosts.
+
+    What threads have sent is counted on: an older client of the same origin asks what its own calls cost.
+    """
+    older = _LANES.pop(lane.origin, None)  # the latest is last
+    if older is not None:
+        lane.by_thread, lane.commits_by_thread = older.by_thread, older.commits_by_thread
     _LANES[lane.origin] = lane
 
 

@@ -106,7 +106,9 @@ class Campaign:
         self.hub.inject(None)
         if trouble is None:
             return RIGHT if self.is_right() else f"WRONG: complete, and not as undisturbed: {self.differing()}"
-        if partial := {branch: sorted(files) for branch, files in state(self.hub.url).items() if _partial(branch, files)}:
+        if partial := {
+            branch: sorted(files) for branch, files in state(self.hub.url).items() if _partial(branch, files)
+        }:
             return f"WRONG: partial branches {partial}"
         if "\n" in trouble or "hf_alice" in trouble:
             return f"WRONG: no clear error: {trouble}"
