@@ -8,7 +8,7 @@ depend on a tensor's size alone, so they are the same in every step of a run.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,9 +18,19 @@ import xxhash
 from numpy.typing import NDArray
 
 from publish.compare.layers import RANDOM, layer_type
-from publish.compare.moments import BLOCK, Distribution, Doubles, PowerSums, choose_pivot, doubles, numbers, power_sums
+from publish.compare.moments import (
+    BLOCK,
+    SAMPLED,
+    Distribution,
+    Doubles,
+    PowerSums,
+    choose_pivot,
+    doubles,
+    numbers,
+    power_sums,
+)
 from publish.convert.recipes import ConversionPlan, Recipe
-from publish.verify.statistics import NotFinite
+from publish.verify.statistics import NotFinite, count_not_finite
 
 BUDGET = 4096  # sampled values of all matrices together
 VECTOR = 16  # and of a vector: norms and biases are many and small
@@ -30,7 +40,10 @@ _DIGITS = 9  # of a stored figure: more depend on the machine that summed
 
 @dataclass(frozen=True)
 class TensorSketch:
-    """One tensor of one step. ``unsigned`` is the digest with every zero positive, equal to ``digest`` without such."""
+    """One tensor of one step. ``unsigned`` is the digest with every zero positive, equal to ``digest`` without such.
+
+    ``mean`` and ``std`` are those of every fourth block of 32,768 values, which is all of a small tensor.
+    """
 
     name: str
     dtype: str
@@ -104,6 +117,7 @@ class _Drawing:
         self._unsigned: xxhash.xxh3_128 | None = None
         self._at, self._pivot, self._sums = 0, 0.0, PowerSums()
         self._sample: list[bytes] = []
+        self.counts = NotFinite(0, 0, 0)
 
     def add(self, chunk: memoryview, values: Doubles, scratch: Doubles) -> None:
         dtype = self._recipe.dtype
@@ -111,11 +125,12 @@ class _Drawing:
         self._hash(chunk, held.view(f"u{held.itemsize}"))
         first, last = np.searchsorted(self._wanted, [self._at, self._at + held.size])
         self._sample.append(held[self._wanted[first:last] - self._at].tobytes())
+        self.counts = self.counts.plus(count_not_finite(chunk, dtype))
         if not self._at:
             self._pivot = choose_pivot(doubles(held[:256], dtype, values))
         with np.errstate(invalid="ignore", over="ignore"):
-            for start in range(0, held.size, BLOCK):
-                block = doubles(held[start : start + BLOCK], dtype, values)
+            for start, end in _sampled(self._at, held.size):
+                block = doubles(held[start:end], dtype, values)
                 if self._pivot:
                     np.subtract(block, self._pivot, out=block)
                 self._sums = self._sums.plus(power_sums(block, scratch[: block.size], sampled=False))
@@ -123,17 +138,13 @@ class _Drawing:
 
     def _hash(self, chunk: memoryview, bits: NDArray[Any]) -> None:
         """Both digests; the second one is kept apart from the first negative zero on."""
-        negative = bits == bits.dtype.type(1 << 8 * bits.itemsize - 1)
-        if self._unsigned is None and negative.any():
+        negative = 1 << 8 * bits.itemsize - 1  # as a signed number it is the least
+        if self._unsigned is None and bits.view(f"i{bits.itemsize}").min(initial=0) == -negative:
             self._unsigned = self._own.copy()
         self._own.update(chunk)
         if self._unsigned is not None:
-            self._unsigned.update(np.where(negative, bits.dtype.type(0), bits).data)
-
-    @property
-    def counts(self) -> NotFinite:
-        sums = self._sums
-        return NotFinite(self._at, sums.nans, sums.infinities)
+            zero = bits.dtype.type(0)
+            self._unsigned.update(np.where(bits == bits.dtype.type(negative), zero, bits).data)
 
     def result(self) -> TensorSketch:
         found, recipe = self._sums.about(self._pivot), self._recipe
@@ -148,6 +159,13 @@ class _Drawing:
             _rounded(found.std),
             b"".join(self._sample),
         )
+
+
+def _sampled(at: int, size: int) -> Iterator[tuple[int, int]]:
+    """Of a chunk that begins at element ``at``: the parts in every `SAMPLED`th block of its tensor."""
+    for block in range(at // BLOCK, -(-(at + size) // BLOCK)):
+        if block % SAMPLED == 0:
+            yield max(0, block * BLOCK - at), min(size, (block + 1) * BLOCK - at)
 
 
 def common(left: StepSketch, right: StepSketch) -> Sequence[tuple[TensorSketch, TensorSketch]]:

@@ -77,7 +77,7 @@ def read_listing(client: Client, repo: str, main: str | None) -> Checkpoints | N
     try:
         return Checkpoints.from_bytes(content, f"{repo}@{main}/{checkpoints.NAME}")
     except HubError:
-        return None  # somebody's own file of that name
+        return None  # every branch is asked instead
 
 
 def read_listed(client: Client, repo: str, main: str | None, tips: Mapping[str, str]) -> dict[str, Seen]:

@@ -120,17 +120,8 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     if published.listing is not None:
         manifests = {step: each.manifest for step, each in published.steps.items()}
         plots = main_plots(manifests, PlotsThere(published.listing.plots, published.main))
-        before = published.listing
-        file = suite_card(
-            release,
-            run,
-            manifests,
-            plots=plots.plots,
-            lineage=before.lineage,
-            errata=before.errata,
-            hub=hub,
-            templates=templates,
-        )
+        remarks = published.listing.remarks
+        file = suite_card(release, run, manifests, plots=plots.plots, remarks=remarks, hub=hub, templates=templates)
         cards.insert(0, Card(MAIN, None, file, _why_main(release, published, file, plots)))
     return ReleaseCards(release, run, published, plots, tuple(cards))
 

@@ -20,16 +20,12 @@ from publish.wire.clock import Interrupted
 
 
 class Ending:
-    """``before`` is where the release stood, ``done`` what was added, ``mending`` a repair under way.
-
-    The rest is filled in by :meth:`main`.
-    """
+    """``before`` is where the release stood, ``done`` what was added; the rest is filled in by :meth:`main`."""
 
     def __init__(self, before: Standing, done: Mapping[int, Done], mending: Mending | None = None) -> None:
         self.job, self.client, self.ledger = before.job, before.client, before.ledger
         self.repo = before.job.release.target
-        self.done = done
-        self.mending = mending
+        self.done, self.mending = done, mending
         self.lineage: tuple[GateRecord, ...] = ()
         self.failed: list[Failure] = []
         self.committed = False
@@ -58,10 +54,10 @@ class Ending:
         if settled.failures:
             self.failed += settled.failures
             return f"held back by {len(settled.failures)} findings about the steps together"
-        listed = now.errata
-        if self.mending is not None:
-            now = replace(now, mended=self.mending.errata(listed))
-        if now.errata == listed and now.main_is_right():
+        if self.mending:
+            now = replace(now, mended=self.mending.errata(now.remarks.errata))
+        listed = now.listing.errata if now.listing else ()
+        if now.remarks.errata == listed and now.main_is_right():
             return "as it should be"
         last = self.job.steps[-1]
         try:

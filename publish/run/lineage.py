@@ -16,11 +16,10 @@ from publish.compare.sketch import StepSketch
 from publish.compare.sketchrecord import document, from_document
 from publish.hub.cards import READERS, read_manifest
 from publish.hub.checkpoints import LAYER_TYPES, CheckpointRecord
-from publish.hub.look import read_listing
 from publish.hub.manifest import GateRecord, Manifest
 from publish.release import Release
 from publish.run.outcome import Failure
-from publish.run.standing import MAIN, Standing
+from publish.run.standing import Standing
 
 TENSORS = "tensors"  # of a manifest's statistics: the sketch
 
@@ -110,7 +109,7 @@ def settle(now: Standing, own: Mapping[int, Manifest]) -> Settled:
         HubError: no access, no connection, or a manifest that cannot be read.
     """
     client, repo = now.client, now.job.release.target
-    listing = read_listing(client, repo, now.branches.get(MAIN))
+    listing = now.listing
     if listing is not None and listing.lineage and listing.of_weights(now.records):
         listed = {each.step: each for each in listing.checkpoints}
         known = {step: listed[step].again(record) for step, record in now.records.items()}

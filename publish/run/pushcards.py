@@ -10,7 +10,7 @@ from publish.errors import HubError, PublishError
 from publish.hub import checkpoints, manifest
 from publish.hub.branchfile import BranchFile
 from publish.hub.cards import read_manifest
-from publish.hub.checkpoints import CheckpointRecord
+from publish.hub.checkpoints import NO_REMARKS, CheckpointRecord
 from publish.hub.manifest import Manifest
 from publish.hub.repository import Base, find_base, probe_write
 from publish.hub.transaction import Committed, publish_branch
@@ -90,9 +90,8 @@ class _Push:
         card = next(each for each in self.cards.cards if each.branch == MAIN)
         plots = self.cards.plots
         before = self.cards.published.listing
-        lineage, errata = (before.lineage, before.errata) if before else ((), ())
-        records = self.records.values()
-        listed = listing(self.cards.release, self.cards.run, records, plots.records, lineage, errata)
+        remarks = before.remarks if before else NO_REMARKS
+        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records, remarks)
         files = [card.file, *plots.drawn, listed]
         last = max(self.records)
         if last in self.manifests:  # main is the final step, its manifest included

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
-from functools import cached_property
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 from publish.errors import HubError, PublishError
 from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.manifest import GateRecord
 from publish.hub.repository import check_name
-from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
 from publish.run.comparisons import check_comparisons
 from publish.run.ending import Ending
+from publish.run.engine import Engine, LocalEngine, Making
 from publish.run.job import Job
 from publish.run.mending import Mending, wrong_steps
 from publish.run.outcome import Done, Failure, Outcome
@@ -26,24 +27,23 @@ from publish.run.pushcards import push_cards
 from publish.run.registry import Registry
 from publish.run.repair import Repair
 from publish.run.standing import MAIN, Standing, branches_of, stand
-from publish.run.step import ProvenStep, make_step
+from publish.run.step import ProvenStep
 from publish.run.target import Target, preflight
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
 from publish.wire.clock import Interrupted
 from publish.wire.failures import Refused
 
-GRACE = 5.0  # seconds that steps in flight get to end after Ctrl-C; then the process ends without them
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to release: steps in flight, which logits to verify, visibility."""
+    """How to release: steps in flight, which logits to verify, visibility, where steps are made."""
 
     workers: int = 2
     logits: str = "changed"  # changed, all, off
     private: bool = False
     repair: Repair | None = None  # publish what an audit found wrong, whatever its branch says of itself, and no more
+    engine: Engine = field(default_factory=LocalEngine)
 
 
 def release(
@@ -86,17 +86,12 @@ class _Release:
         self.final: ProvenStep | None = None
         self.done: dict[int, Done] = {}
         self.failed: list[Failure] = []
-        self.hopeless = threading.Event()
         self.lineage: tuple[GateRecord, ...] = ()
         self.other_commits: list[str] = []  # the branches of commits that were not a step's own
 
     @property
     def skipped(self) -> tuple[int, ...]:
         return tuple(step for step in self.job.chosen if step not in self.todo)
-
-    @cached_property
-    def tokenizer(self) -> str | None:
-        return self.job.tokenizer.fingerprint() if self.job.tokenizer else None
 
     def run(self, begin: float, target: Target) -> Outcome:
         self.progress.start(len(self.job.chosen), len(self.skipped))
@@ -121,39 +116,55 @@ class _Release:
 
     def outcome(self, begin: float, main: str) -> Outcome:
         """What became of it, ``main`` in words."""
-        emptied = len(self.mending.emptied) if self.mending else 0
-        untouched = [step for step, each in self.done.items() if self.mending and not each.made]
+        kept = (step for step, each in self.done.items() if self.mending and not each.made)
+        emptied = self.mending.emptied if self.mending else ()
         return Outcome.of_steps(
             self.repo,
             f"{self.client.endpoint.url}/{self.repo}",
             self.done.values(),
-            skipped=(*self.skipped, *untouched),
+            skipped=(*self.skipped, *kept),
             left=self.options.repair.left if self.options.repair else (),
             failed=tuple(sorted(self.failed, key=lambda failure: failure.step)),
-            commits=sum(each.made for each in self.done.values()) + len(self.other_commits) + emptied,
+            commits=sum(each.made for each in self.done.values()) + len(self.other_commits) + len(emptied),
             seconds=time.monotonic() - begin,
             main=main,
             lineage=self.lineage,
         )
 
     def _work(self, target: Target) -> None:
-        pool = ThreadPoolExecutor(self.options.workers, "step")
-        waiting: dict[Future[Done | None], int] = {
-            pool.submit(self._try, target, step, state): step for step, state in self.todo.items()
-        }
-        try:
-            while waiting:
-                ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    self._ended(waiting.pop(future), future)
-        except BaseException:
-            self.stop.set()
-            for future in waiting:
-                future.cancel()
-            wait(waiting, timeout=GRACE)
-            raise
-        finally:
-            pool.shutdown(wait=False)
+        steps = [step for step in self.todo if not self._foreign(step)]
+        run = self.options.engine.run(self.making, steps, partial(self._publish, target))
+        with closing(run) as ended:
+            for step, future in ended:
+                self._ended(step, future)
+
+    @cached_property
+    def making(self) -> Making:
+        options, job = self.options, self.job
+        return Making(
+            job=job,
+            expected=self.before.expected,
+            tokenizer=job.tokenizer.fingerprint() if job.tokenizer else None,
+            client=self.client,
+            place=self.place,
+            workers=options.workers,
+            logits=options.logits,
+            progress=self.progress,
+            stop=self.stop,
+        )
+
+    def _foreign(self, step: int) -> bool:
+        """Whether somebody else's work is on the step's branch; then the step has failed."""
+        state = self.todo[step]
+        if state.state != "foreign" or self.mending is not None:
+            return False
+        error = HubError(
+            f"branch step{step} holds something this tool did not put there: {state.reason}",
+            f"{self.repo}@step{step}",
+            "look at the branch; delete it if it is to be published again",
+        )
+        self._failed(step, error)
+        return True
 
     def _ended(self, step: int, future: Future[Done | None]) -> None:
         try:
@@ -164,30 +175,15 @@ class _Release:
         except Interrupted:
             raise
         except PublishError as error:
-            self.failed.append(Failure.of(step, error))
-            self.progress.step(step, "failed")
+            self._failed(step, error)
 
-    def _try(self, target: Target, step: int, state: StepStatus) -> Done | None:
-        """None: not begun, since another step was refused what this one would be, too."""
-        if self.hopeless.is_set():
-            return None
-        try:
-            return self._step(target, step, state)
-        except Refused as error:
-            if error.for_all:
-                self.hopeless.set()
-            raise
+    def _failed(self, step: int, error: PublishError) -> None:
+        self.failed.append(Failure.of(step, error))
+        self.progress.step(step, "failed")
 
-    def _step(self, target: Target, step: int, state: StepStatus) -> Done:
-        """One step from its source to the Hub."""
-        if state.state == "foreign" and self.mending is None:
-            raise HubError(
-                f"branch step{step} holds something this tool did not put there: {state.reason}",
-                f"{self.repo}@step{step}",
-                "look at the branch; delete it if it is to be published again",
-            )
-        proven = self._proven(step)
-        kept = False
+    def _publish(self, target: Target, proven: ProvenStep) -> Done:
+        """A proven step to its branch. The last one's folder is kept for ``main``."""
+        step, kept = proven.step, False
         try:
             self.registry.check(step, proven.fingerprint, proven.manifest.weights, proven.sketch)
             tip = self.before.branches.get(f"step{step}")
@@ -201,15 +197,21 @@ class _Release:
                 self.final, kept = proven, True
             made, removed = (True, outcome.removed) if isinstance(outcome, Committed) else (False, ())
             return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read, removed)
+        except Refused as error:
+            if error.for_all:
+                self.making.hopeless.set()
+            raise
         finally:
             if not kept:
                 proven.discard()
 
-    def _proven(self, step: int) -> ProvenStep:
-        source = replace(self.job.run.steps[step], commit=self.before.expected[step].source_commit)
-        return make_step(
-            self.job, source, self.place.work, logits=self.options.logits, tokenizer=self.tokenizer, stop=self.stop
-        )
+    def _made_again(self, step: int) -> ProvenStep:
+        """A published step's files, the same bytes again: nothing is uploaded twice."""
+        with closing(self.options.engine.run(self.making, [step], lambda proven: proven)) as ended:
+            (made,) = [future.result() for _, future in ended]
+        if made is None:
+            raise HubError("the Hub refuses what this step needs", f"{self.repo}@step{step}", "see what failed before")
+        return made
 
     def _cards(self) -> None:
         """Push the cards of chosen steps that are right but for them; no weight is read for that."""
@@ -233,5 +235,5 @@ class _Release:
 
     def _final(self) -> ProvenStep:
         """The final step's files, made again where this run did not: the same bytes, so nothing is uploaded twice."""
-        self.final = self.final or self._proven(self.job.steps[-1])
+        self.final = self.final or self._made_again(self.job.steps[-1])
         return self.final

@@ -17,7 +17,7 @@ from publish.convert.folder import small_files
 from publish.errors import HubError
 from publish.hub import manifest
 from publish.hub.branchfile import BranchFile, differences
-from publish.hub.checkpoints import CheckpointRecord, Checkpoints
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints, Remarks
 from publish.hub.errata import Erratum
 from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.look import READERS, look, read_listed, read_listing
@@ -78,6 +78,12 @@ class Standing:
     traced: tuple[GateRecord, ...] = ()
     mended: tuple[Erratum, ...] | None = None
 
+    @property
+    def remarks(self) -> Remarks:
+        """What ``main`` shall say of the suite; ``mended`` are the errata of this process's own repair."""
+        listed = self.listing.errata if self.listing else ()
+        return Remarks(self.lineage, listed if self.mended is None else self.mended)
+
     @cached_property
     def lineage(self) -> tuple[GateRecord, ...]:
         """What the steps show together: as this process found it, else as ``main`` lists it, of the same weights."""
@@ -85,15 +91,9 @@ class Standing:
             return self.traced
         return self.listing.lineage if self.listing and self.listing.of_weights(self.records) else ()
 
-    @property
-    def errata(self) -> tuple[Erratum, ...]:
-        """What was wrong before: as a repair left it, else as ``main`` lists it."""
-        listed = self.listing.errata if self.listing else ()
-        return listed if self.mended is None else self.mended
-
     @cached_property
     def listing(self) -> Checkpoints | None:
-        """``checkpoints.json`` on ``main`` as it is; one request, where there is a ``main``."""
+        """``checkpoints.json`` of ``main``."""
         return read_listing(self.client, self.job.release.target, self.branches.get(MAIN))
 
     @cached_property
@@ -106,9 +106,9 @@ class Standing:
     def main_files(self) -> tuple[BranchFile, ...]:
         """What ``main`` shall hold besides the final step's files."""
         there = PlotsThere()
-        if self.mended is None and self.listing is not None:  # a repair may begin from an emptied branch
+        if self.listing is not None and self.mended is None:  # a repair may begin from an emptied branch
             there = PlotsThere(self.listing.plots, {entry.path: entry for entry in self.main_tree})
-        return main_files(self.job, self.records, self.lineage, self.errata, there)
+        return main_files(self.job, self.records, self.remarks, there)
 
     @property
     def commits(self) -> dict[int, str]:

@@ -11,9 +11,8 @@ from publish.card.render import render_suite
 from publish.card.run import RunFacts
 from publish.hub import checkpoints
 from publish.hub.branchfile import BranchFile
-from publish.hub.checkpoints import CheckpointRecord, Checkpoints, PlotRecord
-from publish.hub.errata import Erratum
-from publish.hub.manifest import GateRecord, Manifest
+from publish.hub.checkpoints import NO_REMARKS, CheckpointRecord, Checkpoints, PlotRecord, Remarks
+from publish.hub.manifest import Manifest
 from publish.release import Release
 from publish.run.cardfacts import README, run_facts, suite_facts
 from publish.run.job import Job
@@ -26,42 +25,28 @@ def suite_card(
     manifests: Mapping[int, Manifest],
     *,
     plots: Sequence[Plot] = (),
-    lineage: Sequence[GateRecord] = (),
-    errata: Iterable[Erratum] = (),
+    remarks: Remarks = NO_REMARKS,
     hub: str = HUB,
     templates: Path | None = None,
 ) -> BranchFile:
     """The suite's card, from the manifests of all steps in order."""
-    facts = suite_facts(release, run, manifests, plots=plots, lineage=lineage, errata=errata, hub=hub)
+    facts = suite_facts(release, run, manifests, plots=plots, remarks=remarks, hub=hub)
     return BranchFile.of_bytes(README, render_suite(facts, templates).encode())
 
 
 def main_files(
-    job: Job,
-    records: Mapping[int, CheckpointRecord],
-    lineage: Sequence[GateRecord],
-    errata: Sequence[Erratum],
-    there: PlotsThere,
+    job: Job, records: Mapping[int, CheckpointRecord], remarks: Remarks, there: PlotsThere
 ) -> tuple[BranchFile, ...]:
     """What ``main`` has besides the final step's files.
 
-    From the records of all steps, what they show together, what was wrong before, and the plots that are there.
+    From the records of all steps, the remarks on them, and the plots that are there.
     """
     run, release = run_facts(job), job.release
     steps = {step: records[step] for step in job.steps}
     manifests = {step: each.published for step, each in steps.items() if each.published is not None}
     shown = main_plots(manifests, there)
-    card = suite_card(
-        release,
-        run,
-        manifests,
-        plots=shown.plots,
-        lineage=lineage,
-        errata=errata,
-        hub=job.hub,
-        templates=job.templates,
-    )
-    return card, *shown.files, listing(release, run, steps.values(), shown.records, lineage, errata)
+    card = suite_card(release, run, manifests, plots=shown.plots, remarks=remarks, hub=job.hub, templates=job.templates)
+    return card, *shown.files, listing(release, run, steps.values(), shown.records, remarks)
 
 
 def listing(
@@ -69,13 +54,11 @@ def listing(
     run: RunFacts,
     records: Iterable[CheckpointRecord],
     plots: Iterable[PlotRecord] = (),
-    lineage: Iterable[GateRecord] = (),
-    errata: Iterable[Erratum] = (),
+    remarks: Remarks = NO_REMARKS,
 ) -> BranchFile:
     """``checkpoints.json``: every step at its commit, and what all cards are made from."""
-    document = Checkpoints(
-        release.target, as_listed(release, records), run, tuple(plots), tuple(lineage), tuple(errata)
-    )
+    listed = as_listed(release, records)
+    document = Checkpoints(release.target, listed, run, tuple(plots), remarks.errata, remarks.lineage)
     return BranchFile.of_bytes(checkpoints.NAME, document.to_bytes())
 
 

@@ -33,6 +33,9 @@ from publish.wire.client import Client
 _SPARE = 64 << 20
 
 
+Begin = Callable[[str, Sequence[BranchFile]], str | None]  # (branch, its files) -> the tip to publish them on
+
+
 @dataclass(frozen=True)
 class Target:
     """The repo that is released to, ready to be written to."""
@@ -103,12 +106,7 @@ def disk_needed(job: Job, workers: int) -> int:
     return job.plan.weight_bytes * (2 * workers + 1) + _SPARE
 
 
-def push_main(
-    target: Target,
-    final: ProvenStep,
-    now: Standing,
-    begin: Callable[[str, Sequence[BranchFile]], str | None] | None = None,
-) -> Outcome:
+def push_main(target: Target, final: ProvenStep, now: Standing, begin: Begin | None = None) -> Outcome:
     """``main``: the final step's files with the suite's card, its plots and ``checkpoints.json``.
 
     ``begin`` tells what to publish on, in a repair.
@@ -117,11 +115,12 @@ def push_main(
         HubError: the Hub refuses. StorageError: a local file is gone.
     """
     files = [*(file for file in final.files if file.path != README), *now.main_files]
+    tip = now.branches.get(MAIN)
     return publish_branch(
         target.client,
         target.base,
         MAIN,
         files,
         f"{now.job.release.card.title}: {len(now.records)} checkpoints, step {final.step} on main",
-        tip=begin(MAIN, files) if begin else now.branches.get(MAIN),
+        tip=begin(MAIN, files) if begin else tip,
     )

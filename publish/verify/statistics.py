@@ -27,6 +27,10 @@ class NotFinite:
     nans: int
     infinities: int
 
+    def plus(self, more: NotFinite) -> NotFinite:
+        """Both together."""
+        return NotFinite(self.elements + more.elements, self.nans + more.nans, self.infinities + more.infinities)
+
 
 def count_not_finite(data: memoryview | bytes, dtype: str) -> NotFinite:
     """Count in little-endian bytes of ``dtype`` (float16, bfloat16, float32), by their bits.
@@ -54,8 +58,5 @@ class FiniteObserver:
         self.counts: dict[str, NotFinite] = {}
 
     def __call__(self, recipe: Recipe, chunk: memoryview) -> None:
-        more = count_not_finite(chunk, recipe.dtype)
         so_far = self.counts.get(recipe.name, NotFinite(0, 0, 0))
-        self.counts[recipe.name] = NotFinite(
-            so_far.elements + more.elements, so_far.nans + more.nans, so_far.infinities + more.infinities
-        )
+        self.counts[recipe.name] = so_far.plus(count_not_finite(chunk, recipe.dtype))

@@ -93,12 +93,6 @@ class Client:
         with self._lane.lock:
             return self._lane.by_thread[threading.get_ident()]
 
-    @property
-    def commits_of_thread(self) -> int:
-        """Commits that the calling thread has asked for so far, whatever was answered."""
-        with self._lane.lock:
-            return self._lane.commits_by_thread[threading.get_ident()]
-
     def call(self, what: str, function: Callable[[], T], *, idempotent: bool = True) -> T:
         """The result of `function`, tried again for as long as that may help. `what` names it in errors.
 

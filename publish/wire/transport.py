@@ -48,28 +48,27 @@ class Lane:
     answered: bool = False  # it has answered at least once
     counts: Counter[str] = field(default_factory=Counter)
     by_thread: Counter[int] = field(default_factory=Counter)
-    commits_by_thread: Counter[int] = field(default_factory=Counter)
     received: int = 0  # bytes of bodies, as they came over the wire
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, kind: str, *, commit: bool) -> None:
+    def count(self, kind: str) -> None:
         with self.lock:
             self.counts[kind] += 1
             self.by_thread[threading.get_ident()] += 1
-            self.commits_by_thread[threading.get_ident()] += commit
 
 
 _LANES: dict[tuple[str, str, int], Lane] = {}
+_COMMITS = threading.local()
+
+
+def commits_of_thread() -> int:
+    """Commits that the calling thread has asked for so far, by whatever lane, whatever was answered."""
+    return getattr(_COMMITS, "sent", 0)
 
 
 def register(lane: Lane) -> None:
-    """From now on, requests to the lane's origin go by its rules; the latest's hold for storage hosts.
-
-    What threads have sent is counted on: an older client of the same origin asks what its own calls cost.
-    """
-    older = _LANES.pop(lane.origin, None)  # the latest is last
-    if older is not None:
-        lane.by_thread, lane.commits_by_thread = older.by_thread, older.commits_by_thread
+    """From now on, requests to the lane's origin go by its rules; the latest's hold for storage hosts."""
+    _LANES.pop(lane.origin, None)  # the latest is last
     _LANES[lane.origin] = lane
 
 
@@ -95,7 +94,8 @@ class Transport(httpx2.HTTPTransport):
         stop_if(lane.interrupt)
         if kind != "storage":
             lane.quota.before(kind)
-        lane.count(kind, commit=_is_commit(request, kind))
+        lane.count(kind)
+        _COMMITS.sent = commits_of_thread() + _is_commit(request, kind)
         request.extensions = {**request.extensions, "timeout": lane.timeouts.as_extension()}
         request.stream = _watched(request.stream, lane)
         try:

@@ -3,8 +3,8 @@
 Usage: python scripts/bench/compare.py [WORK_FOLDER]
 
 Both sides are written by this script as fp16 safetensors of other seeds and removed. The comparison runs in a process
-of its own. Printed: the floor, the comparison without imports (best of five), their ratio, and the peak of memory
-beyond that of the process after its imports.
+of its own. Printed: CPU seconds of the floor and of the comparison without imports (best of five), their ratio, and
+the peak of memory beyond that of the process after its imports.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from publish.source.location import parse_location
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 best = 1e9
 for _ in range(int(sys.argv[3])):
-    begin = time.perf_counter()
+    begin = time.process_time()
     sides = [open_side(parse_location(path)) for path in sys.argv[1:3]]
     Report(compare(*sides)).document()
-    best = min(best, time.perf_counter() - begin)
+    best = min(best, time.process_time() - begin)
 print(best, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
 
@@ -79,13 +79,13 @@ def write(folder: Path, layers: int, hidden: int, seed: int) -> None:
 
 def floor(paths: list[Path]) -> float:
     """Seconds to read and hash all files."""
-    begin = time.perf_counter()
+    begin = time.process_time()
     for path in paths:
         digest = hashlib.sha256()
         with path.open("rb", buffering=0) as file:
             while chunk := file.read(4 << 20):
                 digest.update(chunk)
-    return time.perf_counter() - begin
+    return time.process_time() - begin
 
 
 def main(work: Path) -> None:

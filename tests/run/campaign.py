@@ -106,10 +106,8 @@ class Campaign:
         self.hub.inject(None)
         if trouble is None:
             return RIGHT if self.is_right() else f"WRONG: complete, and not as undisturbed: {self.differing()}"
-        if partial := {
-            branch: sorted(files) for branch, files in state(self.hub.url).items() if _partial(branch, files)
-        }:
-            return f"WRONG: partial branches {partial}"
+        if halves := {branch: sorted(files) for branch, files in state(self.hub.url).items() if partial(branch, files)}:
+            return f"WRONG: partial branches {halves}"
         if "\n" in trouble or "hf_alice" in trouble:
             return f"WRONG: no clear error: {trouble}"
         if (again := self.release(5.0)) is not None:
@@ -163,7 +161,8 @@ class Campaign:
             yield from ((route, nth) for nth in range(1, count + 1))
 
 
-def _partial(branch: str, files: Mapping[str, str]) -> bool:
+def partial(branch: str, files: Mapping[str, str]) -> bool:
+    """Whether a branch shows some of its files and not all: it has the repo's first commit, or everything."""
     if branch == "main":  # it has plots, too, where they can be drawn
         return len(files) > 1 and not {"checkpoints.json", "model.safetensors", "README.md"} <= files.keys()
     return len(files) not in (1, FILES)
