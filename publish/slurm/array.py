@@ -235,7 +235,7 @@ class Array:
         reasons = Counter(state.reason for state in states if not state.running and state.reason not in ("", "None"))
         why = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
         queued = len(self.flying) - running + len(self.waiting)
-        return f"{running} tasks run, {queued} wait{why}, {len(self.held)} steps to commit"
+        return f"tasks: {running} running, {queued} waiting{why}; steps to commit: {len(self.held)}"
 
 
 def _check_can_run(state: TaskState, attempt: Attempt) -> None:

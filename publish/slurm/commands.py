@@ -170,7 +170,8 @@ def _run(command: str, *arguments: str) -> str:
         fix = "wait until the cluster's controller answers (scontrol ping), then run again"
         raise SlurmError(f"no answer within {PATIENCE:.0f} s", command, fix) from error
     if done.returncode != 0:
-        said = " ".join((done.stderr or done.stdout).split()) or f"it ended with {done.returncode} and said nothing"
+        lines = [line.removeprefix(f"{command}: error: ") for line in (done.stderr or done.stdout).split("\n")]
+        said = "; ".join(filter(None, map(str.strip, lines))) or f"it ended with {done.returncode} and said nothing"
         raise SlurmError(f"{command} failed: {said}", command, _fix(said))
     return done.stdout
 
