@@ -12,10 +12,11 @@ import pytest
 
 from publish.errors import ConversionError, GateError, HubError, SlurmError
 from publish.slurm.array import Array, Pace
-from publish.slurm.commands import Slurm, TaskState
+from publish.slurm.commands import Slurm
 from publish.slurm.folder import Attempt, Batch, SharedFolder, locked
 from publish.slurm.result import ErrorRecord, Result
 from publish.slurm.settings import Settings
+from publish.slurm.states import TaskState
 from publish.wire.failures import Unavailable
 from tests.slurm.fake import FakeSlurm
 
