@@ -112,7 +112,7 @@ class Array:
         """
         if not self.waiting or len(self.flying) > self.workers // 2:
             return 0
-        if self.flying and time.monotonic() < self._refused + self.pace.refused:
+        if (self.flying or self.held) and time.monotonic() < self._refused + self.pace.refused:
             return 0
         most = min(len(self.waiting), self.longest)
         if not self.full:
@@ -188,9 +188,8 @@ class Array:
         if self.lost[step] < TRIES:
             self.waiting.append(step)
             return None
-        what = f"{TRIES} tasks ended without a result, the last one so: {how}" + (
-            f"; it wrote: {words}" if words else ""
-        )
+        wrote = f"; it wrote: {words}" if words else ""
+        what = f"{TRIES} tasks ended without a result, the last one so: {how}{wrote}"
         where = f"job {job_name(attempt.batch)}, task {attempt.index}"
         return Made(attempt, step, SlurmError(what, where, fix_of_loss(how)))
 
