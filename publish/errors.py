@@ -83,3 +83,7 @@ class HubError(PublishError):
 
 class StorageError(PublishError):
     """A file cannot be written on this machine."""
+
+
+class SlurmError(PublishError):
+    """Slurm refuses, cannot be reached, or ended a task that left no result."""

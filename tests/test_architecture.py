@@ -10,7 +10,21 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "publish"
 BASE = ("errors", "schedule", "nodes", "cardtext", "release", "wire")
-STAGES = ("source", "neox", "convert", "verify", "explain", "compare", "plots", "card", "hub", "audit", "run", "cli")
+STAGES = (
+    "source",
+    "neox",
+    "convert",
+    "verify",
+    "explain",
+    "compare",
+    "plots",
+    "card",
+    "hub",
+    "audit",
+    "run",
+    "slurm",
+    "cli",
+)
 DOORS = {
     "click": {"cli"},
     "huggingface_hub": {"wire", "hub", "source", "card", "audit", "run"},

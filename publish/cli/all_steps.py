@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 
 from publish.cli import show
+from publish.cli.engines import on_an_engine
 from publish.cli.given import commit_quota, given_release, of_a_release
+from publish.run.engine import Engine
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.outcome import Outcome
 from publish.run.progress import progress
@@ -49,6 +51,7 @@ from publish.wire.client import Client
     type=click.Path(dir_okay=False, path_type=Path),
     help="Publish again what `publish audit --json` found wrong, and nothing else.",
 )
+@on_an_engine
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(
@@ -66,6 +69,7 @@ def command(
     work_dir: Path | None,
     templates: Path | None,
     audit: Path | None,
+    engine: Engine,
     as_json: bool,
 ) -> None:
     """Release every step of a run, each as its own branch, proven before it leaves.
@@ -78,11 +82,11 @@ def command(
     plan = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
     repair = read_repair(audit, plan.target) if audit else None
     job = replace(make_job(plan, Wishes(steps, tokenizer), here), templates=templates)
-    with hub_of(rehearse, work_dir, here) as client:
+    with hub_of(rehearse, work_dir, here, plan.target) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
         with workplace(folder) as place:
             try:
-                outcome = release(job, client, place, Options(workers, logits, private, repair), bar, stop)
+                outcome = release(job, client, place, Options(workers, logits, private, repair, engine), bar, stop)
             finally:
                 bar.stop()
     show.as_json(outcome.document()) if as_json else click.echo(summary(outcome))
@@ -109,4 +113,7 @@ def summary(outcome: Outcome) -> str:
         text += "\n\n" + show.table(("step", "kind", "what", "fix"), failures)
     if outcome.left:
         text += "\n\n" + "\n".join(f"left to you: {each}" for each in outcome.left)
+    if outcome.removed:
+        removed = [(each.branch, ", ".join(each.paths)) for each in outcome.removed]
+        text += "\n\n" + show.table(("branch", "held files that nothing here put there; they are gone"), removed)
     return text

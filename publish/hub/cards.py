@@ -23,8 +23,13 @@ class StepCard:
     """A step's branch: the record of its tip, and the sha256 of the card that is really there."""
 
     record: CheckpointRecord
-    manifest: Manifest
     card: str | None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the card is made from."""
+        assert self.record.published is not None  # no other record becomes a StepCard
+        return self.record.published
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]
     listing = _listing(client, repo, branches["main"]) if checkpoints.NAME in main else None
     listed = {each.step: each for each in listing.checkpoints} if listing else {}
     found: dict[int, StepCard | None] = {
-        step: StepCard(record, record.published, record.card)
+        step: StepCard(record, record.card)
         for step, record in listed.items()
         if record.published and branches.get(record.branch) == record.commit
     }
@@ -70,8 +75,7 @@ def _again(listed: CheckpointRecord | None, card: StepCard | None) -> StepCard |
     """The step with what ``main`` lists of the same weights."""
     if listed is None or card is None:
         return card
-    record = listed.again(card.record)
-    return replace(card, record=record, manifest=record.published or card.manifest)
+    return replace(card, record=listed.again(card.record))
 
 
 def read_card(client: Client, repo: str, commit: str) -> str:
@@ -104,4 +108,4 @@ def _read_step(client: Client, repo: str, commit: str | None) -> StepCard | None
         return None
     card = fetch_text_if_there(client, repo, commit, README)
     digest = None if card is None else hashlib.sha256(card).hexdigest()
-    return StepCard(CheckpointRecord.of(found, commit), found, digest)
+    return StepCard(CheckpointRecord.of(found, commit), digest)

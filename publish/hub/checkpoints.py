@@ -89,24 +89,39 @@ class PlotRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Remarks:
+    """What there is to say of the suite as a whole; see `Checkpoints`."""
+
+    lineage: tuple[GateRecord, ...] = ()
+    errata: tuple[Erratum, ...] = ()
+
+
+NO_REMARKS = Remarks()
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoints:
     """All steps of a release, in order.
 
-    `lineage` is what they show together: repeats, order, jumps. `errata`: what was wrong with branches before.
+    `lineage` is what they show together (repeats, order, jumps), `errata` what was wrong with branches before.
     """
 
     repo: str
     checkpoints: tuple[CheckpointRecord, ...]
     run: RunFacts | None = None
     plots: tuple[PlotRecord, ...] = ()
-    lineage: tuple[GateRecord, ...] = ()
     errata: tuple[Erratum, ...] = ()
+    lineage: tuple[GateRecord, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
         steps = [record.step for record in self.checkpoints]
         if steps != sorted(set(steps)):
             raise HubError("steps are not in order, or twice", f"{self.repo} {NAME}", "publish main again")
+
+    @property
+    def remarks(self) -> Remarks:
+        return Remarks(self.lineage, self.errata)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publish.errors import HubError
+from publish.hub.ahead import additions
 from publish.hub.branchfile import BranchFile, by_path, differences, spelled, surplus
 from publish.hub.repository import Base, validate_card
 from publish.wire.client import Client, backoff
 from publish.wire.clock import Interrupted
 from publish.wire.failures import RateLimited, Refused, Unavailable, Uncertain
 from publish.wire.repo import CommitRecord, latest_commits, list_tree
+from publish.wire.transport import commits_of_thread
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -144,21 +146,15 @@ class _Transaction:
 
     def _upload(self, removed: tuple[str, ...]) -> list[CommitOperationAdd | CommitOperationDelete]:
         """The commit's operations, LFS bytes sent ahead: they do not count as commits and need no repeat."""
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+        from huggingface_hub import CommitOperationDelete
 
-        additions = []
-        for file in self.wanted.values():
-            if file.content is None:
-                continue
-            addition = CommitOperationAdd(file.path, file.content)
-            addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # hashed while it was written: once is enough
-            additions.append(addition)
+        added = additions(self.wanted.values())
 
         def send() -> None:
-            self.client.api.preupload_lfs_files(self.repo, additions, revision=self.branch, free_memory=False)
+            self.client.api.preupload_lfs_files(self.repo, added, revision=self.branch, free_memory=False)
 
         self.client.call(f"uploading {self.branch}", send)
-        return [*additions, *(CommitOperationDelete(path, is_folder=False) for path in removed)]
+        return [*added, *(CommitOperationDelete(path, is_folder=False) for path in removed)]
 
     def _commit(self, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> tuple[str, bool]:
         """The commit at the tip, and whether it is of our making. One at a time, on top of `parent`."""
@@ -166,7 +162,8 @@ class _Transaction:
         uncertain = False
         for attempt in range(1, self.client.patience.tries + 1):
             try:
-                return self._send(parent, operations), True
+                if (sent := self._send(parent, operations)) is not None:
+                    return sent, True
             except Uncertain as error:
                 failure, uncertain = error, True
             except Refused as error:
@@ -175,7 +172,7 @@ class _Transaction:
                 failure = error
             commit = self._ours_at_tip(parent)
             if commit is not None:
-                self.recovered = failure.what
+                self.recovered = failure.what if failure else None
                 return commit, uncertain
             self.client.clock.sleep(backoff(attempt, self.client.patience), self.client.interrupt)
         raise Unavailable(
@@ -184,7 +181,9 @@ class _Transaction:
             "run the same command again; the branch is as it was",
         ) from failure
 
-    def _send(self, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str:
+    def _send(self, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str | None:
+        """The commit; None where huggingface_hub saw that the branch has all of it already, and sent nothing."""
+        before = commits_of_thread()
         slot = self.client.commits.reserve(self.repo)
 
         def send() -> str:
@@ -205,13 +204,13 @@ class _Transaction:
         applied = False
         try:
             commit = self.client.call(f"committing to {self.branch}", send, idempotent=False)
-            applied = True
+            applied = commits_of_thread() > before
         except (Uncertain, Interrupted, KeyboardInterrupt):
             applied = True  # it may be: the quota counts it
             raise
         finally:
             slot.settle(applied=applied)
-        return commit
+        return commit if applied else None
 
     def _ours_at_tip(self, parent: str) -> str | None:
         """The tip if it holds exactly our files, None if it still is `parent`.

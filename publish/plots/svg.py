@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -40,7 +41,8 @@ def figure_of(height: float, fill: Callable[[Figure], None]) -> Iterator[Figure]
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CardError("matplotlib is not installed", "plots", "pip install 'publish-neox[plots]'") from error
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for a letter of a rare script
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")

@@ -14,8 +14,9 @@ from publish.card.facts import HUB, Comparison, Deviation, Fact, FileFact, Gate,
 from publish.card.numbers import count, decimal
 from publish.card.run import RunFacts
 from publish.hub.branchfile import BranchFile
-from publish.hub.errata import Erratum, sentences
-from publish.hub.manifest import FileRecord, GateRecord, Manifest, Training
+from publish.hub.checkpoints import NO_REMARKS, Remarks
+from publish.hub.errata import sentences
+from publish.hub.manifest import FileRecord, Manifest, Training
 from publish.release import Release
 from publish.run.facts import sizes_of
 from publish.run.job import Job
@@ -94,29 +95,45 @@ def suite_facts(
     manifests: Mapping[int, Manifest],
     *,
     plots: Sequence[Plot] = (),
-    lineage: Sequence[GateRecord] = (),
-    errata: Iterable[Erratum] = (),
+    remarks: Remarks = NO_REMARKS,
     hub: str = HUB,
 ) -> SuiteFacts:
-    """The facts of ``main``'s card, from the manifests of all steps, in order, and what they show together."""
+    """The facts of ``main``'s card, from the manifests of all steps, in order, and what they show together.
+
+    ``plots`` are all that ``main`` has; those of comparisons stand with them.
+    """
     steps = list(manifests)
+    shown = {plot.path: plot for plot in plots}
+    comparisons = tuple(
+        replace(each, plots=tuple(shown.pop(path) for path in [ratio_path(step, number)] if path in shown))
+        for step, manifest in manifests.items()
+        for number, each in enumerate(_comparisons(manifest), 1)
+    )
     final = manifests[steps[-1]]
     return SuiteFacts(
         repo=release.target,
-        text=replace(release.card, errata=(*release.card.errata, *sentences(errata))),
+        text=replace(release.card, errata=(*release.card.errata, *sentences(remarks.errata))),
         details=run.details(steps[-1]),
         lines=tuple(map(_line, manifests.values())),
         has_tokenizer=final.tokenizer is not None,
-        gates=(*_counted(manifests.values()), *(Gate(each.name, each.outcome, each.detail) for each in lineage)),
-        comparisons=tuple(each for manifest in manifests.values() for each in _comparisons(manifest)),
+        gates=(
+            *_counted(manifests.values()),
+            *(Gate(each.name, each.outcome, each.detail) for each in remarks.lineage),
+        ),
         source=final.source.location,
         converter=_converter(final),
         expected=_expected(release),
         deviations=run.deviations,
+        comparisons=comparisons,
         overrides=_overrides(release, final, manifests.values()),
-        plots=tuple(plots),
+        plots=tuple(shown.values()),
         hub=hub,
     )
+
+
+def ratio_path(step: int, number: int) -> str:
+    """Where ``main`` keeps the plot of a step's comparison, numbered from 1."""
+    return f"plots/ratios-step{step}-{number}.svg"
 
 
 def _comparisons(manifest: Manifest) -> tuple[Comparison, ...]:

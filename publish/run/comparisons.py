@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from publish.compare.report import COLUMNS, Report
 from publish.compare.side import Account
 from publish.errors import ReleaseError
 from publish.hub.manifest import ComparisonRecord
+from publish.plots.records import Ratio
 from publish.release import Release, WantedComparison
 from publish.run.job import Job
+from publish.schedule import step_of
 from publish.source.files import LocalFiles
 from publish.source.location import Location, parse_location
 
@@ -59,14 +62,27 @@ def _compared(job: Job, wanted: WantedComparison, folder: Path, account: Account
     )
     return ComparisonRecord(
         location=other,
-        title=f"Step {wanted.step:,} and {other}",
+        title=f"Step {wanted.step:,} (left) and {other} (right)",
         verdict=f"{report.sentence}: {report.counted}.",
         reasons=report.verdict.reasons,
         columns=COLUMNS,
         rows=report.rows(),
+        ratios=tuple(
+            Ratio(each.name, _short(each.ratio), _short(each.error))
+            for each in report.evidence.types
+            if math.isfinite(each.ratio)
+        ),
     )
 
 
+def _short(value: float) -> float:
+    """Six digits: more are not in a picture."""
+    return float(f"{value:.6g}")
+
+
 def _name(location: Location) -> str:
-    """A location as the world sees it: without this machine's path."""
-    return str(location) if location.folder is None else location.folder.resolve().name
+    """A location as the world sees it: a folder by its name, a step's folder by its run's and its own."""
+    if location.folder is None:
+        return str(location)
+    folder = location.folder.resolve()
+    return folder.name if step_of(folder.name) is None else f"{folder.parent.name}/{folder.name}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from publish.errors import PublishError
-from publish.hub.manifest import GateRecord
+from publish.hub.manifest import GateRecord, Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,26 @@ class Failure:
         return cls(
             step, type(error).__name__.removesuffix("Error").lower(), f"{error.what} (at {error.where})", error.fix
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Files that a branch held and nobody's manifest named: a finding. They are gone with the branch's commit."""
+
+    branch: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that is on the Hub; ``removed`` are files that its branch held before and should not have."""
+
+    step: int
+    commit: str
+    manifest: Manifest
+    made: bool
+    bytes_read: int
+    removed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,6 +69,24 @@ class Outcome:
     left: tuple[str, ...] = ()  # findings of an audit that only a person should mend
     gates: dict[str, int] = field(default_factory=dict)
     lineage: tuple[GateRecord, ...] = ()
+    removed: tuple[Removed, ...] = ()
+
+    @classmethod
+    def of_steps(cls, target: str, address: str, done: Iterable[Done], **more: Any) -> Outcome:
+        """The outcome with what follows from the steps that were done; ``more`` are the other fields."""
+        steps = sorted(done, key=lambda each: each.step)
+        made = [each for each in steps if each.made]
+        gates = Counter(f"{gate.name} {gate.outcome}" for each in steps for gate in each.manifest.gates)
+        return cls(
+            target,
+            address,
+            published=tuple(each.step for each in made),
+            bytes_read=sum(each.bytes_read for each in steps),
+            bytes_uploaded=sum(file.size for each in made for file in each.manifest.files),
+            gates=dict(gates),
+            removed=tuple(Removed(f"step{each.step}", each.removed) for each in made if each.removed),
+            **more,
+        )
 
     def document(self) -> dict[str, Any]:
         """The JSON of ``CLI.md``."""
@@ -66,4 +106,5 @@ class Outcome:
             "left": list(self.left),
             "gates": dict(sorted(self.gates.items())),
             "lineage": [asdict(each) for each in self.lineage],
+            "removed": [{"branch": each.branch, "paths": list(each.paths)} for each in self.removed],
         }

@@ -19,6 +19,8 @@ class Progress(Protocol):
 
     def wait(self, wait: Wait) -> None: ...
 
+    def note(self, text: str) -> None: ...
+
     def stop(self) -> None: ...
 
 
@@ -30,6 +32,8 @@ class Silent:
     def step(self, step: int, outcome: str) -> None: ...
 
     def wait(self, wait: Wait) -> None: ...
+
+    def note(self, text: str) -> None: ...
 
     def stop(self) -> None: ...
 
@@ -67,6 +71,9 @@ class Bar:
     def wait(self, wait: Wait) -> None:
         until = time.strftime("%H:%M:%S", time.localtime(wait.until))
         self._bar.update(self._task, note=f"waiting for {wait.reason} until {until}")
+
+    def note(self, text: str) -> None:
+        self._bar.update(self._task, note=text)
 
     def stop(self) -> None:
         self._bar.stop()

@@ -4,57 +4,46 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 from publish.errors import HubError, PublishError
-from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
-from publish.hub.manifest import GateRecord, Manifest
+from publish.hub.manifest import GateRecord
 from publish.hub.repository import check_name
-from publish.hub.status import StepStatus
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
 from publish.run.comparisons import check_comparisons
+from publish.run.ending import Ending
+from publish.run.engine import Engine, LocalEngine, Making
 from publish.run.job import Job
-from publish.run.lineage import settle
 from publish.run.mending import Mending, wrong_steps
-from publish.run.outcome import Failure, Outcome
+from publish.run.outcome import Done, Failure, Outcome
 from publish.run.progress import Progress, Silent
 from publish.run.pushcards import push_cards
 from publish.run.registry import Registry
 from publish.run.repair import Repair
-from publish.run.standing import MAIN, Standing, branches_of, main_proof, stand
-from publish.run.step import ProvenStep, make_step
-from publish.run.target import Target, preflight, push_main
+from publish.run.standing import MAIN, Standing, branches_of, stand
+from publish.run.step import ProvenStep
+from publish.run.target import Target, preflight
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
 from publish.wire.clock import Interrupted
-
-GRACE = 5.0  # seconds that steps in flight get to end after Ctrl-C; then the process ends without them
+from publish.wire.failures import Refused
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to release: steps in flight, which logits to verify, visibility."""
+    """How to release: steps in flight, which logits to verify, visibility, where steps are made."""
 
     workers: int = 2
     logits: str = "changed"  # changed, all, off
     private: bool = False
     repair: Repair | None = None  # publish what an audit found wrong, whatever its branch says of itself, and no more
-
-
-@dataclass(frozen=True)
-class Done:
-    """A step that is on the Hub."""
-
-    step: int
-    commit: str
-    manifest: Manifest
-    made: bool
-    bytes_read: int
+    engine: Engine = field(default_factory=LocalEngine)
 
 
 def release(
@@ -127,64 +116,74 @@ class _Release:
 
     def outcome(self, begin: float, main: str) -> Outcome:
         """What became of it, ``main`` in words."""
-        counts = Counter(f"{gate.name} {gate.outcome}" for each in self.done.values() for gate in each.manifest.gates)
-        return Outcome(
-            target=self.repo,
-            address=f"{self.client.endpoint.url}/{self.repo}",
-            published=tuple(sorted(step for step, each in self.done.items() if each.made)),
-            skipped=(*self.skipped, *(step for step, each in self.done.items() if self.mending and not each.made)),
+        kept = (step for step, each in self.done.items() if self.mending and not each.made)
+        emptied = self.mending.emptied if self.mending else ()
+        return Outcome.of_steps(
+            self.repo,
+            f"{self.client.endpoint.url}/{self.repo}",
+            self.done.values(),
+            skipped=(*self.skipped, *kept),
             left=self.options.repair.left if self.options.repair else (),
             failed=tuple(sorted(self.failed, key=lambda failure: failure.step)),
-            commits=sum(each.made for each in self.done.values())
-            + len(self.other_commits)
-            + (len(self.mending.emptied) if self.mending else 0),
-            bytes_read=sum(each.bytes_read for each in self.done.values()),
-            bytes_uploaded=sum(file.size for each in self.done.values() if each.made for file in each.manifest.files),
+            commits=sum(each.made for each in self.done.values()) + len(self.other_commits) + len(emptied),
             seconds=time.monotonic() - begin,
             main=main,
-            gates=dict(counts),
             lineage=self.lineage,
         )
 
     def _work(self, target: Target) -> None:
-        pool = ThreadPoolExecutor(self.options.workers, "step")
-        waiting: dict[Future[Done], int] = {
-            pool.submit(self._step, target, step, state): step for step, state in self.todo.items()
-        }
-        try:
-            while waiting:
-                ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    self._ended(waiting.pop(future), future)
-        except BaseException:
-            self.stop.set()
-            for future in waiting:
-                future.cancel()
-            wait(waiting, timeout=GRACE)
-            raise
-        finally:
-            pool.shutdown(wait=False)
+        steps = [step for step in self.todo if not self._foreign(step)]
+        run = self.options.engine.run(self.making, steps, partial(self._publish, target))
+        with closing(run) as ended:
+            for step, future in ended:
+                self._ended(step, future)
 
-    def _ended(self, step: int, future: Future[Done]) -> None:
+    @cached_property
+    def making(self) -> Making:
+        options, job = self.options, self.job
+        return Making(
+            job=job,
+            expected=self.before.expected,
+            tokenizer=job.tokenizer.fingerprint() if job.tokenizer else None,
+            client=self.client,
+            place=self.place,
+            workers=options.workers,
+            logits=options.logits,
+            progress=self.progress,
+            stop=self.stop,
+        )
+
+    def _foreign(self, step: int) -> bool:
+        """Whether somebody else's work is on the step's branch; then the step has failed."""
+        state = self.todo[step]
+        if state.state != "foreign" or self.mending is not None:
+            return False
+        error = HubError(
+            f"branch step{step} holds something this tool did not put there: {state.reason}",
+            f"{self.repo}@step{step}",
+            "look at the branch; delete it if it is to be published again",
+        )
+        self._failed(step, error)
+        return True
+
+    def _ended(self, step: int, future: Future[Done | None]) -> None:
         try:
-            self.done[step] = future.result()
-            self.progress.step(step, "published")
+            done = future.result()
+            if done is not None:
+                self.done[step] = done
+                self.progress.step(step, "published")
         except Interrupted:
             raise
         except PublishError as error:
-            self.failed.append(Failure.of(step, error))
-            self.progress.step(step, "failed")
+            self._failed(step, error)
 
-    def _step(self, target: Target, step: int, state: StepStatus) -> Done:
-        """One step from its source to the Hub."""
-        if state.state == "foreign" and self.mending is None:
-            raise HubError(
-                f"branch step{step} holds something this tool did not put there: {state.reason}",
-                f"{self.repo}@step{step}",
-                "look at the branch; delete it if it is to be published again",
-            )
-        proven = self._proven(step)
-        kept = False
+    def _failed(self, step: int, error: PublishError) -> None:
+        self.failed.append(Failure.of(step, error))
+        self.progress.step(step, "failed")
+
+    def _publish(self, target: Target, proven: ProvenStep) -> Done:
+        """A proven step to its branch. The last one's folder is kept for ``main``."""
+        step, kept = proven.step, False
         try:
             self.registry.check(step, proven.fingerprint, proven.manifest.weights, proven.sketch)
             tip = self.before.branches.get(f"step{step}")
@@ -196,18 +195,23 @@ class _Release:
                 self.mending.ended(step, outcome.commit)
             if step == self.job.steps[-1]:
                 self.final, kept = proven, True
-            made = isinstance(outcome, Committed)
-            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read)
+            made, removed = (True, outcome.removed) if isinstance(outcome, Committed) else (False, ())
+            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read, removed)
+        except Refused as error:
+            if error.for_all:
+                self.making.hopeless.set()
+            raise
         finally:
             if not kept:
                 proven.discard()
 
-    def _proven(self, step: int) -> ProvenStep:
-        expected = self.before.expected[step]
-        source = replace(self.job.run.steps[step], commit=expected.source_commit)
-        return make_step(
-            self.job, source, self.place.work, logits=self.options.logits, tokenizer=expected.tokenizer, stop=self.stop
-        )
+    def _made_again(self, step: int) -> ProvenStep:
+        """A published step's files, the same bytes again: nothing is uploaded twice."""
+        with closing(self.options.engine.run(self.making, [step], lambda proven: proven)) as ended:
+            (made,) = [future.result() for _, future in ended]
+        if made is None:
+            raise HubError("the Hub refuses what this step needs", f"{self.repo}@step{step}", "see what failed before")
+        return made
 
     def _cards(self) -> None:
         """Push the cards of chosen steps that are right but for them; no weight is read for that."""
@@ -221,40 +225,15 @@ class _Release:
         self.failed += pushed.failed
 
     def _main(self, target: Target) -> str:
-        """Push ``main`` once every step of the schedule is there, by the Hub's own word; what became of it."""
-        made = {f"step{step}": each.commit for step, each in self.done.items()}
-        branches = made | branches_of(self.client, self.repo)
-        known = {
-            step: CheckpointRecord.of(each.manifest, each.commit)
-            for step, each in self.done.items()
-            if branches[f"step{step}"] == each.commit
-        }
-        now = stand(self.job, self.client, self.ledger, branches, self.job.steps, known)
-        if missing := len(self.job.steps) - len(now.commits):
-            return f"waits for {missing} steps"
-        own = {step: each.manifest for step, each in self.done.items() if now.commits.get(step) == each.commit}
-        settled = settle(now, own)
-        now, self.lineage = settled.standing, settled.gates
-        if settled.failures:
-            self.failed += settled.failures
-            return f"held back by {len(settled.failures)} findings about the steps together"
-        listed = now.listing.errata if now.listing else ()
-        errata = self.mending.errata(listed) if self.mending else listed
-        if errata == listed and now.main_is_right():
-            return "as it should be"
-        last = self.job.steps[-1]
-        self.final = self.final or self._proven(last)  # the same bytes again: nothing is uploaded twice
-        try:
-            begin = self.mending.begin if self.mending else None
-            known_tip, shown = branches.get(MAIN), (now.lineage, errata)
-            outcome = push_main(self.job, target, self.final, known_tip, now.records, *shown, begin)
-        except Interrupted:
-            raise
-        except PublishError as error:
-            self.failed.append(Failure.of(last, error))
-            return "failed"
-        self.ledger.add(LedgerEntry(self.repo, MAIN, outcome.commit, main_proof(self.job, now.commits)))
-        if not isinstance(outcome, Committed):
-            return "as it should be"
-        self.other_commits.append(MAIN)
-        return "published"
+        ending = Ending(self.before, self.done, self.mending)
+        main = ending.main(target, self._final)
+        self.failed += ending.failed
+        self.lineage = ending.lineage
+        if ending.committed:
+            self.other_commits.append(MAIN)
+        return main
+
+    def _final(self) -> ProvenStep:
+        """The final step's files, made again where this run did not: the same bytes, so nothing is uploaded twice."""
+        self.final = self.final or self._made_again(self.job.steps[-1])
+        return self.final

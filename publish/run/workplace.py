@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from publish.errors import StorageError
 
 _PREFIX = "steps-"
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,30 +36,42 @@ def default_folder(endpoint: str, target: str) -> Path:
 
 @contextmanager
 def workplace(folder: Path) -> Iterator[Workplace]:
-    """Make the folder and a work folder in it; sweep away those of processes that are gone.
+    """Make the folder and a work folder in it; sweep away those of processes that are gone, on whatever machine.
+
+    A process holds a lock in its work folder as long as it lives: a folder may be shared by machines.
 
     Raises:
         StorageError: it cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(f"{_PREFIX}*"):
-            if not _alive(left.name.removeprefix(_PREFIX).split("-")[0]):
-                shutil.rmtree(left, ignore_errors=True)
-        work = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=folder))
-    except OSError as error:
-        raise StorageError(f"cannot write: {error.strerror}", folder, "name another --work-dir") from error
-    try:
+    with ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with _locked(folder / _LOCK):
+                for left in folder.glob(f"{_PREFIX}*"):
+                    if _gone(left):
+                        shutil.rmtree(left, ignore_errors=True)
+                work = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
+                held.callback(shutil.rmtree, work, ignore_errors=True)
+                held.enter_context(_locked(work / _LOCK))
+        except OSError as error:
+            raise StorageError(f"cannot write: {error.strerror}", folder, "name another --work-dir") from error
         yield Workplace(folder, work)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
-def _alive(process: str) -> bool:
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _gone(work: Path) -> bool:
+    """Whether no process holds the lock of a work folder."""
     try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
+        with (work / _LOCK).open("r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
         return True
+    except BlockingIOError:
+        return False
     return True

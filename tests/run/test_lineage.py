@@ -135,7 +135,7 @@ def test_a_comparison_stands_on_the_step_and_on_main(
     api = HfApi(endpoint=hub.url, token=False)
     for revision in ("step0", "main"):
         card = Path(api.hf_hub_download(TARGET, "README.md", revision=revision)).read_text()
-        assert "Step 0 and another model" in card
+        assert "Step 0 (left) and another model (right)" in card
         assert "same-init-different-rng" in card
         assert "18 bitwise equal, 10 different" in card
         assert str(tmp_path) not in card

@@ -233,3 +233,37 @@ def test_a_rehearsal_is_not_held_up_by_the_real_hubs_commit_quota(hub: Rehearsal
     at_home = Client(Endpoint(hub.url, "hf_alice"), quota_dir=tmp_path)
     assert at_home.commits.limit > 1000
     assert Client(Endpoint("https://huggingface.co", "hf_alice"), quota_dir=tmp_path).commits.limit == 128
+
+
+def test_what_the_repos_first_commit_holds_is_not_inherited(
+    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
+) -> None:
+    api = HfApi(endpoint=hub.url, token="hf_alice")
+    api.create_repo(TARGET)
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="pytorch_model.bin", repo_id=TARGET)
+    api.super_squash_history(TARGET)  # now the repo's first commit holds it
+    outcome = run_release(few(samples, tmp_path), client_of("hf_alice"), tmp_path)
+    assert {(each.branch, each.paths) for each in outcome.removed} == {
+        (f"step{step}", ("pytorch_model.bin",)) for step in FEW
+    }
+    for revision in ("main", *(f"step{step}" for step in FEW)):
+        assert "pytorch_model.bin" not in api.list_repo_files(TARGET, revision=revision)
+
+
+def test_a_right_that_was_taken_away_ends_it_early(
+    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
+) -> None:
+    hub.inject([{"route": "commit", "nth": 2, "count": 99, "status": 403, "body": {"error": "Forbidden"}}])
+    outcome = run_release(few(samples, tmp_path), client_of("hf_alice"), tmp_path, workers=1)
+    assert (outcome.published, [each.step for each in outcome.failed]) == ((0,), [1])
+    assert "HTTP 403: Forbidden" in outcome.failed[0].detail
+    assert "write access" in outcome.failed[0].fix
+    assert hub.stats().requests["lfs-batch"] == 2  # steps 2 and 512 were not begun
+
+
+def test_a_step_that_the_hub_refuses_does_not_stop_the_others(
+    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
+) -> None:
+    hub.inject([{"route": "commit", "nth": 2, "status": 413, "body": {"error": "Too large"}}])
+    outcome = run_release(few(samples, tmp_path), client_of("hf_alice"), tmp_path, workers=1)
+    assert (outcome.published, [each.step for each in outcome.failed]) == ((0, 2, 512), [1])
