@@ -12,6 +12,8 @@ from publish.convert.blocks import check_identical, tensor_bytes
 from publish.convert.hfconfig import hf_config
 from publish.convert.plan import make_plan
 from publish.convert.recipes import ConversionPlan
+from publish.explain.difference import origin_of
+from publish.explain.stored import stored_generators
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
 from publish.neox.options import MAPPED
@@ -71,5 +73,6 @@ def account_of(checkpoint: RawCheckpoint, config: NeoxConfig, plan: ConversionPl
         options={name: config.get(name) for name in {*MAPPED, *config.options}},
         config=hf_config(plan, None, None),
         states=checkpoint.state.random_states,
+        origin=origin_of(stored_generators(checkpoint), checkpoint.tensor_parallel),
         expected_std=expected_stds(plan, config),
     )

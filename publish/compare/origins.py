@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from publish.compare.comparison import SideFacts
+from publish.explain.difference import differences as state_differences
 
 # of GPT-NeoX; what decides the initial weights and what they were then trained on
 _OPTIONS = (
@@ -59,11 +60,14 @@ def _seed(left: SideFacts, right: SideFacts) -> Iterator[str]:
 
 
 def _states(left: SideFacts, right: SideFacts) -> Iterator[str]:
-    """By digest alone: training without dropout never draws from the tracker, so its state is that of the start."""
+    """Training without dropout never draws from the tracker, so its state is that of the start, at any step."""
     for name in sorted(left.account.states.keys() & right.account.states.keys()):
         if name.startswith("tracker:"):
             same = left.account.states[name] == right.account.states[name]
             yield f"the stored state of {name.removeprefix('tracker:')} is {'the same' if same else 'another'}"
+    origins = (left.account.origin, right.account.origin)
+    if origins[0] is not None and origins[1] is not None:
+        yield from state_differences(origins[0], origins[1])
 
 
 def _short(value: Any) -> str:
