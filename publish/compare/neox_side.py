@@ -73,6 +73,6 @@ def account_of(checkpoint: RawCheckpoint, config: NeoxConfig, plan: ConversionPl
         options={name: config.get(name) for name in {*MAPPED, *config.options}},
         config=hf_config(plan, None, None),
         states=checkpoint.state.random_states,
-        expected_std=expected_stds(plan, config),
         origin=origin_of(stored_generators(checkpoint), checkpoint.tensor_parallel),
+        expected_std=expected_stds(plan, config),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from publish.compare.comparison import SideFacts
-from publish.explain.difference import differences as of_states
+from publish.explain.difference import differences as state_differences
 
 # of GPT-NeoX; what decides the initial weights and what they were then trained on
 _OPTIONS = (
@@ -60,14 +60,14 @@ def _seed(left: SideFacts, right: SideFacts) -> Iterator[str]:
 
 
 def _states(left: SideFacts, right: SideFacts) -> Iterator[str]:
-    """Training without dropout never draws from the tracker, so its state is that after initialisation, at any step."""
-    if left.account.origin and right.account.origin:
-        told = of_states(left.account.origin, right.account.origin)
-        yield from (f"by the stored random states, {sentence}" for sentence in told)
+    """Training without dropout never draws from the tracker, so its state is that of the start, at any step."""
     for name in sorted(left.account.states.keys() & right.account.states.keys()):
         if name.startswith("tracker:"):
             same = left.account.states[name] == right.account.states[name]
             yield f"the stored state of {name.removeprefix('tracker:')} is {'the same' if same else 'another'}"
+    origins = (left.account.origin, right.account.origin)
+    if origins[0] is not None and origins[1] is not None:
+        yield from state_differences(origins[0], origins[1])
 
 
 def _short(value: Any) -> str:

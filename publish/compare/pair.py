@@ -89,8 +89,11 @@ class Pair:
     def _count(self, a: NDArray[Any], b: NDArray[Any]) -> None:
         """Elements whose bits differ: in the sign of a zero alone, or in more."""
         unequal = a != b
-        negative = a.dtype.type(1 << 8 * a.itemsize - 1)  # minus zero: of unequal zeros, one is that
-        zeros = int(np.count_nonzero(unequal & ((a | b) == negative)))
+        negative = 1 << 8 * a.itemsize - 1  # minus zero: of unequal zeros one is that, the least as a signed number
+        signed = f"i{a.itemsize}"
+        zeros = 0
+        if min(a.view(signed).min(), b.view(signed).min()) == -negative:
+            zeros = int(np.count_nonzero(unequal & ((a | b) == a.dtype.type(negative))))
         self._signs += zeros
         self._unequal += int(np.count_nonzero(unequal)) - zeros
 

@@ -33,16 +33,16 @@ class Account:
     """What a side says of itself, empty where it is silent.
 
     ``options`` are GPT-NeoX's own, defaults included; ``config`` is the Hugging Face one; ``states`` maps a random
-    generator to the digest of its state; ``expected_std`` maps a tensor to the deviation its init method predicts;
-    ``origin`` is what the state of the weights' generator tells.
+    generator to the digest of its state, and ``origin`` is what these states tell; ``expected_std`` maps a tensor to
+    the deviation that its init method predicts.
     """
 
     step: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
-    expected_std: Mapping[str, float] = field(default_factory=dict)
     origin: Origin | None = None
+    expected_std: Mapping[str, float] = field(default_factory=dict)
 
 
 class Side(Protocol):

@@ -27,7 +27,7 @@ def comparison_plot(types: Sequence[ComparedType], title: str, sides: tuple[str,
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         _deviations(above, types, sides)
         _ratios(below, types)
-        below.set_xticks(range(len(types)), [each.name for each in types])
+        below.set_xticks(range(len(types)), [each.name.replace(" ", "\n") for each in types])
         figure.suptitle(title, fontsize=10, color=INK.light)
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
@@ -60,4 +60,4 @@ def _ratios(axes: Axes, types: Sequence[ComparedType]) -> None:
         ecolor=INK.light,
         capsize=3,
     )
-    axes.set_ylabel("Ratio, and what chance allows")
+    axes.set_ylabel("Ratio; bars: chance")
