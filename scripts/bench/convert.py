@@ -1,11 +1,13 @@
 """Conversion against its floor, in one process, imports apart: a plain loop that preads the weight bytes, takes their
 SHA-256 and writes them.
 
-Usage: python scripts/bench/convert.py [WORK_FOLDER]
+Usage: python scripts/bench/convert.py [WORK_FOLDER [MODEL...]]
 
 Floor and conversion take turns, step by step; a ratio is the median over the steps, with its quartiles. ``weights`` is
-the conversion without any gate, ``proven`` with those that every step of a release passes, ``logits`` with the
-comparison of logits as well (a release does that at its first and its last step, and where plan or config change).
+the conversion without any gate, ``proven`` with all that a step of a release goes through but logits and upload (gates,
+sketch, card, manifest), ``logits`` with the comparison of logits as well (a release does that at its first and last
+step, and where plan or config change). ``two at once`` is ``proven`` with two workers, as a release has by default:
+seconds of all steps over those of all floors.
 """
 
 from __future__ import annotations
@@ -17,11 +19,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
-from models import SHAPES, Shape, write
+from models import SHAPES, VOCABULARY, Shape, write
 
 from publish.convert.folder import convert
 from publish.convert.plan import make_plan
@@ -29,8 +34,10 @@ from publish.convert.recipes import ConversionPlan
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.release import CardText, Release
+from publish.run.engine import share_cores
 from publish.run.job import Wishes, make_job
 from publish.run.step import make_step
+from publish.source.checkpoints import CheckpointSource
 from publish.source.files import LocalFiles
 
 CHUNK = 2 << 20
@@ -38,7 +45,7 @@ STOP = threading.Event()
 USUAL = 5.1  # seconds of the usual converter for one 14M step, a process a step, as measured for this project
 
 
-def pieces(checkpoint: RawCheckpoint, plan: ConversionPlan) -> Iterator[tuple[str, int, int]]:
+def pieces(plan: ConversionPlan) -> Iterator[tuple[str, int, int]]:
     """(file, offset, length) of every tensor that the plan reads."""
     for recipe in plan.recipes:
         for part in recipe.parts:
@@ -65,72 +72,88 @@ def seconds(action: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def rows(work: Path, shape: Shape, steps: int, ranks: int) -> dict[str, list[float]]:
-    """Seconds of every step: the floor, and each way to convert."""
+@dataclass(frozen=True)
+class Taken:
+    """Seconds of every step by way, and of all of them with two workers."""
+
+    ways: Mapping[str, list[float]]
+    together: float
+
+    def ratios(self, way: str) -> list[float]:
+        return [mine / floor for mine, floor in zip(self.ways[way], self.ways["floor"], strict=True)]
+
+
+def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
     run = work / f"run-{shape.name}"
-    for step in range(steps):
+    for step in range(1, steps + 1):  # no step 0: its initialisation would be explained, once a release
         write(run / f"global_step{step}", shape, ranks=ranks, step=step, seed=step)
-    job = make_job(Release(str(run), "bench/bench", CardText("bench"), tuple(range(steps))), Wishes(tokenizer="none"))
-    taken: dict[str, list[float]] = {"floor": [], "weights": [], "proven": [], "logits": []}
+    schedule = tuple(range(1, steps + 1))
+    job = make_job(Release(str(run), "bench/bench", CardText("bench"), schedule), Wishes(tokenizer="none"))
     sources = [job.run.steps[step] for step in job.steps]
-    make_step(job, sources[0], work, logits="all", tokenizer=None, stop=STOP).discard()  # imports, the model's skeleton
+
+    def made(source: CheckpointSource, logits: str = "off") -> None:
+        make_step(job, source, work, logits=logits, tokenizer=None, stop=STOP).discard()
+
+    share_cores(2)
+    made(sources[0], "all")  # imports, the model's skeleton
+    taken: dict[str, list[float]] = {"floor": [], "weights": [], "proven": [], "logits": []}
     for number, source in enumerate(sources):
         folder = run / source.name
         checkpoint = RawCheckpoint.open(LocalFiles(folder))
-        plan = make_plan(checkpoint, read_config(checkpoint))
-        ranges = list(pieces(checkpoint, plan))
-
-        def plain(folder: Path = folder) -> None:
-            checkpoint = RawCheckpoint.open(LocalFiles(folder))
-            convert(checkpoint, make_plan(checkpoint, read_config(checkpoint)), None, work / "out", overwrite=True)
-
+        ranges = list(pieces(make_plan(checkpoint, read_config(checkpoint))))
         ways: dict[str, Callable[[], object]] = {
-            "floor": lambda folder=folder, ranges=ranges: floor(folder, ranges, work / "floor.bin"),
-            "weights": plain,
-            "proven": lambda source=source: make_step(
-                job, source, work, logits="off", tokenizer=None, stop=STOP
-            ).discard(),
-            "logits": lambda source=source: make_step(
-                job, source, work, logits="all", tokenizer=None, stop=STOP
-            ).discard(),
+            "floor": partial(floor, folder, ranges, work / "floor.bin"),
+            "weights": partial(plain, folder, work / "out"),
+            "proven": partial(made, source),
+            "logits": partial(made, source, "all"),
         }
-        order = list(ways)[number % 4 :] + list(ways)[: number % 4]
-        for name in order:
+        for name in [*list(ways)[number % 4 :], *list(ways)[: number % 4]]:
             taken[name].append(seconds(ways[name]))
             shutil.rmtree(work / "out", ignore_errors=True)
             (work / "floor.bin").unlink(missing_ok=True)
+    with ThreadPoolExecutor(2) as pool:
+        together = seconds(lambda: list(pool.map(made, sources)))
     shutil.rmtree(run)
-    return taken
+    return Taken(taken, together)
 
 
-def main(work: Path) -> None:
-    print("| model | steps | weights MB | floor s | weights / floor | proven / floor | logits / floor |")
-    print("|---|---|---|---|---|---|---|")
-    for name, steps, ranks in (("14M", 20, 1), ("1.4B", 4, 1), ("1.4B", 4, 2)):
-        taken = rows(work, SHAPES[name], steps, ranks)
-        ratios = [
-            [way / floor for way, floor in zip(taken[name], taken["floor"], strict=True)]
-            for name in ("weights", "proven", "logits")
-        ]
-        shown = [f"{median(each):.2f} ({quantiles(each)[0]:.2f} to {quantiles(each)[2]:.2f})" for each in ratios]
-        megabytes = _weights(SHAPES[name])
-        title = name if ranks == 1 else f"{name}, TP {ranks}"
-        print(
-            f"| {title} | {steps} | {megabytes:,.1f} | {median(taken['floor']):.3f} | {' | '.join(shown)} |", flush=True
-        )
+def plain(folder: Path, out: Path) -> None:
+    checkpoint = RawCheckpoint.open(LocalFiles(folder))
+    convert(checkpoint, make_plan(checkpoint, read_config(checkpoint)), None, out)
+
+
+def main(work: Path, models: list[str]) -> None:
+    print("| model | steps | weights MB | floor s | weights / floor | proven / floor | two at once | logits / floor |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|")
+    after = []
+    for title, name, steps, ranks in (("14M", "14M", 20, 1), ("1.4B", "1.4B", 4, 1), ("1.4B, TP 2", "1.4B", 4, 2)):
+        if models and title not in models:
+            continue
+        taken = measure(work, SHAPES[name], steps, ranks)
+        weights, proven, logits = (quartiles(taken.ratios(way)) for way in ("weights", "proven", "logits"))
+        together = f"{taken.together / sum(taken.ways['floor']):.2f}"
+        cells = [title, steps, f"{weight_megabytes(SHAPES[name]):,.1f}", f"{median(taken.ways['floor']):.3f}"]
+        print("|", " | ".join(map(str, [*cells, weights, proven, together, logits])), "|", flush=True)
         if name == "14M":
-            whole = 154 * median(taken["proven"]) + 2 * median(taken["logits"])
-            print(
-                f"\n154 steps of 14M, one after another: {whole:.1f} s; the usual way {154 * USUAL:.0f} s, "
-                f"{154 * USUAL / whole:.0f} x\n"
+            whole = 154 / steps * taken.together + 2 * median(taken.ways["logits"])
+            usual = 154 * USUAL
+            after.append(
+                f"154 steps of 14M with all gates, two at once: {whole:.1f} s. The usual converter, a process a step: "
+                f"{usual:.0f} s, {usual / whole:.0f} times as long."
             )
+    print("\n" + "\n".join(after))
 
 
-def _weights(shape: Shape) -> float:
+def quartiles(ratios: list[float]) -> str:
+    low, _, high = quantiles(ratios)
+    return f"{median(ratios):.2f} ({low:.2f} to {high:.2f})"
+
+
+def weight_megabytes(shape: Shape) -> float:
     layer = 12 * shape.hidden**2 + 13 * shape.hidden
-    return 2 * (shape.layers * layer + 2 * 50_432 * shape.hidden + 2 * shape.hidden) / 1e6
+    return 2 * (shape.layers * layer + 2 * VOCABULARY * shape.hidden + 2 * shape.hidden) / 1e6
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory(dir=sys.argv[1] if len(sys.argv) > 1 else None) as place:
-        main(Path(place))
+        main(Path(place), sys.argv[2:])
