@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from publish.card.details import Sizes, details
+from publish.card.explanation import Explanation
 from publish.card.fact import Fact
 from publish.cardtext import CardText as Text
 from publish.errors import CardError
@@ -125,6 +126,7 @@ class StepFacts:
     deviations: tuple[str, ...] = ()
     overrides: tuple[Deviation, ...] = ()
     expected: tuple[str, ...] = ()
+    explanation: Explanation | None = None
     comparisons: tuple[Comparison, ...] = ()
     hub: str = HUB
 
@@ -180,7 +182,7 @@ class SuiteFacts:
     overrides: tuple[Deviation, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     plots: tuple[Plot, ...] = ()
-    explanation: tuple[str, ...] = ()
+    explanation: Explanation | None = None
     hub: str = HUB
 
     def __post_init__(self) -> None:

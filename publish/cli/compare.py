@@ -11,6 +11,7 @@ from publish.compare.comparison import compare
 from publish.compare.open import open_side
 from publish.compare.report import COLUMNS, Report
 from publish.errors import StorageError
+from publish.run.explain import explained_apart
 from publish.source.location import parse_location
 
 
@@ -21,19 +22,28 @@ from publish.source.location import parse_location
 @click.option("--tensors", is_flag=True, help="List the tensors that differ too.")
 @click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the table: .svg, .png or .pdf.")
 @click.option("--markdown", is_flag=True, help="The table as Markdown, for a card.")
+@click.option("--explain", is_flag=True, help="Recompute both initialisations, and say how their random states differ.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
-    left: str, right: str, step: int | None, tensors: bool, plot: Path | None, markdown: bool, as_json: bool
+    left: str,
+    right: str,
+    step: int | None,
+    tensors: bool,
+    plot: Path | None,
+    markdown: bool,
+    explain: bool,
+    as_json: bool,
 ) -> None:
     """Compare two models tensor by tensor, and say what they are to each other.
 
     LEFT and RIGHT are checkpoints, raw or Hugging Face, in a folder or on a Hub (owner/name@revision). Both are read
     once and nothing is written.
     """
-    sides = []
+    sides, places = [], (parse_location(left), parse_location(right))
+    explained = explained_apart(*places, step) if explain else ()
     try:
-        sides = [open_side(parse_location(text), step) for text in (left, right)]
-        report = Report(compare(*sides))
+        sides = [open_side(place, step) for place in places]
+        report = Report(compare(*sides), explained)
     finally:
         for side in sides:
             side.close()

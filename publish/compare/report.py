@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,9 +27,10 @@ _MEANINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Report:
-    """A comparison with its verdict."""
+    """A comparison with its verdict. ``explained`` says how the recomputed initial weights of the sides differ."""
 
     comparison: Comparison
+    explained: tuple[str, ...] = ()
 
     @cached_property
     def evidence(self) -> Evidence:
@@ -37,7 +38,8 @@ class Report:
 
     @cached_property
     def verdict(self) -> Verdict:
-        return judge(self.comparison, self.evidence)
+        found = judge(self.comparison, self.evidence)
+        return replace(found, reasons=(*found.reasons, *self.explained))
 
     @property
     def sentence(self) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from publish.card.explanation import Explanation
 from publish.hub.records import canonical, read_record
 from publish.plots.records import Ratio
 
@@ -133,6 +134,7 @@ class Manifest:
     source_dtype: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
     comparisons: tuple[ComparisonRecord, ...] = ()
+    explanation: Explanation | None = None
     schema: int = SCHEMA
 
     def to_bytes(self) -> bytes:

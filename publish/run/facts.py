@@ -8,6 +8,7 @@ from typing import Any
 
 from publish import __version__
 from publish.card.details import Sizes
+from publish.card.explanation import Explanation
 from publish.convert.hfconfig import hf_config, plain
 from publish.convert.recipes import ConversionPlan
 from publish.hub.manifest import (
@@ -72,6 +73,7 @@ def step_manifest(
     tokenizer: str | None,
     statistics: Mapping[str, Any],
     comparisons: tuple[ComparisonRecord, ...],
+    explanation: Explanation | None,
 ) -> Manifest:
     """The manifest of a step's branch; ``files`` are all its files but card and manifest."""
     names, own = weight_files(checkpoint), hf_config(plain(plan), None, None)
@@ -97,6 +99,7 @@ def step_manifest(
         gates=tuple(GateRecord(each.name, each.outcome, each.detail, dict(each.figures)) for each in results),
         training=training_record(checkpoint),
         tokenizer=tokenizer,
+        explanation=explanation,
         statistics=statistics,
         comparisons=comparisons,
         source_dtype=plan.source_dtype,

@@ -15,7 +15,7 @@ from publish import __version__
 from publish.card.render import render_step, templates_folder
 from publish.convert.folder import small_files
 from publish.errors import HubError
-from publish.hub import checkpoints, manifest
+from publish.hub import manifest
 from publish.hub.branchfile import BranchFile, differences
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints, Remarks
 from publish.hub.errata import Erratum
@@ -105,9 +105,10 @@ class Standing:
     @cached_property
     def main_files(self) -> tuple[BranchFile, ...]:
         """What ``main`` shall hold besides the final step's files."""
-        files = {entry.path: entry for entry in self.main_tree}
-        drawn_before = self.listing.plots if self.listing and checkpoints.NAME in files else ()
-        return main_files(self.job, self.records, self.remarks, PlotsThere(drawn_before, files))
+        there = PlotsThere()
+        if self.listing is not None and self.mended is None:  # a repair may begin from an emptied branch
+            there = PlotsThere(self.listing.plots, {entry.path: entry for entry in self.main_tree})
+        return main_files(self.job, self.records, self.remarks, there)
 
     @property
     def commits(self) -> dict[int, str]:

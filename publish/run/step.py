@@ -22,6 +22,7 @@ from publish.neox.config import NeoxConfig, read_config
 from publish.run.cardfacts import README, run_facts, step_facts, with_card
 from publish.run.claims import check_same_run, check_step, claims
 from publish.run.comparisons import comparisons_of
+from publish.run.explain import explanation_of
 from publish.run.facts import step_manifest
 from publish.run.job import Job, plan_of
 from publish.run.lineage import statistics_of
@@ -142,6 +143,7 @@ def _described(job: Job, made: _Made, tokenizer: str | None, bytes_read: int) ->
         tensors_digest=digest,
         tokenizer=tokenizer,
         statistics=statistics_of(made.sketch),
+        explanation=explanation_of(made.checkpoint, made.source),
         comparisons=comparisons_of(job, made.source.step, folder, account_of(made.checkpoint, made.config, made.plan)),
     )
     card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub), job.templates)

@@ -10,29 +10,12 @@ from dataclasses import dataclass
 
 from publish.errors import PublishError, SlurmError
 from publish.run.step import ProvenStep
-from publish.slurm.commands import Slurm, TaskState
+from publish.slurm.commands import Slurm
 from publish.slurm.folder import Attempt, Batch, SharedFolder
 from publish.slurm.settings import Settings
+from publish.slurm.states import TaskState, fix_of_loss
 
 TRIES = 3  # tasks for one step that may end without a result
-_FIXES = {
-    "OUT_OF_MEMORY": "ask for more with --mem, then run again",
-    "TIMEOUT": "ask for more with --time, then run again",
-    "NODE_FAIL": "run again, with other nodes where this one stays ill (--sbatch-option=--exclude=NODE)",
-}
-_NEVER = frozenset(  # reasons of pending tasks that no waiting ends (man squeue, "JOB REASON CODES")
-    [
-        "PartitionTimeLimit",
-        "PartitionNodeLimit",
-        "BadConstraints",
-        "InvalidAccount",
-        "InvalidQOS",
-        "JobHeldAdmin",
-        "AssocMaxWallDurationPerJobLimit",
-        "QOSMaxWallDurationPerJobLimit",
-    ]
-)
-_FIX = "see that the work folder and this Python are on file systems that all nodes share (--work-dir), then run again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +112,7 @@ class Array:
         """
         if not self.waiting or len(self.flying) > self.workers // 2:
             return 0
-        if self.flying and time.monotonic() < self._refused + self.pace.refused:
+        if (self.flying or self.held) and time.monotonic() < self._refused + self.pace.refused:
             return 0
         most = min(len(self.waiting), self.longest)
         if not self.full:
@@ -182,7 +165,7 @@ class Array:
             state = known.get((job_name(attempt.batch), attempt.index))
             if state is not None:
                 self._states[attempt] = state
-                _check_can_run(state, attempt)
+                state.check(job_name(attempt.batch))
             if state is not None and not state.ended:
                 self._gone.pop(attempt, None)
                 continue
@@ -205,11 +188,10 @@ class Array:
         if self.lost[step] < TRIES:
             self.waiting.append(step)
             return None
-        what = f"{TRIES} tasks ended without a result, the last one so: {how}" + (
-            f"; it wrote: {words}" if words else ""
-        )
-        fix = next((fix for state, fix in _FIXES.items() if state in how), _FIX)
-        return Made(attempt, step, SlurmError(what, f"job {job_name(attempt.batch)}, task {attempt.index}", fix))
+        wrote = f"; it wrote: {words}" if words else ""
+        what = f"{TRIES} tasks ended without a result, the last one so: {how}{wrote}"
+        where = f"job {job_name(attempt.batch)}, task {attempt.index}"
+        return Made(attempt, step, SlurmError(what, where, fix_of_loss(how)))
 
     def settle(self, attempt: Attempt) -> None:
         """Nothing of the task is needed any more."""
@@ -241,13 +223,7 @@ class Array:
         reasons = Counter(state.reason for state in states if not state.running and state.reason not in ("", "None"))
         why = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
         queued = len(self.flying) - running + len(self.waiting)
-        return f"{running} tasks run, {queued} wait{why}, {len(self.held)} steps to commit"
-
-
-def _check_can_run(state: TaskState, attempt: Attempt) -> None:
-    if state.state == "PENDING" and state.reason in _NEVER:
-        fix = "ask for what the partition and your account allow (--time, --partition, --account), then run again"
-        raise SlurmError(f"Slurm took the tasks and will never run them: {state.reason}", job_name(attempt.batch), fix)
+        return f"tasks: {running} running, {queued} waiting{why}; steps to commit: {len(self.held)}"
 
 
 def job_name(batch: str) -> str:

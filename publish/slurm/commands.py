@@ -11,47 +11,16 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from publish.errors import SlurmError
 from publish.slurm.settings import Settings
+from publish.slurm.states import TaskState, fix_of_refusal
 
 PATIENCE = 120.0  # seconds for one command; a busy controller may take a minute
 NEEDED = ("sbatch", "squeue", "scancel", "scontrol")
-ENDED = frozenset(
-    [
-        "BOOT_FAIL",
-        "CANCELLED",
-        "COMPLETED",
-        "DEADLINE",
-        "FAILED",
-        "NODE_FAIL",
-        "OUT_OF_MEMORY",
-        "PREEMPTED",
-        "REVOKED",
-        "TIMEOUT",
-    ]
-)
-RUNNING = frozenset(["RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING"])
 _ARRAY_SIZE = re.compile(r"^MaxArraySize\s*=\s*(\d+)", re.MULTILINE)
 _JOB = re.compile(r"\d+")
-
-
-@dataclass(frozen=True, slots=True)
-class TaskState:
-    """A task of an array as Slurm sees it. ``reason`` is why it does not run yet, or does no more."""
-
-    state: str
-    reason: str = ""
-
-    @property
-    def ended(self) -> bool:
-        return self.state in ENDED
-
-    @property
-    def running(self) -> bool:
-        return self.state in RUNNING
 
 
 class Slurm:
@@ -170,24 +139,7 @@ def _run(command: str, *arguments: str) -> str:
         fix = "wait until the cluster's controller answers (scontrol ping), then run again"
         raise SlurmError(f"no answer within {PATIENCE:.0f} s", command, fix) from error
     if done.returncode != 0:
-        said = " ".join((done.stderr or done.stdout).split()) or f"it ended with {done.returncode} and said nothing"
-        raise SlurmError(f"{command} failed: {said}", command, _fix(said))
+        lines = [line.removeprefix(f"{command}: error: ") for line in (done.stderr or done.stdout).split("\n")]
+        said = "; ".join(filter(None, map(str.strip, lines))) or f"it ended with {done.returncode} and said nothing"
+        raise SlurmError(f"{command} failed: {said}", command, fix_of_refusal(said))
     return done.stdout
-
-
-_FIXES = (  # what Slurm says, and what a maintainer can do about it
-    ("invalid partition", "name a partition of this cluster with --partition (sinfo lists them)"),
-    ("account", "name an account of yours with --account (sacctmgr show associations lists them)"),
-    ("qos", "pass another limit with --sbatch-option=--qos=..., or ask for less"),
-    ("memory", "ask for less with --mem, or for another --partition"),
-    ("node configuration", "ask for fewer --cpus or less --mem, or for another --partition"),
-    ("time limit", "ask for a shorter --time, or another --partition"),
-    ("contact", "wait until the cluster's controller answers (scontrol ping), then run again"),
-)
-
-
-def _fix(said: str) -> str:
-    matching = (fix for word, fix in _FIXES if word in said.lower())
-    return next(
-        matching, "change the options for Slurm (--partition, --account, --time, --mem, --cpus), then run again"
-    )

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from publish.errors import SlurmError, StorageError
 from publish.hub.records import canonical, read_record
-from publish.slurm.description import NAME, JobDescription
+from publish.slurm.description import NAME, TOKENIZER, JobDescription
 from publish.slurm.result import Result
 
 LOCK = "slurm.lock"
@@ -69,11 +69,14 @@ class SharedFolder:
 
     def describe(self, description: JobDescription, tokenizer: Mapping[str, bytes], script: str) -> None:
         """Fill an empty folder; ``job.json`` comes last and says that it is complete."""
-        for name in ("batches", "places", "tasks", "results", "logs", "tokenizer"):
-            (self.root / name).mkdir(parents=True, exist_ok=True)
-        for name, content in tokenizer.items():
-            (self.root / "tokenizer" / name).write_bytes(content)
-        self.script.write_text(script)
+        try:
+            for name in ("batches", "places", "tasks", "results", "logs", TOKENIZER):
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            for name, content in tokenizer.items():
+                (self.root / TOKENIZER / name).write_bytes(content)
+            self.script.write_text(script)
+        except OSError as error:
+            raise StorageError(f"cannot write: {error.strerror}", self.root, "name another --work-dir") from error
         _replace(self.root / NAME, description.to_bytes())
 
     @property

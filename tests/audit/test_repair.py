@@ -205,3 +205,18 @@ def test_the_contract_s_keys_are_enough(tmp_path: Path) -> None:
     path.write_text(json.dumps({"repo": TARGET, "findings": [finding], "ok": False}))
     repair = read_repair(path, TARGET)
     assert (list(repair.steps), repair.tips, HubError.exit_code) == ([4], {}, 2)
+
+
+def test_a_repair_of_main_itself_keeps_its_plots(published: Published) -> None:
+    """Emptied and published again, since only so its card leaves LFS: the plots are drawn again, to the same bytes."""
+    before = published.plant.read("main")
+    assert any(path.startswith("plots/") for path in before)
+    published.plant.put("main", {"README.md": before["README.md"], ".gitattributes": LFS_README}, lfs=("README.md",))
+    _, audit = published.audit()
+    outcome = published.repair(audit)
+    assert (outcome.failed, outcome.main) == ((), "published")  # type: ignore[attr-defined]
+    after = published.plant.read("main")
+    assert {path: text for path, text in after.items() if path.startswith("plots/")} == {
+        path: text for path, text in before.items() if path.startswith("plots/")
+    }
+    assert published.audit()[0] == 0

@@ -36,7 +36,7 @@ def cards() -> Mapping[str, str]:
         "bare-suite": render_suite(
             samples.suite(
                 repo="lab/run-7", text=BARE, details=rows, lines=lines, has_tokenizer=False, source="runs/7",
-                expected=(), overrides=(), comparisons=(),
+                expected=(), overrides=(), comparisons=(), explanation=None,
                 gates=tuple(replace(gate, detail="passed on 8") for gate in samples.suite().gates),
             )
         ),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from publish.card.explanation import Explanation
 from publish.card.facts import HUB, Comparison, Deviation, Fact, FileFact, Gate, StepFacts, SuiteFacts
 from publish.card.notes import neutralised
 from publish.card.render import render_step, render_suite
@@ -67,7 +68,7 @@ def hostile_suite(text: str) -> SuiteFacts:
         for name in ("text", "details", "gates", "source", "converter", "deviations", "overrides", "expected",
                      "comparisons")
     }  # fmt: skip
-    return samples.suite(lines=lines, explanation=(text,), **shared)
+    return samples.suite(lines=lines, explanation=Explanation(text, (Fact(text, text, text),)), **shared)
 
 
 @pytest.mark.parametrize("facts", [hostile_step, hostile_suite])

@@ -127,8 +127,8 @@ def test_a_short_table_is_not_folded() -> None:
 
 def test_plots_errata_and_explanation_have_their_places() -> None:
     plot = Plot("Standard deviation of each layer type, by step", "plots/std.svg")
-    card = render_suite(samples.suite(plots=(plot,), explanation=("Reproduced from seed 1234.",)))
-    assert f"## Training dynamics\n\n![{plot.alt}](plots/std.svg)\n\n## Initial weights" in card
+    card = render_suite(samples.suite(plots=(plot,), explanation=samples.EXPLANATION))
+    assert f"## Training dynamics\n\n![{plot.alt}](plots/std.svg)\n\n## Where the initial weights come from" in card
     assert "## Errata\n\n- Until 2026-11-02" in card
 
 

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from publish.errors import CardError, HubError, PublishError, StorageError
 from publish.rehearsal import RehearsalHub
 from publish.release import CardText
-from publish.run import release as releases
+from publish.run import engine
 from publish.wire.client import Client
 from publish.wire.clock import ManualClock
 from publish.wire.endpoint import Endpoint
@@ -83,7 +83,7 @@ def never(monkeypatch: pytest.MonkeyPatch) -> None:
     def make_step(*_: object, **__: object) -> None:
         raise AssertionError("a weight would have been read")
 
-    monkeypatch.setattr(releases, "make_step", make_step)
+    monkeypatch.setattr(engine, "make_step", make_step)
 
 
 @pytest.mark.usefixtures("never")

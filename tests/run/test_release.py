@@ -267,3 +267,14 @@ def test_a_step_that_the_hub_refuses_does_not_stop_the_others(
     hub.inject([{"route": "commit", "nth": 2, "status": 413, "body": {"error": "Too large"}}])
     outcome = run_release(few(samples, tmp_path), client_of("hf_alice"), tmp_path, workers=1)
     assert (outcome.published, [each.step for each in outcome.failed]) == ((0, 2, 512), [1])
+
+
+def test_the_initial_weights_are_explained_on_the_cards(
+    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
+) -> None:
+    run_release(few(samples, tmp_path), client_of("hf_alice"), tmp_path)
+    api = HfApi(endpoint=hub.url, token=False)
+    for revision, stated in (("main", True), ("step0", True), ("step512", False)):
+        card = Path(api.hf_hub_download(TARGET, "README.md", revision=revision)).read_text()
+        assert ("## Where the initial weights come from" in card) == stated, revision
+        assert ("| Values | 14,336 of 14,336 equal in every bit | recomputed |" in card) == stated, revision

@@ -12,10 +12,11 @@ import pytest
 
 from publish.errors import ConversionError, GateError, HubError, SlurmError
 from publish.slurm.array import Array, Pace
-from publish.slurm.commands import Slurm, TaskState
+from publish.slurm.commands import Slurm
 from publish.slurm.folder import Attempt, Batch, SharedFolder, locked
 from publish.slurm.result import ErrorRecord, Result
 from publish.slurm.settings import Settings
+from publish.slurm.states import TaskState
 from publish.wire.failures import Unavailable
 from tests.slurm.fake import FakeSlurm
 
@@ -114,6 +115,21 @@ def test_a_silent_controller_loses_nobody(programs: Programs, tmp_path: Path) ->
     array.pace = Pace(queue=0, grace=0, silence=0)
     with pytest.raises(SlurmError, match="squeue failed"):
         list(array.collect())
+
+
+def test_a_refusal_that_may_pass_is_waited_out_and_not_pressed(programs: Programs, tmp_path: Path) -> None:
+    """A limit of submitted jobs is reached while tasks are under way: their end makes room."""
+    slurm = programs(sbatch=f"echo x >> {tmp_path}/asked; exit 1", scontrol="echo 'MaxArraySize = 1001'")
+    array = Array(slurm, Settings(), Pace(), empty(tmp_path), 4)
+    array.begin([0, 1])
+    array.held.add(Attempt("a", 0))
+    for _ in range(3):
+        array.submit()
+    assert (tmp_path / "asked").read_text().count("x") == 1
+    assert (list(array.waiting), array.folder.batches()) == ([0, 1], {})
+    array.held.clear()
+    with pytest.raises(SlurmError, match="sbatch failed"):
+        array.submit()
 
 
 def empty(tmp_path: Path) -> SharedFolder:
