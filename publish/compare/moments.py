@@ -14,7 +14,7 @@ from publish.convert.dtypes import VIEWS, to_float32
 
 Doubles = NDArray[np.float64]
 BLOCK = 1 << 15  # elements: two blocks and their difference stay in a 2 MiB cache
-SAMPLED = 4  # every so many blocks are summed to the fourth power: a kurtosis only scales an error
+SAMPLED = 16  # every so many blocks are summed to the fourth power: a kurtosis only scales an error
 _FLAT = 1e-13  # variance below this part of the mean square is what rounding leaves of a constant
 _ROW = 1 << 13
 _DOUBLE = np.dtype("<f8")
@@ -124,5 +124,9 @@ def inner(x: Doubles, y: Doubles) -> float:
 
 def choose_pivot(block: Doubles) -> float:
     """A number near the mean where that is large against the deviation: the first finite one, else 0."""
-    finite = block[np.isfinite(block)]
-    return float(finite[0]) if finite.size and abs(finite.mean()) > finite.std() else 0.0
+    square = float(np.dot(block, block))
+    if not math.isfinite(square):
+        finite = block[np.isfinite(block)]
+        return choose_pivot(finite) if finite.size else 0.0
+    mean = float(np.add.reduce(block)) / max(1, block.size)
+    return float(block[0]) if 2 * mean * mean * block.size > square else 0.0

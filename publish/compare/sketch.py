@@ -42,7 +42,7 @@ _DIGITS = 9  # of a stored figure: more depend on the machine that summed
 class TensorSketch:
     """One tensor of one step. ``unsigned`` is the digest with every zero positive, equal to ``digest`` without such.
 
-    ``mean`` and ``std`` are those of every fourth block of 32,768 values, which is all of a small tensor.
+    ``mean`` and ``std`` are those of every sixteenth block of 32,768 values, which is all of a small tensor.
     """
 
     name: str
