@@ -168,10 +168,10 @@ def test_no_space_left_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.Mo
     case = Case(NEOX)
     _, raw = raw_of(case)
 
-    def full(_descriptor: int) -> None:
+    def full(_path: Path, _target: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(StorageError, match="No space left on device") as caught:
         write_weights(raw, make_plan(raw, config_of(case), max_file_bytes=3000), tmp_path)
     assert "free some space" in caught.value.fix
@@ -181,14 +181,16 @@ def test_no_space_left_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.Mo
 def test_earlier_shards_go_with_a_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(NEOX)
     _, raw = raw_of(case)
-    calls: list[int] = []
+    calls: list[Path] = []
+    replace_file = Path.replace
 
-    def third_is_full(descriptor: int) -> None:
-        calls.append(descriptor)
+    def third_is_full(path: Path, target: Path) -> Path:
+        calls.append(path)
         if len(calls) == 3:
             raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return replace_file(path, target)
 
-    monkeypatch.setattr(os, "fsync", third_is_full)
+    monkeypatch.setattr(Path, "replace", third_is_full)
     with pytest.raises(StorageError, match="Disk quota exceeded"):
         write_weights(raw, make_plan(raw, config_of(case), max_file_bytes=3000), tmp_path)
     assert list(tmp_path.iterdir()) == []
