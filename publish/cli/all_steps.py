@@ -10,7 +10,7 @@ import click
 
 from publish.cli import show
 from publish.cli.engines import on_an_engine
-from publish.cli.given import commit_quota, given_release, of_a_release
+from publish.cli.given import commit_quota, given_release, in_flight, of_a_release
 from publish.run.engine import Engine
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.outcome import Outcome
@@ -25,7 +25,7 @@ from publish.wire.client import Client
 @click.command("all-steps")
 @of_a_release
 @commit_quota
-@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Steps in flight.")
+@in_flight
 @click.option("--tokenizer", help="Repo, folder or tokenizer.json; none to do without.")
 @click.option("--rehearse", is_flag=True, help="Onto a rehearsal Hub in the work folder, not onto the Hub.")
 @click.option("--private", is_flag=True, help="Create the repo private.")
@@ -61,7 +61,7 @@ def command(
     steps: str | None,
     schedule: str | None,
     commits_per_hour: int | None,
-    workers: int,
+    workers: int | None,
     tokenizer: str | None,
     rehearse: bool,
     private: bool,
@@ -85,8 +85,9 @@ def command(
     with hub_of(rehearse, work_dir, here, plan.target) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
         with workplace(folder) as place:
+            options = Options(workers or engine.usual_workers(job, folder), logits, private, repair, engine)
             try:
-                outcome = release(job, client, place, Options(workers, logits, private, repair, engine), bar, stop)
+                outcome = release(job, client, place, options, bar, stop)
             finally:
                 bar.stop()
     show.as_json(outcome.document()) if as_json else click.echo(summary(outcome))

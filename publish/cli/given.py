@@ -36,6 +36,13 @@ commit_quota = click.option(
 )
 
 
+in_flight = click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help="Steps in flight. [default: as many as cores, memory and disk allow; 16 tasks on Slurm]",
+)
+
+
 def given_release(release_or_source: str, target: str | None, client: Client | None = None) -> Release:
     """The release file at the path, or (with ``target``) the release that fits the source.
 

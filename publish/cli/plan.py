@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from publish.cli import show
-from publish.cli.given import commit_quota, given_release, of_a_release
+from publish.cli.given import commit_quota, given_release, in_flight, of_a_release
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.plan import ReleasePlan, plan_release
+from publish.run.workers import sane_workers
 
 
 @click.command("plan")
 @of_a_release
 @commit_quota
-@click.option("--workers", type=click.IntRange(1, 64), default=2, show_default=True, help="Steps in flight.")
+@in_flight
 @click.option("--tokenizer", help="Repo, folder or tokenizer.json; none to do without.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
@@ -22,7 +25,7 @@ def command(
     steps: str | None,
     schedule: str | None,
     commits_per_hour: int | None,
-    workers: int,
+    workers: int | None,
     tokenizer: str | None,
     as_json: bool,
 ) -> None:
@@ -30,7 +33,7 @@ def command(
     given = given_release(release_or_source, target)
     release = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
     job = make_job(release, Wishes(steps, tokenizer))
-    planned = plan_release(job, workers)
+    planned = plan_release(job, workers or sane_workers(job, Path()))
     show.as_json(planned.document()) if as_json else click.echo(_text(planned))
 
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from publish.hub.status import Expected
 from publish.run.job import Job
 from publish.run.progress import Progress
 from publish.run.step import ProvenStep, make_step
+from publish.run.workers import sane_workers
 from publish.run.workplace import Workplace
 from publish.source.checkpoints import CheckpointSource
 from publish.wire.client import Client
@@ -49,6 +51,10 @@ class Making:
 class Engine(Protocol):
     """Makes steps, several at once, and hands each to ``then`` as it is proven."""
 
+    def usual_workers(self, job: Job, folder: Path) -> int:
+        """Steps in flight where nobody says; ``folder`` is the work folder, which need not be there yet."""
+        ...
+
     def run(
         self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
     ) -> Generator[tuple[int, Future[T | None]], None, None]:
@@ -67,6 +73,9 @@ class Engine(Protocol):
 
 class LocalEngine:
     """Threads of this process: hashing, reading and uploading release the interpreter lock."""
+
+    def usual_workers(self, job: Job, folder: Path) -> int:
+        return sane_workers(job, folder)
 
     def run(
         self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]

@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TypeVar
 
 from publish.errors import PublishError
 from publish.run.engine import Making, broken_off
+from publish.run.job import Job
 from publish.run.step import ProvenStep
 from publish.slurm.array import Array, Made, Pace, job_name
 from publish.slurm.commands import Slurm
@@ -19,6 +21,7 @@ from publish.slurm.settings import Settings
 from publish.wire.clock import stop_if
 
 FOLDER = "slurm"  # in the work folder
+TASKS = 16
 COMMITTERS = 4  # commits on their way at once; the quota is one for all
 SCRIPT = """#!/bin/sh
 # A task of publish's job array: $1 is the shared folder, $2 the array's name in it.
@@ -38,6 +41,10 @@ class SlurmEngine:
     slurm: Slurm
     settings: Settings = field(default_factory=Settings)
     pace: Pace = field(default_factory=Pace)
+
+    def usual_workers(self, job: Job, _folder: Path) -> int:
+        """Tasks at once: the cluster's cores are not this machine's, and the commit quota is the narrow place."""
+        return min(TASKS, len(job.chosen))
 
     def run(
         self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
