@@ -12,7 +12,9 @@ from huggingface_hub import HfApi
 from publish.rehearsal import RehearsalHub
 from tests.run.releases import TARGET
 
-CODE = "from publish.cli import main; main()"
+CODE = (  # a shell's background jobs ignore Ctrl-C, and their children with them
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\nfrom publish.cli import main; main()"
+)
 
 
 def start(

@@ -22,7 +22,7 @@ def test_remembered_by_the_next_process(samples: Path, tmp_path: Path) -> None:
     with RehearsalHub(tmp_path / "hub", faults=[{"commits_per_hour": 3}]) as hub:
         for number in (1, 2):
             process = start(hub.url, run, tmp_path / f"work{number}", "--commits-per-hour", "3")
-            end = time.monotonic() + 20
+            end = time.monotonic() + 60
             while committed(hub) < 3 and time.monotonic() < end:
                 time.sleep(0.02)
             time.sleep(1.5)  # it waits for the hour to pass

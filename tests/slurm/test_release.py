@@ -25,6 +25,7 @@ from publish.slurm.commands import Slurm
 from publish.slurm.engine import SlurmEngine
 from publish.slurm.settings import Settings
 from tests.run.campaign import state
+from tests.run.processes import CODE
 from tests.run.releases import TARGET, few
 from tests.slurm.conftest import QUICK
 from tests.slurm.fake import FakeSlurm
@@ -44,9 +45,8 @@ def once(*steps: int) -> dict[str, int]:
 
 def driver(run: Path, work: Path, *further: str) -> subprocess.Popen[str]:
     arguments = ["all-steps", str(run), TARGET, "--work-dir", str(work), "--engine", "slurm", *further]
-    code = "from publish.cli import main; main()"
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen([sys.executable, "-c", CODE, *arguments], stdout=pipe, stderr=pipe, text=True)
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:
