@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from publish.errors import CheckpointError
 from publish.neox.inert import StoredTensor
 from publish.neox.layout import Layout, canonical, find_layout, sequential_names
+from publish.neox.randomstate import saved_tensors
 from publish.neox.state import TrainingState, read_state
-from publish.neox.torchfile import RawTensor, TorchFile
+from publish.neox.torchfile import PADDING, RawTensor, TorchFile
 from publish.source.files import CheckpointFiles, Checksum
 
 __all__ = ["RawCheckpoint", "RawTensor"]
 
-_PADDING = 64 << 10  # a storage is read whole, so that its checksum can be compared, if that costs no more
 _VIEW = {
     "bfloat16": "<u2",
     "float16": "<f2",
@@ -57,13 +57,15 @@ class RawCheckpoint:
         """
         layout = find_layout(files.sizes, files.where)
         main = TorchFile.open(layout.ranks[0], files.open(layout.ranks[0])) if layout.ranks else None
-        state = read_state(main, files.where)
-        opener = _sequential if layout.name == "sequential" else _pipeline
         if weights:
+            if main is not None:
+                files.want(main.name, main.spans([*_module(main).values(), *saved_tensors(main.tree).values()]))
             for by_number in layout.layers:
                 for name in by_number.values():
                     files.want(name, [(0, files.sizes[name])])
-        ranks = opener(files, layout, main)
+        state = read_state(main, files.where)
+        opener = _sequential if layout.name == "sequential" else _pipeline
+        ranks = opener(files, layout, main, weights)
         names = set(ranks[0])
         for number, rank in enumerate(ranks):
             if odd := sorted(names ^ set(rank)):
@@ -109,7 +111,7 @@ class RawCheckpoint:
         for name, tensors in by_file.items():
             ranges = {(tensor.offset, tensor.span) for tensor in tensors}
             storages = {Checksum(tensor.storage_at, tensor.storage_bytes, tensor.crc) for tensor in tensors}
-            ranges |= {(each.offset, each.length) for each in storages if _unread(each, ranges) <= _PADDING}
+            ranges |= {(each.offset, each.length) for each in storages if _unread(each, ranges) <= PADDING}
             self.files.want(name, sorted(ranges), sorted(storages, key=lambda each: each.offset))
 
     def read(self, tensor: RawTensor, start_row: int = 0, rows: int | None = None) -> NDArray[Any]:
@@ -143,10 +145,22 @@ def _unread(storage: Checksum, ranges: Collection[tuple[int, int]]) -> int:
     return storage.length - sum(length for offset, length in ranges if storage.offset <= offset < end)
 
 
-def _sequential(files: CheckpointFiles, layout: Layout, main: TorchFile | None) -> tuple[Mapping[str, RawTensor], ...]:
+def _module(file: TorchFile) -> dict[str, StoredTensor]:
+    """The tensors of ``module``, where there are any."""
+    module = file.tree.get("module") if isinstance(file.tree, dict) else None
+    if not isinstance(module, dict):
+        return {}
+    return {name: each for name, each in module.items() if isinstance(each, StoredTensor)}
+
+
+def _sequential(
+    files: CheckpointFiles, layout: Layout, main: TorchFile | None, weights: bool
+) -> tuple[Mapping[str, RawTensor], ...]:
     ranks = []
     for name in layout.ranks:
         file = main if main is not None and main.name == name else TorchFile.open(name, files.open(name))
+        if weights and file is not main:
+            files.want(name, file.spans(_module(file).values()))
         module = file.tree.get("module") if isinstance(file.tree, dict) else None
         if not isinstance(module, dict):
             raise CheckpointError(
@@ -160,7 +174,9 @@ def _sequential(files: CheckpointFiles, layout: Layout, main: TorchFile | None) 
     return tuple(ranks)
 
 
-def _pipeline(files: CheckpointFiles, layout: Layout, _main: TorchFile | None) -> tuple[Mapping[str, RawTensor], ...]:
+def _pipeline(
+    files: CheckpointFiles, layout: Layout, _main: TorchFile | None, _weights: bool
+) -> tuple[Mapping[str, RawTensor], ...]:
     ranks = []
     for by_number in layout.layers:
         last = max(by_number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,8 @@ from publish.neox.inert import StoredTensor
 from publish.neox.unpickle import MAX_PICKLE, unpickle
 from publish.source.files import CheckpointFile
 
+PADDING = 64 << 10  # bytes of a storage that no tensor needs, and that are read so that its checksum can be compared
+_HEADER = 512  # bytes that a local header takes at most: a name, and padding to 64
 ITEM_SIZES = {
     "float16": 2,
     "bfloat16": 2,
@@ -115,6 +118,22 @@ class TorchFile:
         offset = start + stored.offset * itemsize
         place = (member.crc, start, member.size)
         return RawTensor(name, self.name, storage.dtype, stored.shape, stored.stride, offset, *place)
+
+    def spans(self, tensors: Iterable[StoredTensor]) -> list[tuple[int, int]]:
+        """``(offset, length)`` of what has to be read for ``tensors``, as far as the directory tells.
+
+        A storage with its header where they take all of it but padding; else its header alone.
+        """
+        taken: dict[str, int] = {}
+        for stored in tensors:
+            storage = stored.storage
+            taken[storage.key] = taken.get(storage.key, 0) + math.prod(stored.shape) * ITEM_SIZES[storage.dtype]
+        ranges = []
+        for key, size in taken.items():
+            if (member := self.archive.members.get(f"data/{key}")) is not None:
+                length = _HEADER + (member.size if member.size - size <= PADDING else 0)
+                ranges.append((member.header, min(length, self.archive.file.size - member.header)))
+        return ranges
 
     def bytes_of(self, stored: StoredTensor, limit: int = 1 << 20) -> bytes:
         """The bytes of a small contiguous tensor, such as a generator's state."""

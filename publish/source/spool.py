@@ -104,6 +104,8 @@ class SpooledFile:
 
     def _block(self, start: int, end: int) -> tuple[int, int]:
         """The head, the tail, or a block from ``start``, for a small read."""
+        if end <= 2 * _BLOCK:
+            return 0, min(self.size, 2 * _BLOCK)
         if end > self.size - 2 * _BLOCK:
             return max(0, self.size - 2 * _BLOCK), self.size
         return start, min(self.size, start + _BLOCK)

@@ -16,8 +16,11 @@ from huggingface_hub import HfApi
 
 from publish.errors import HubError, ScheduleError, TokenizerError
 from publish.rehearsal import RehearsalHub
+from publish.run.convert import Wanted, convert_one
 from publish.run.init import propose
 from publish.run.job import make_job
+from publish.source.checkpoints import open_checkpoint
+from publish.source.location import parse_location
 from publish.wire.client import Client
 from publish.wire.endpoint import Endpoint
 from tests.conftest import shared
@@ -200,6 +203,26 @@ def test_a_14m_checkpoint_on_a_hub_costs_its_weights_and_no_more(
     fetched, weights = hub.stats().bytes_out_by_repo["lab/raw14m"], 28_135_424
     print(f"fetched {fetched:,} bytes for {weights:,} bytes of weights: {fetched / weights:.4f} x")
     assert fetched <= 1.02 * weights
+
+
+def test_a_14m_checkpoint_on_a_hub_takes_six_requests(
+    tmp_path: Path, hub: RehearsalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    run = tmp_path / "run"
+    with tarfile.open(shared("real14m/global_step0.tar.xz")) as archive:
+        archive.extractall(run, filter="data")
+    raw_on_hub(hub, run, "lab/raw14m", (0,))
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    hub.reset_stats()
+    source, files = open_checkpoint(parse_location("lab/raw14m@step0"), None)
+    try:
+        convert_one(source, files, tmp_path / "out", Wanted(tokenizer="none"))
+    finally:
+        files.close()
+    asked = dict(hub.stats().requests)
+    assert asked.pop("repo-info") == 1  # the revision; a run asks for all refs at once
+    assert asked == {"tree": 1, "resolve": 2, "cdn": 3}
 
 
 def test_published_steps_load_as_any_user_would_load_them(
