@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from publish.card.fact import Fact
-from publish.explain.answer import REPRODUCED, Answer, Origin
-from publish.neox.randomstate import CPU
+
+if TYPE_CHECKING:  # a manifest is read without numpy
+    from publish.explain.answer import Answer, Origin
 
 _SOURCE = "recomputed"
 
@@ -22,6 +24,9 @@ class Explanation:
 
 def explanation(answer: Answer) -> Explanation | None:
     """What to state of ``answer``; None unless all of it was reproduced."""
+    from publish.explain.answer import REPRODUCED
+    from publish.neox.randomstate import CPU
+
     origin = answer.origin
     if answer.outcome != REPRODUCED or origin is None:
         return None

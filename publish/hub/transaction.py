@@ -17,9 +17,9 @@ from publish.hub.branchfile import BranchFile, by_path, differences, spelled, su
 from publish.hub.repository import Base, validate_card
 from publish.wire.client import Client, backoff
 from publish.wire.clock import Interrupted
+from publish.wire.counts import commits_of_thread
 from publish.wire.failures import RateLimited, Refused, Unavailable, Uncertain
 from publish.wire.repo import CommitRecord, latest_commits, list_tree
-from publish.wire.transport import commits_of_thread
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import httpx2
 
 from publish.wire.clock import Clock, stop_if
+from publish.wire.counts import note_commit
 from publish.wire.endpoint import Timeouts, origin_of
 from publish.wire.failures import RateLimited, Transient
 from publish.wire.quota import RequestQuota
@@ -58,12 +59,6 @@ class Lane:
 
 
 _LANES: dict[tuple[str, str, int], Lane] = {}
-_COMMITS = threading.local()
-
-
-def commits_of_thread() -> int:
-    """Commits that the calling thread has asked for so far, by whatever lane, whatever was answered."""
-    return getattr(_COMMITS, "sent", 0)
 
 
 def register(lane: Lane) -> None:
@@ -95,7 +90,8 @@ class Transport(httpx2.HTTPTransport):
         if kind != "storage":
             lane.quota.before(kind)
         lane.count(kind)
-        _COMMITS.sent = commits_of_thread() + _is_commit(request, kind)
+        if _is_commit(request, kind):
+            note_commit()
         request.extensions = {**request.extensions, "timeout": lane.timeouts.as_extension()}
         request.stream = _watched(request.stream, lane)
         try:

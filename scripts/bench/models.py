@@ -97,3 +97,16 @@ def _file(shape: Shape, ranks: int, number: int, generator: Any) -> dict[str, An
     for name, (rows, columns) in shapes.items():
         tensors |= {f"{name}.weight": random(rows, columns), f"{name}.bias": torch.zeros(rows, dtype=half)}
     return tensors
+
+
+def tensors_of(shape: Shape) -> dict[str, Any]:
+    """All tensors of one rank by their names in the sequential layout."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    numbers = (0, *range(2, shape.layers + 2), shape.layers + 3, shape.layers + 4)
+    return {
+        f"sequential.{number}.{name}": tensor
+        for number in numbers
+        for name, tensor in _file(shape, 1, number, generator).items()
+    }

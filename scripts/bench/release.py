@@ -9,7 +9,6 @@ sample checkpoints (reading, converting, proving, cards, ``main``), and a plain 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -94,7 +93,9 @@ def main(steps: int) -> None:
             ours.append(on_a_fresh_hub(work, OURS, *release))
             plain.append(on_a_fresh_hub(work, PLAIN, str(folders)))
         ratio = median(one / other for one, other in zip(ours, plain, strict=True))
-        print(json.dumps({"steps": steps, "publish": median(ours), "huggingface_hub": median(plain), "ratio": ratio}))
+        print("| steps | `publish all-steps`, s | `create_commit` of ready-made folders, s | ratio |")
+        print("|---:|---:|---:|---:|")
+        print(f"| {steps} | {median(ours):.1f} | {median(plain):.1f} | {ratio:.2f} |")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import json
 import struct
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -128,14 +129,18 @@ def test_stored_states_alone_are_compared_at_any_step(tmp_path: Path, samples: P
 def test_a_card_states_the_explanation_where_it_was_reproduced(tmp_path: Path, samples: Path) -> None:
     found = explanation(ask(samples, 0))
     assert found is not None
-    card = _environment(None).get_template("_explanation.md.j2").render(explanation=found)
+    template = _environment(None).get_template("_explanation.md.j2")
+    card = template.render(facts=SimpleNamespace(explanation=found))
     assert "recomputed from seed 1234" in card
     assert "| Values | 14,336 of 14,336 equal in every bit | recomputed |" in card
     assert "14,336" in card
     assert read_record(type(found), canonical(asdict(found)), "here") == found
     trained: Answer = ask(samples, 512)
     assert explanation(trained) is None
-    assert _environment(None).get_template("_explanation.md.j2").render(explanation=None).strip() == ""
+    assert (
+        _environment(None).get_template("_explanation.md.j2").render(facts=SimpleNamespace(explanation=None)).strip()
+        == ""
+    )
 
 
 def test_constructed_on_a_cpu_is_counted() -> None:

@@ -1,0 +1,48 @@
+"""Run every benchmark and write docs/benchmarks.md. Takes a quarter of an hour and 10 GB of disk.
+
+Usage: python scripts/bench/report.py [WORK_FOLDER]
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+HEAD = """\
+# Benchmarks
+
+Made by `python scripts/bench/report.py`, on a machine with {cores} cores and nothing else to do. Ratios are of one run
+in which both sides take turns, so they hold on other machines; seconds do not.
+"""
+SECTIONS = (
+    ("Conversion against its floor", "convert.py", True),
+    ("A release onto a rehearsal Hub against huggingface_hub", "release.py", False),
+    ("A source on a Hub", "remote.py", False),
+    ("Memory", "memory.py", True),
+    ("Comparing two models", "compare.py", True),
+    ("Start-up", "startup.py", False),
+)
+
+
+def about(script: str) -> str:
+    """What a script's docstring says after its usage."""
+    text = (HERE / script).read_text("utf-8").split('"""')[1]
+    first, _, *rest = text.strip().split("\n\n")
+    return "\n\n".join([first, *rest])
+
+
+def main(work: list[str]) -> None:
+    parts = [HEAD.format(cores=len(os.sched_getaffinity(0)))]
+    for title, script, takes_folder in SECTIONS:
+        command = [sys.executable, str(HERE / script), *(work if takes_folder else [])]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        parts.append(f"## {title}\n\n{about(script)}\n\n{done.stdout.strip()}\n")
+        print(done.stdout, flush=True)
+    (HERE.parents[1] / "docs" / "benchmarks.md").write_text("\n".join(parts), "utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:2])
