@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from publish import nodes
 from publish.cardtext import CardText, EvaluationResult
 from publish.errors import ReleaseError, ScheduleError
+from publish.nodes import Readers
 from publish.schedule import FROM_CONFIG, NAMED, parse_steps
 
 DTYPES = ("float16", "bfloat16", "float32")
@@ -26,12 +26,28 @@ class ExpectedEqual:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectedJump:
+    """Steps at which the weights leave the course of the others, and why."""
+
+    steps: tuple[int, ...]
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
 class Override:
     """A value that ``config.json`` holds instead of the run's own, and why."""
 
     key: str
     value: Any
     because: str
+
+
+@dataclass(frozen=True, slots=True)
+class WantedComparison:
+    """A step to be compared with the model at a location; the card shows what was found."""
+
+    step: int
+    other: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +66,15 @@ class Release:
     dtype: str | None = None
     overrides: tuple[Override, ...] = ()
     expect: tuple[ExpectedEqual, ...] = ()
+    jumps: tuple[ExpectedJump, ...] = ()
+    compare: tuple[WantedComparison, ...] = ()
     commits_per_hour: int | None = None
     where: str = "the command line"
     base: Path = Path()
+
+    def expected_jump(self, step: int) -> bool:
+        """Whether the release says that the weights jump at this step."""
+        return any(step in each.steps for each in self.jumps)
 
     def expected_equal(self, one: int, other: int) -> bool:
         """Whether the release says that these two steps hold the same weights."""
@@ -87,66 +109,33 @@ def parse_release(text: str, where: str, base: Path = Path()) -> Release:
         raise ReleaseError(f"not valid YAML: {error.problem}", f"{where}, line {line}", "mend that line") from error
     except (yaml.YAMLError, RecursionError) as error:
         raise ReleaseError(f"not valid YAML: {error}", where, "mend the file") from error
-    values = _mapping(node, _TOP, where, required=("source", "target"))
+    values = nodes.mapping(node, _TOP, where, required=("source", "target"))
     card = values.pop("card", None) or CardText(title=values["target"].split("/")[-1])
-    return Release(**values, card=card, where=where, base=base)
-
-
-def _at(where: str, node: yaml.Node | None) -> str:
-    return f"{where}, line {node.start_mark.line + 1}" if node is not None else where
-
-
-def _mapping(
-    node: yaml.Node | None,
-    keys: Mapping[str, Callable[[yaml.Node, str], Any]],
-    where: str,
-    required: tuple[str, ...],
-) -> dict[str, Any]:
-    if not isinstance(node, yaml.MappingNode):
-        raise ReleaseError("a mapping of keys is due here", _at(where, node), f"the keys are {', '.join(keys)}")
-    values: dict[str, Any] = {}
-    for key, value in node.value:
-        name = str(key.value)
-        if name not in keys:
-            raise ReleaseError(f"unknown key {name!r}", _at(where, key), f"the keys here are {', '.join(keys)}")
-        if name in values:
-            raise ReleaseError(f"{name} is given twice", _at(where, key), "keep one")
-        values[name] = keys[name](value, where)
-    if missing := [name for name in required if name not in values]:
-        raise ReleaseError(f"{missing[0]} is missing", _at(where, node), f"add the line {missing[0]}: ...")
-    return values
-
-
-def _text(node: yaml.Node, where: str) -> str:
-    if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
-        raise ReleaseError(
-            "a text is due here", _at(where, node), "write a text, in quotes if it has special characters"
-        )
-    return str(node.value)
-
-
-def _texts(node: yaml.Node, where: str) -> tuple[str, ...]:
-    if isinstance(node, yaml.ScalarNode):
-        return (_text(node, where),)
-    if not isinstance(node, yaml.SequenceNode):
-        raise ReleaseError("a list of texts is due here", _at(where, node), "write [a, b]")
-    return tuple(_text(item, where) for item in node.value)
+    expect = values.pop("expect", ())
+    return Release(
+        **values,
+        card=card,
+        expect=tuple(each for each in expect if isinstance(each, ExpectedEqual)),
+        jumps=tuple(each for each in expect if isinstance(each, ExpectedJump)),
+        where=where,
+        base=base,
+    )
 
 
 def _repo(node: yaml.Node, where: str) -> str:
-    text = _text(node, where)
+    text = nodes.text(node, where)
     if text.count("/") != 1:
-        raise ReleaseError(f"{text!r} is no repository", _at(where, node), "write owner/name")
+        raise ReleaseError(f"{text!r} is no repository", nodes.at(where, node), "write owner/name")
     return text
 
 
 def _schedule(node: yaml.Node, where: str) -> str | tuple[int, ...]:
     if isinstance(node, yaml.SequenceNode):
-        return _steps(node, where)
+        return nodes.steps(node, where)
     try:
-        return schedule_named(_text(node, where))
+        return schedule_named(nodes.text(node, where))
     except ScheduleError as error:
-        raise ReleaseError(error.what, _at(where, node), error.fix) from error
+        raise ReleaseError(error.what, nodes.at(where, node), error.fix) from error
 
 
 def schedule_named(text: str) -> str | tuple[int, ...]:
@@ -166,112 +155,90 @@ def schedule_named(text: str) -> str | tuple[int, ...]:
         ) from error
 
 
-def _steps(node: yaml.Node, where: str) -> tuple[int, ...]:
-    items = node.value if isinstance(node, yaml.SequenceNode) else ()
-    if not items or not all(isinstance(item, yaml.ScalarNode) and item.value.isdecimal() for item in items):
-        raise ReleaseError("a list of steps is due here", _at(where, node), "write [0, 1, 512]")
-    return tuple(sorted({int(item.value) for item in items}))
-
-
-def _count(node: yaml.Node, where: str) -> int:
-    if not isinstance(node, yaml.ScalarNode) or not node.value.isdecimal() or int(node.value) == 0:
-        raise ReleaseError("a number above 0 is due here", _at(where, node), "write 128")
-    return int(node.value)
-
-
 def _card(node: yaml.Node, where: str) -> CardText:
-    return CardText(**_mapping(node, _CARD, where, required=("title",)))
+    return CardText(**nodes.mapping(node, _CARD, where, required=("title",)))
 
 
-def _expect(node: yaml.Node, where: str) -> tuple[ExpectedEqual, ...]:
-    if not isinstance(node, yaml.SequenceNode):
-        raise ReleaseError("a list is due here", _at(where, node), "write - {equal: [0, 1], because: ...}")
-    values = [_mapping(item, _EXPECT, where, required=("equal", "because")) for item in node.value]
-    return tuple(ExpectedEqual(value["equal"], value["because"]) for value in values)
+def _expect(node: yaml.Node, where: str) -> tuple[ExpectedEqual | ExpectedJump, ...]:
+    return tuple(_expected(item, where) for item in nodes.items(node, where, "{equal: [0, 1], because: ...}"))
+
+
+def _expected(node: yaml.Node, where: str) -> ExpectedEqual | ExpectedJump:
+    value = nodes.mapping(node, _EXPECT, where, required=("because",))
+    if ("equal" in value) == ("jump" in value):
+        fix = "write equal: [0, 1], or jump: [512]"
+        raise ReleaseError("one of equal and jump is due here", nodes.at(where, node), fix)
+    if "equal" in value:
+        return ExpectedEqual(value["equal"], value["because"])
+    return ExpectedJump(value["jump"], value["because"])
+
+
+def _comparisons(node: yaml.Node, where: str) -> tuple[WantedComparison, ...]:
+    items = nodes.items(node, where, "{step: 0, with: owner/name@step0}")
+    values = [nodes.mapping(item, _COMPARE, where, required=("step", "with")) for item in items]
+    return tuple(WantedComparison(value["step"], value["with"]) for value in values)
 
 
 def _overrides(node: yaml.Node, where: str) -> tuple[Override, ...]:
     if not isinstance(node, yaml.MappingNode):
-        raise ReleaseError("a mapping is due here", _at(where, node), "write hidden_act: {value: gelu, because: ...}")
+        raise ReleaseError(
+            "a mapping is due here", nodes.at(where, node), "write hidden_act: {value: gelu, because: ...}"
+        )
     found = []
     for key, value in node.value:
-        given = _mapping(value, _OVERRIDE, where, required=("value", "because"))
+        given = nodes.mapping(value, _OVERRIDE, where, required=("value", "because"))
         found.append(Override(str(key.value), given["value"], given["because"]))
     return tuple(found)
 
 
-def _scalar(node: yaml.Node, where: str) -> Any:
-    value = yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else None
-    if not isinstance(value, str | int | float | bool):
-        raise ReleaseError("one value is due here", _at(where, node), "write a text, a number, true or false")
-    return value
-
-
 def _dtype(node: yaml.Node, where: str) -> str:
-    if (text := _text(node, where)) not in DTYPES:
-        raise ReleaseError(f"{text!r} is no dtype", _at(where, node), f"write {', '.join(DTYPES)}, or leave it out")
+    if (text := nodes.text(node, where)) not in DTYPES:
+        raise ReleaseError(
+            f"{text!r} is no dtype", nodes.at(where, node), f"write {', '.join(DTYPES)}, or leave it out"
+        )
     return text
 
 
 def _results(node: yaml.Node, where: str) -> tuple[EvaluationResult, ...]:
-    if not isinstance(node, yaml.SequenceNode):
-        fix = "write - {task: text-generation, dataset: owner/name, metric: acc, value: 0.5}"
-        raise ReleaseError("a list is due here", _at(where, node), fix)
-    return tuple(EvaluationResult(**_mapping(item, _RESULT, where, required=tuple(_RESULT))) for item in node.value)
+    example = "{task: text-generation, dataset: owner/name, metric: acc, value: 0.5}"
+    given = (nodes.mapping(item, _RESULT, where, required=tuple(_RESULT)) for item in nodes.items(node, where, example))
+    return tuple(EvaluationResult(**each) for each in given)
 
 
-def _number(node: yaml.Node, where: str) -> float:
-    text = _text(node, where)
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ReleaseError(f"{text!r} is no number", _at(where, node), "write a number such as 0.5")
-    return value
-
-
-def _later(node: yaml.Node, where: str) -> Any:
-    raise ReleaseError(
-        "this version cannot do that yet, and ignoring it would release something else than you ask for",
-        _at(where, node),
-        "take the key out, or use a later version of publish",
-    )
-
-
-_TOP: Mapping[str, Callable[[yaml.Node, str], Any]] = {
-    "source": _text,
+_TOP: Readers = {
+    "source": nodes.text,
     "target": _repo,
     "schedule": _schedule,
-    "tokenizer": _text,
+    "tokenizer": nodes.text,
     "card": _card,
     "expect": _expect,
-    "commits_per_hour": _count,
-    "compare": _later,
+    "commits_per_hour": nodes.count,
+    "compare": _comparisons,
     "overrides": _overrides,
     "dtype": _dtype,
 }
-_CARD: Mapping[str, Callable[[yaml.Node, str], Any]] = {
-    "title": _text,
-    "license": _text,
-    "language": _texts,
-    "datasets": _texts,
-    "tags": _texts,
-    "papers": _texts,
-    "notes": _text,
-    "citation": _text,
-    "errata": _texts,
+_CARD: Readers = {
+    "title": nodes.text,
+    "license": nodes.text,
+    "language": nodes.texts,
+    "datasets": nodes.texts,
+    "tags": nodes.texts,
+    "papers": nodes.texts,
+    "notes": nodes.text,
+    "citation": nodes.text,
+    "errata": nodes.texts,
     "base_model": _repo,
-    "base_model_relation": _text,
-    "license_name": _text,
-    "license_link": _text,
+    "base_model_relation": nodes.text,
+    "license_name": nodes.text,
+    "license_link": nodes.text,
     "results": _results,
 }
-_RESULT: Mapping[str, Callable[[yaml.Node, str], Any]] = {
-    "task": _text,
-    "dataset": _text,
-    "metric": _text,
-    "value": _number,
+_RESULT: Readers = {
+    "task": nodes.text,
+    "dataset": nodes.text,
+    "metric": nodes.text,
+    "value": nodes.number,
 }
-_OVERRIDE: Mapping[str, Callable[[yaml.Node, str], Any]] = {"value": _scalar, "because": _text}
-_EXPECT: Mapping[str, Callable[[yaml.Node, str], Any]] = {"equal": _steps, "because": _text}
+_OVERRIDE: Readers = {"value": nodes.scalar, "because": nodes.text}
+_EXPECT: Readers = {"equal": nodes.steps, "jump": nodes.steps, "because": nodes.text}
+_COMPARE: Readers = {"step": nodes.step, "with": nodes.text}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from publish.errors import ReleaseError
-from publish.release import parse_release, read_release
+from publish.release import WantedComparison, parse_release, read_release
 
 GOOD = """\
 source: runs/pythia-14m
@@ -35,6 +35,10 @@ def test_a_release_file_says_what_is_released() -> None:
     assert release.card.notes == "Two lines\nof notes.\n"
     assert release.expected_equal(1, 0)
     assert not release.expected_equal(1, 2)
+    more = GOOD + "  - {jump: [512], because: restarted}\ncompare:\n  - {step: 0, with: a/b@step0}\n"
+    release = parse_release(more, "release.yaml")
+    assert (release.expected_jump(512), release.expected_jump(0)) == (True, False)
+    assert release.compare == (WantedComparison(0, "a/b@step0"),)
 
 
 def test_what_is_changed_on_purpose_has_a_value_and_a_reason() -> None:
@@ -57,7 +61,11 @@ def test_what_is_changed_on_purpose_has_a_value_and_a_reason() -> None:
         (GOOD.replace("EleutherAI/pythia-14m-seed0", "pythia"), "'pythia' is no repository", 2),
         (GOOD.replace("equal: [0, 1]", "equal: [0, one]"), "a list of steps", 12),
         (GOOD + "source: again\n", "given twice", 13),
-        (GOOD + "compare: []\n", "cannot do that yet", 13),
+        (GOOD + "compare: here\n", "a list is due", 13),
+        (GOOD + "compare:\n  - {step: 0}\n", "with is missing", 14),
+        (GOOD + "compare:\n  - {step: first, with: a/b}\n", "a step is due", 14),
+        (GOOD + "  - {jump: [2], equal: [2, 4], because: so}\n", "one of equal and jump", 13),
+        (GOOD + "  - {because: so}\n", "one of equal and jump", 13),
         (GOOD + "dtype: half\n", "'half' is no dtype", 13),
         (GOOD + "overrides: gelu\n", "a mapping is due", 13),
         (GOOD + "overrides:\n  hidden_act: gelu\n", "a mapping of keys", 14),

@@ -22,20 +22,23 @@ _FILE_ROW = re.compile(r"^\| `([^`|]+)` \| ([\d,]+) \| `([0-9a-f]{16})` \|$", re
 _STEP_ROW = re.compile(r"^\| \[(step\d+)\]\([^)\s]*\) (?:\| [\d,]+ )?\| `([0-9a-f]{8})` \|", re.MULTILINE)
 
 
-def card_findings(suite: Suite) -> Iterator[Finding]:
-    """What the lint says of every card, and the branches that lack one where others have it."""
+def card_findings(suite: Suite, explained: frozenset[tuple[str, str]]) -> Iterator[Finding]:
+    """What the lint says of every card, and the branches that lack one where others have it.
+
+    A card that came with the parent is told as such.
+    """
     with_card = [branch for branch in suite.steps if README in branch.files]
     lacking = [branch for branch in suite.steps if README not in branch.files and len(branch.files) > 1]
     if 2 * len(with_card) < len(suite.steps):
         lacking = []  # the suite keeps its one card on main
-    if suite.main is not None and README not in suite.main.files:
+    if suite.main is not None and README not in suite.main.files and len(suite.main.files) > 1:
         lacking.append(suite.main)
     if lacking:
         evidence = tuple(Evidence.of(branch, note="no README.md") for branch in lacking)
         yield Finding("card-metadata", steps_of(lacking), f"{named(lacking)}: there is no card", evidence, suite.repo)
     found: dict[tuple[str, str], list[tuple[Branch, lint.Finding]]] = {}
     for branch in (*with_card, *([suite.main] if suite.main and README in suite.main.files else [])):
-        for each in _lint(suite, branch):
+        for each in _lint(suite, branch) if (branch.name, README) not in explained else ():
             found.setdefault((each.kind, each.rule), []).append((branch, each))
     for (kind, _), told in found.items():
         yield _grouped(suite, kind, told)
@@ -102,6 +105,8 @@ def card_digests(suite: Suite, explained: frozenset[tuple[str, str]]) -> Iterato
         return
     by_name = {branch.name: branch for branch in suite.steps}
     for branch in suite.steps:
+        if (branch.name, README) in explained:
+            continue  # the whole card is another's
         yield from _rows(suite, branch, [(branch, path, head) for path, _, head in _of(branch, _FILE_ROW)], explained)
     if suite.main is not None:
         rows = [(by_name[name], "", head) for name, head in _of(suite.main, _STEP_ROW) if name in by_name]

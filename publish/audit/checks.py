@@ -27,13 +27,13 @@ CHECKS: tuple[Callable[[Suite], Iterator[Finding]], ...] = (
     short_pickles,
     config_mismatch,
     inherited_files,
-    card_findings,
     broken_expectations,
 )
-# these compare with what was recorded, and leave out what the findings before them explain: one defect, one finding
+# these leave out what the findings before them explain: one defect, one finding
 AFTERWARDS: tuple[Callable[[Suite, frozenset[tuple[str, str]]], Iterator[Finding]], ...] = (
-    card_digests,
+    card_findings,
     not_as_recorded,
+    card_digests,
 )
 
 

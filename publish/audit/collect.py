@@ -18,7 +18,7 @@ from publish.hub import checkpoints, manifest
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
 from publish.hub.manifest import Manifest
 from publish.release import Release
-from publish.wire.repo import latest_commits
+from publish.wire.repo import TreeEntry, latest_commits
 
 README, CONFIG = "README.md", "config.json"
 SMALL = (README, CONFIG, *INDICES)
@@ -52,24 +52,23 @@ def collect(reader: Reader, repo: str, wanted: Wanted) -> Suite:
     ]
     branches = in_parallel(lambda branch: _with_texts(reader, repo, branch, SMALL), branches)
     listed = _checkpoints(reader, repo, branches)
-    if listed is not None or wanted.release is not None:
-        branches = _with_records(reader, repo, branches, listed, history=wanted.release is not None)
+    release = wanted.release if wanted.release and wanted.release.target == repo else None
+    if listed is not None or release is not None:
+        branches = _with_records(reader, repo, branches, listed, history=release is not None)
     branches = _with_headers(reader, repo, branches)
-    return _suite(repo, names, branches, listed, wanted)
+    return _suite(repo, names, branches, listed or {}, replace(wanted, release=release))
 
 
 def _suite(
-    repo: str, names: Names, branches: list[Branch], listed: Mapping[str, CheckpointRecord] | None, wanted: Wanted
+    repo: str, names: Names, branches: list[Branch], records: Mapping[str, CheckpointRecord], wanted: Wanted
 ) -> Suite:
-    records = listed or {}
     steps = sorted((each for each in branches if each.label), key=lambda each: (each.series, each.step, each.name))
-    mine = wanted.release if wanted.release and wanted.release.target == repo else None
-    expected = expectation(steps, records, wanted.schedule, mine)
+    expected = expectation(steps, records, wanted.schedule, wanted.release)
     if not steps and expected.steps is None:
         fix = "name them with --branches, such as ckpt_{step}"
         raise HubError(f"none of its {len(branches)} branches is named like a step", repo, fix)
     equal = {frozenset((record.step, *record.equal)) for record in records.values() if record.equal}
-    equal |= {frozenset(each.steps) for each in (mine.expect if mine else ())}
+    equal |= {frozenset(each.steps) for each in (wanted.release.expect if wanted.release else ())}
     return Suite(
         repo=repo,
         main=next((each for each in branches if each.name == MAIN), None),
@@ -77,7 +76,7 @@ def _suite(
         odd=names.odd,
         expectation=expected,
         records=records,
-        release=mine,
+        release=wanted.release,
         declared=tuple(equal),
     )
 
@@ -99,16 +98,21 @@ def _with_texts(reader: Reader, repo: str, branch: Branch, paths: Iterable[str])
 
 
 def _checkpoints(reader: Reader, repo: str, branches: Iterable[Branch]) -> Mapping[str, CheckpointRecord] | None:
-    """What ``checkpoints.json`` on `main` lists, by branch; None where there is none.
+    """What ``checkpoints.json`` on `main` lists, by branch; None where there is none, or somebody else's of that name.
 
     Raises:
         HubError: there is one beside a ``publish.json``, so it is ours, and it cannot be read.
     """
     main = next((branch for branch in branches if branch.name == MAIN), None)
-    if main is None or checkpoints.NAME not in main.files or manifest.NAME not in main.files:
+    if main is None or checkpoints.NAME not in main.files:
         return None
     content = reader.text(repo, main.commit, main.files[checkpoints.NAME])
-    return Checkpoints.from_bytes(content, f"{repo}@{main.commit}/{checkpoints.NAME}").by_branch()
+    try:
+        return Checkpoints.from_bytes(content, f"{repo}@{main.commit}/{checkpoints.NAME}").by_branch()
+    except HubError:
+        if manifest.NAME in main.files:
+            raise
+        return None
 
 
 def _with_records(
@@ -123,7 +127,7 @@ def _with_records(
 
     def read(branch: Branch) -> Branch:
         record = (listed or {}).get(branch.name)
-        if branch.label is None or (record is not None and record.commit == branch.commit):
+        if record is not None and record.commit == branch.commit:
             return branch
         commits = latest_commits(reader.client, repo, branch.commit) if history and record else ()
         if manifest.NAME not in branch.files:
@@ -145,12 +149,14 @@ def _manifest(content: bytes, where: str) -> Manifest | None:
 
 def _with_headers(reader: Reader, repo: str, branches: list[Branch]) -> list[Branch]:
     """Every safetensors header, each content once; one of every name goes first and tells how long the others are."""
-    files = {
-        digest(entry): (branch, entry)
-        for branch in branches
-        if (weights := weight_sets(branch).get(SAFETENSORS))
-        for entry in weights.files
-    }
+    files: dict[str, tuple[Branch, TreeEntry]] = {}
+    for branch in branches:
+        weights = weight_sets(branch).get(SAFETENSORS)
+        for entry in weights.files if weights else ():
+            _, same = files.setdefault(digest(entry), (branch, entry))
+            if same.size != entry.size:
+                what = f"{digest(entry)[:12]} has {same.size:,} bytes, and {entry.size:,} on {branch.name}"
+                raise HubError(what, f"{repo}@{branch.commit}/{entry.path}", "report it to those who run the server")
     first = {entry.path: key for key, (_, entry) in reversed(files.items())}
     keys = [*first.values(), *(key for key in files if key not in set(first.values()))]
     headers: dict[str, Header] = {}

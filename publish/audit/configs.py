@@ -15,6 +15,7 @@ from publish.audit.weights import SAFETENSORS, weight_sets
 
 CONFIG = "config.json"
 FREE = frozenset({"transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache"})
+SHOWN = 60  # characters of a config's value
 DTYPES: Mapping[str, str] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _HEAD = re.compile(r"(?:^|\.)(?:embed_out|lm_head)\.weight$")
@@ -54,8 +55,14 @@ def config_mismatch(suite: Suite) -> Iterator[Finding]:
             for what in _problems(branch, usual.get(branch.series)):
                 problems.setdefault(what, []).append(branch)
     for what, branches in problems.items():
-        evidence = tuple(Evidence.of(branch, branch.files.get(CONFIG), what) for branch in branches)
+        evidence = tuple(_evidence(branch, what) for branch in branches)
         yield Finding("config-mismatch", steps_of(branches), f"{named(branches)}: {what}", evidence, suite.repo)
+
+
+def _evidence(branch: Branch, what: str) -> Evidence:
+    if CONFIG in branch.files:
+        return Evidence.of(branch, branch.files[CONFIG], what)
+    return Evidence(branch.name, branch.commit, CONFIG, note=what)
 
 
 def _problems(branch: Branch, usual: Mapping[str, Any] | None) -> Iterator[str]:
@@ -73,7 +80,12 @@ def _problems(branch: Branch, usual: Mapping[str, Any] | None) -> Iterator[str]:
     if usual is not None and not against_weights:
         for key in sorted((config.keys() | usual.keys()) - FREE):
             if config.get(key) != usual.get(key):
-                yield f"{key} is {json.dumps(config.get(key))}, and {json.dumps(usual.get(key))} in most other steps"
+                yield f"{key[:40]} is {_short(config.get(key))}, and {_short(usual.get(key))} in most other steps"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _tensors(branch: Branch) -> dict[str, HeaderTensor]:
@@ -100,7 +112,7 @@ def contradictions(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor
 def _layers(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor]) -> Iterator[str]:
     layers = {int(found[1]) for name in tensors if (found := _LAYER.search(name))}
     stated = config.get("num_hidden_layers")
-    if layers and type(stated) is int and layers != set(range(stated)):
+    if layers and type(stated) is int and (len(layers), max(layers)) != (stated, stated - 1):
         yield f"num_hidden_layers is {stated}, and the weights have {len(layers)} layers up to number {max(layers)}"
 
 

@@ -73,7 +73,8 @@ class Sample:
         """Equal for samples whose values are equal, +0 and -0 being the same."""
         import numpy as np
 
-        return hashlib.sha256((self.values() + np.float32(0)).tobytes()).hexdigest()  # -0 + 0 is +0
+        with np.errstate(all="ignore"):
+            return hashlib.sha256((self.values() + np.float32(0)).tobytes()).hexdigest()  # -0 + 0 is +0
 
 
 def _floats(span: Span, content: bytes) -> Floats:
@@ -98,7 +99,7 @@ def chosen_branches(suite: Suite, steps: Sequence[int]) -> list[Branch]:
 
 
 def read_sample(reader: Reader, suite: Suite, branch: Branch) -> Sample | None:
-    """The branch's sample; None where it has no safetensors that can be read.
+    """The branch's sample; None where it has no safetensors that can be read, or no matrix of numbers.
 
     Raises:
         HubError: a range cannot be read.
@@ -107,12 +108,14 @@ def read_sample(reader: Reader, suite: Suite, branch: Branch) -> Sample | None:
     if weights is None or weights.missing:
         return None
     found: list[tuple[Span, bytes]] = []
-    layers = _layers(branch)
+    layers, matrices = _layers(branch), _matrices(branch)
+    if not matrices:
+        return None  # vectors alone are equal at the start of any two runs
     for entry in weights.files:
         header = branch.headers[entry.path]
         if header.end != entry.size:
             return None  # told as a size mismatch; what is where is not known
-        spans = [span for tensor in header.tensors for span in _spans(tensor, layers)]
+        spans = [span for tensor in header.tensors for span in _spans(tensor, layers, matrices)]
         found.extend(_read(reader, suite.repo, branch, entry, spans))
     found.sort(key=lambda each: (each[0].tensor, each[0].offset))
     return Sample(suite, branch, tuple(span for span, _ in found), tuple(content for _, content in found))
@@ -125,13 +128,21 @@ def _layers(branch: Branch) -> frozenset[int]:
     return frozenset({0, last // 2, last})
 
 
-def _spans(tensor: HeaderTensor, layers: frozenset[int]) -> Iterator[Span]:
+def _matrices(branch: Branch) -> frozenset[str]:
+    """The embeddings; in a model that names them otherwise, the largest matrix."""
+    tensors = [tensor for header in branch.headers.values() for tensor in header.tensors]
+    matrices = [each for each in tensors if len(each.shape) == 2 and each.nbytes and each.dtype in _FLOATS]
+    named = [each for each in matrices if _EMBEDDING.search(each.name)]
+    largest = sorted(matrices, key=lambda each: (-each.nbytes, each.name))[:1]
+    return frozenset(each.name for each in named or largest)
+
+
+def _spans(tensor: HeaderTensor, layers: frozenset[int], matrices: frozenset[str]) -> Iterator[Span]:
     layer = _LAYER.search(tensor.name)
-    if tensor.dtype not in _FLOATS or not tensor.nbytes or (layer and int(layer[1]) not in layers):
-        return
-    if len(tensor.shape) == 1 and tensor.nbytes <= LONGEST:
+    chosen = layer is None or int(layer[1]) in layers
+    if len(tensor.shape) == 1 and chosen and tensor.dtype in _FLOATS and 0 < tensor.nbytes <= LONGEST:
         yield Span(tensor.name, tensor.dtype, tensor.offset, tensor.nbytes, matrix=False)
-    if len(tensor.shape) == 2 and _EMBEDDING.search(tensor.name):
+    if tensor.name in matrices:
         rows, row = tensor.shape[0], tensor.nbytes // tensor.shape[0]
         starts = {min(block * (rows // BLOCKS), max(0, rows - ROWS)) for block in range(BLOCKS)}
         for start in sorted(starts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from publish.audit.records import MAIN, Branch, Evidence, Finding, Suite, named, steps_of
+from publish.audit.records import Branch, Evidence, Finding, Suite, named, steps_of
 from publish.audit.weights import FORMATS, weight_sets
 
 # The learning rate is 0 at GPT-NeoX's first iteration, so step 1 equals step 0 in every suite trained before May 2026
@@ -24,7 +24,7 @@ def duplicate_weights(suite: Suite) -> Iterator[Finding]:
             yield Finding(
                 "duplicate-weights",
                 steps_of(same),
-                f"{len(same)} branches hold the same weights: {named(same)}{_main_too(suite, same, form.name)}",
+                f"{named(same)} hold the same weights{_main_too(suite, same, form.name)}",
                 tuple(Evidence.of(branch, entry) for branch in same for entry in weight_sets(branch)[form.name].files),
                 suite.repo,
             )
@@ -43,11 +43,12 @@ def equal_sets(branches: Sequence[Branch], form: str) -> list[list[Branch]]:
 def is_declared(suite: Suite, same: Sequence[Branch]) -> bool:
     """Whether they are meant to be equal: the release or the manifest says so.
 
-    Where there is no release file to say otherwise, steps 0 and 1 may be equal: see :data:`FIRST_STEPS`.
+    Where there is no release file to say otherwise, steps 0 and 1 may be equal: see :data:`FIRST_STEPS`. So may the
+    first steps of several series and the one step that they started from.
     """
     steps = frozenset(branch.step for branch in same)
-    if len({branch.series for branch in same}) > 1:
-        return False
+    if len({branch.series for branch in same}) > 1:  # a later stage starts from what an earlier one ended with
+        return len([branch for branch in same if branch.step != 0]) <= 1
     return any(steps <= equal for equal in suite.declared) or (suite.release is None and steps == FIRST_STEPS)
 
 
@@ -62,18 +63,16 @@ def main_not_final(suite: Suite) -> Iterator[Finding]:
     if main is None:
         yield Finding("main-not-final", (), "there is no branch main", repo=suite.repo)
         return
-    mine = weight_sets(main)
-    theirs = weight_sets(final) if final else {}
-    common = [form for form in theirs if form in mine]
-    if any(mine[form].identity == theirs[form].identity for form in common) or (final and not theirs):
-        return  # a final step without weights is told as such
+    mine, final = weight_sets(main), suite.final
     holds = _same_as(suite, main)
-    if final is None and holds is None:
-        return  # the final step is missing, which is told as such: nothing to compare with
-    last = final.name if final else f"step{max(suite.expectation.steps or (0,))}, which is missing"
+    if (holds in suite.finals and mine) or (final and not weight_sets(final)):
+        return  # a final step without weights is told as such
+    if final is None and holds is None and mine:
+        return  # the last step is missing, which is told as such, or several series end and main may be made of them
+    last = final.name if final else "the last step"
     if not mine:
-        what = f"main holds no weights, and not those of {last}"
-    elif final and not common:
+        what = "main holds no weights"
+    elif final and not mine.keys() & weight_sets(final).keys():
         what = f"main and {last} have no weight file of the same format"
     else:
         what = f"main holds other weights than {last}" + (f": those of {holds.name}" if holds else "")
@@ -84,9 +83,9 @@ def main_not_final(suite: Suite) -> Iterator[Finding]:
 
 
 def _same_as(suite: Suite, main: Branch) -> Branch | None:
-    """The last step that holds what `main` holds."""
+    """The step that holds what `main` holds: a last one before others."""
     mine = {form: weights.identity for form, weights in weight_sets(main).items()}
-    for branch in reversed(suite.steps):
-        if branch.name != MAIN and any(mine.get(f) == w.identity for f, w in weight_sets(branch).items()):
+    for branch in (*suite.finals, *reversed(suite.steps)):
+        if any(mine.get(form) == weights.identity for form, weights in weight_sets(branch).items()):
             return branch
     return None

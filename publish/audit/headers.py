@@ -118,7 +118,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _tensor(name: str, entry: Any, begin: int) -> HeaderTensor:
     dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-    if type(dtype) is not str or not all(type(number) is int and number >= 0 for number in (*shape, first, last)):
+    numbers = (*shape, first, last)
+    if type(dtype) is not str or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
         raise NoHeader(f"{name} is described as {str(entry)[:200]}")
     if last < first:
         raise NoHeader(f"{name} ends before it begins")

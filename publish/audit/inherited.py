@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping
 from publish.audit.records import Branch, Evidence, Finding, Suite, digest, named, steps_of
 from publish.audit.weights import FORMATS, weight_paths, weight_sets
 from publish.hub import checkpoints, manifest
+from publish.wire.repo import TreeEntry
 
 FEWEST = 3  # siblings, from which what most of them have is a rule
-EVERYWHERE = frozenset({".gitattributes", "README.md", "config.json"})  # their checks are others
+README = "README.md"
+EVERYWHERE = frozenset({".gitattributes", README, "config.json"})  # their checks are others
 
 
 def inherited_files(suite: Suite) -> Iterator[Finding]:
@@ -32,6 +34,25 @@ def inherited_files(suite: Suite) -> Iterator[Finding]:
 
 
 def _odd(branch: Branch, suite: Suite, counts: Mapping[str, int]) -> tuple[str, ...]:
+    return tuple(sorted({*_surplus(branch, suite, counts), *_of_main(branch, suite)}))
+
+
+def _of_main(branch: Branch, suite: Suite) -> Iterator[str]:
+    """The card and the manifest, where they are those of `main` and most steps but the last have their own."""
+    finals = {each.name for each in suite.finals}
+    others = [each.files for each in suite.steps if each.name not in finals]
+    for path in (README, manifest.NAME) if branch.name not in finals else ():
+        theirs = _digest_at(suite.main.files if suite.main else {}, path)
+        same = sum(_digest_at(files, path) == theirs for files in others)
+        if theirs is not None and _digest_at(branch.files, path) == theirs and 2 * same < len(others):
+            yield path
+
+
+def _digest_at(files: Mapping[str, TreeEntry], path: str) -> str | None:
+    return digest(files[path]) if path in files else None
+
+
+def _surplus(branch: Branch, suite: Suite, counts: Mapping[str, int]) -> tuple[str, ...]:
     if branch.manifest is not None and branch.manifest.branch == branch.name:
         listed = {file.path for file in branch.manifest.files} | {manifest.NAME}
         surplus = {path for path in branch.files if path not in listed} - {".gitattributes"}

@@ -36,9 +36,10 @@ def distance(left: Sample, right: Sample) -> float:
     """Of their matrices' rows: the norm of the difference over the geometric mean of the norms."""
     import numpy as np
 
-    one, other = left.values(matrices_only=True), right.values(matrices_only=True)
-    norm = float(np.sqrt(np.linalg.norm(one) * np.linalg.norm(other)))
-    difference = float(np.linalg.norm(one - other))
+    one, other = (each.values(matrices_only=True).astype(np.float64) for each in (left, right))
+    with np.errstate(all="ignore"):  # infinite or no numbers: nothing is further or nearer than that
+        norm = float(np.sqrt(np.linalg.norm(one) * np.linalg.norm(other)))
+        difference = float(np.linalg.norm(one - other))
     return difference / norm if norm else difference
 
 

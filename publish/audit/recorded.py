@@ -7,10 +7,12 @@ from collections.abc import Iterator
 
 from publish.audit.duplicates import FIRST_STEPS
 from publish.audit.records import Branch, Evidence, Finding, Suite, digest, named, steps_of
+from publish.audit.steps import has_weights
 from publish.audit.weights import SAFETENSORS, weight_sets
 from publish.hub import checkpoints, manifest
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.manifest import Manifest
+from publish.hub.transaction import README
 from publish.wire.repo import TreeEntry, git_blob_sha1
 
 Explained = frozenset[tuple[str, str]]
@@ -20,23 +22,25 @@ def not_as_recorded(suite: Suite, explained: Explained) -> Iterator[Finding]:
     """Branches that are not as their manifest or ``checkpoints.json`` says, where no other finding explains it."""
     if not suite.ours and suite.release is None:
         return
-    for branch in suite.steps:
+    known = {branch for branch, _ in explained}
+    for branch in (*suite.steps, *([suite.main] if suite.main else [])):
         record = suite.records.get(branch.name)
-        listed = list(_differences(branch, record))
+        listed = list(_differences(branch, record, ours=suite.ours))
         told = [(path, what) for path, what in listed if (branch.name, path) not in explained]
         if (listed and not told) or (branch.name, "") in explained:
             continue  # all that differs has a finding of its own
-        if not listed and record is not None and record.commit != branch.commit:
+        moved = record is not None and record.commit != branch.commit
+        if not listed and record is not None and moved and branch.name not in known:
             theirs = f"{checkpoints.NAME} on main names commit {record.commit[:12]}"
             told = [("", f"{theirs}, and the branch is at {branch.commit[:12]}{_by_whom(branch)}")]
         if told:
             evidence = tuple(Evidence.of(branch, branch.files.get(path), what) for path, what in told)
             rest = f", and {len(told) - 1} more" if len(told) > 1 else ""
             what = f"{branch.name}: {told[0][1]}{rest}{_by_whom(branch) if told[0][0] else ''}"
-            yield Finding("not-as-recorded", (branch.step,), what, evidence, suite.repo)
+            yield Finding("not-as-recorded", steps_of([branch]), what, evidence, suite.repo)
 
 
-def _differences(branch: Branch, record: CheckpointRecord | None) -> Iterator[tuple[str, str]]:
+def _differences(branch: Branch, record: CheckpointRecord | None, *, ours: bool) -> Iterator[tuple[str, str]]:
     """(path, what differs) of a branch that was read; one that ``checkpoints.json`` vouches for was not."""
     weights = weight_sets(branch).get(SAFETENSORS)
     if record is not None and weights is not None and sorted(record.weights) != list(weights.identity):
@@ -49,23 +53,25 @@ def _differences(branch: Branch, record: CheckpointRecord | None) -> Iterator[tu
         yield from against_manifest(branch, branch.manifest)
     elif manifest.NAME in branch.texts:
         yield manifest.NAME, f"{manifest.NAME} cannot be read"
-    elif record is not None:
-        yield manifest.NAME, f"{manifest.NAME} is gone"
+    elif ours and manifest.NAME not in branch.files and has_weights(branch):
+        yield manifest.NAME, f"there is no {manifest.NAME}"
 
 
 def against_manifest(branch: Branch, recorded: Manifest) -> Iterator[tuple[str, str]]:
     """(path, what differs) between files and manifest; those in git are compared where they were read."""
-    if recorded.branch != branch.name:
+    if branch.label and recorded.branch != branch.name:
         yield manifest.NAME, f"its {manifest.NAME} is that of {recorded.branch}"
         return
     for file in recorded.files:
+        if branch.label is None and file.path == README:
+            continue  # main has the suite's card, and files of its own
         entry = branch.files.get(file.path)
         if entry is None:
             yield file.path, f"{file.path} is gone"
         elif entry.size != file.size or not _same(branch, entry, file.sha256):
             yield file.path, f"{file.path} is not the file that {manifest.NAME} records"
     listed = {file.path for file in recorded.files} | {manifest.NAME, ".gitattributes"}
-    for path in branch.files:
+    for path in branch.files if branch.label else ():
         if path not in listed:
             yield path, f"{path} is not in {manifest.NAME}"
 

@@ -76,12 +76,16 @@ class Suite:
         return bool(self.records) or any(branch.manifest for branch in self.steps)
 
     @property
+    def finals(self) -> tuple[Branch, ...]:
+        """The last step of each series, as it must be, or as it is where nobody says; empty where it is missing."""
+        last = max(self.expectation.steps) if self.expectation.steps else None
+        ends = {branch.series: branch for branch in self.steps}  # in order: the last one stays
+        return tuple(branch for branch in ends.values() if last is None or branch.step == last)
+
+    @property
     def final(self) -> Branch | None:
-        """The branch of the last step that there must be; of the last one there is where nobody says."""
-        if self.expectation.steps is None:
-            return self.steps[-1] if self.steps else None
-        last = max(self.expectation.steps)
-        return next((branch for branch in self.steps if branch.step == last), None)
+        """The last step; None where it is missing, or where several series end and nothing tells which is meant."""
+        return self.finals[0] if len(self.finals) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,8 @@ def _batch(config: ConfigFacts, sizes: Sizes, last_step: int) -> Iterator[Fact]:
     if sizes.data_parallel is not None and config.global_batch is None:
         text += f", over {count(sizes.data_parallel)} data-parallel {_plural('rank', sizes.data_parallel)}"
     yield Fact("Batch", text, source)
-    yield Fact("Tokens in all", f"{count(tokens * last_step)} in {count(last_step)} steps", "batch x last step")
+    if last_step:
+        yield Fact("Tokens in all", f"{count(tokens * last_step)} in {count(last_step)} steps", "batch x last step")
 
 
 def _training(config: ConfigFacts) -> Iterator[Fact]:

@@ -26,6 +26,7 @@ _COUNT = re.compile(
     re.IGNORECASE,
 )
 _STEP_NAME = re.compile(r"`(step\d+)`")
+_ERRATA = re.compile(r"^## Errata$.*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _PLACE = r"(?:tree|blob|resolve|raw)/(?P<ref>[^/\s)\"'>\]#?]+)"
 _WEB_REPO = re.compile(r"huggingface\.co/(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:/" + _PLACE + ")?")
@@ -82,6 +83,7 @@ def lint_card(
     if text.startswith(_POINTER):
         return (*found, Finding(LFS, "pointer", "the card is an LFS pointer, not its text", 1))
     steps = tuple(branch for branch in dict.fromkeys(branches) if branch != "main")
+    text = _ERRATA.sub(lambda found: "\n" * found[0].count("\n"), text)  # it quotes what was wrong
     card = _Card(text, repo, steps, revision, frozenset(known), None if files is None else frozenset(files))
     for rule in _RULES:
         found.extend(rule(card))
@@ -99,7 +101,7 @@ def _metadata(card: _Card) -> Iterator[Finding]:
         return
     try:
         values = yaml.safe_load(found[1])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, nesting without end
         yield Finding(METADATA, "front-matter", f"the metadata is no valid YAML: {error}".splitlines()[0], 1)
         return
     if not isinstance(values, dict) or not values:
@@ -110,8 +112,12 @@ def _metadata(card: _Card) -> Iterator[Finding]:
 
 
 def _empty(value: Any) -> bool:
-    if isinstance(value, list):
-        return not value or any(_empty(item) for item in value)
+    if isinstance(value, list):  # not what it holds: aliases can make a small list endless
+        return not value or any(_blank(item) or item == [] for item in value)
+    return _blank(value)
+
+
+def _blank(value: Any) -> bool:
     return value is None or value == {} or (isinstance(value, str) and not value.strip())
 
 

@@ -16,6 +16,7 @@ from publish.run.job import Wishes, adopt, make_job
 from publish.run.outcome import Outcome
 from publish.run.progress import progress
 from publish.run.release import Options, release
+from publish.run.repair import read_repair
 from publish.run.where import hub_of
 from publish.run.workplace import default_folder, workplace
 from publish.wire.client import Client
@@ -44,6 +45,12 @@ from publish.wire.client import Client
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="A folder whose card templates come before our own.",
 )
+@click.option(
+    "--only-findings",
+    "audit",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Publish again what `publish audit --json` found wrong, and nothing else.",
+)
 @on_an_engine
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
@@ -61,6 +68,7 @@ def command(
     logits: str,
     work_dir: Path | None,
     templates: Path | None,
+    audit: Path | None,
     engine: Engine,
     as_json: bool,
 ) -> None:
@@ -72,16 +80,17 @@ def command(
     here = Client(interrupt=stop, notify=bar.wait)
     given = given_release(release_or_source, target, here)
     plan = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
+    repair = read_repair(audit, plan.target) if audit else None
     job = replace(make_job(plan, Wishes(steps, tokenizer), here), templates=templates)
-    with hub_of(rehearse, work_dir, here) as client:
+    with hub_of(rehearse, work_dir, here, plan.target) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
         with workplace(folder) as place:
             try:
-                outcome = release(job, client, place, Options(workers, logits, private, engine), bar, stop)
+                outcome = release(job, client, place, Options(workers, logits, private, repair, engine), bar, stop)
             finally:
                 bar.stop()
     show.as_json(outcome.document()) if as_json else click.echo(summary(outcome))
-    ctx.exit(1 if outcome.failed else 0)
+    ctx.exit(1 if outcome.failed or outcome.left else 0)
 
 
 def summary(outcome: Outcome) -> str:
@@ -91,6 +100,7 @@ def summary(outcome: Outcome) -> str:
         ("published", f"{len(outcome.published):,} steps"),
         ("already there", f"{len(outcome.skipped):,} steps"),
         ("failed", f"{len(outcome.failed):,} steps"),
+        *((gate.name, f"{gate.outcome}: {gate.detail}") for gate in outcome.lineage if gate.outcome != "failed"),
         ("main", outcome.main),
         ("commits", outcome.commits),
         ("read", show.size(outcome.bytes_read)),
@@ -101,4 +111,9 @@ def summary(outcome: Outcome) -> str:
     if outcome.failed:
         failures = [(each.step, each.kind, each.detail, each.fix) for each in outcome.failed]
         text += "\n\n" + show.table(("step", "kind", "what", "fix"), failures)
+    if outcome.left:
+        text += "\n\n" + "\n".join(f"left to you: {each}" for each in outcome.left)
+    if outcome.removed:
+        removed = [(each.branch, ", ".join(each.paths)) for each in outcome.removed]
+        text += "\n\n" + show.table(("branch", "held files that nothing here put there; they are gone"), removed)
     return text

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -12,12 +15,13 @@ from publish.audit.examine import examine
 from publish.audit.fetch import Reader
 from publish.audit.report import Report, markdown, ranges, shown
 from publish.cli import show
-from publish.errors import HubError
-from publish.release import read_release, schedule_named
+from publish.errors import HubError, ReleaseError
+from publish.release import Release, read_release, schedule_named
 from publish.schedule import parse_steps
 from publish.source.location import parse_location
 from publish.wire.client import Client
 from publish.wire.endpoint import Patience
+from publish.wire.waits import Wait
 
 PATIENCE = Patience(tries=5, base=0.5, cap=8.0)  # an audit changes nothing: it may as well be run again
 
@@ -45,15 +49,33 @@ def command(
 
     Several TARGETs are also compared with each other. Exit code 1 where anything was found.
     """
-    wanted = Wanted(schedule_named(schedule) if schedule else None, read_release(release) if release else None, pattern)
-    client = Client(patience=PATIENCE)
+    repos = [_repo(target) for target in targets]
+    wanted = Wanted(schedule_named(schedule) if schedule else None, _release(release, repos), pattern)
+    client = Client(patience=PATIENCE, notify=_tell)
     reader = Reader(client, Cache.of(client.endpoint.url))
-    report = examine(reader, [_repo(target) for target in targets], wanted, parse_steps(deep) if deep else ())
+    report = examine(reader, repos, wanted, parse_steps(deep) if deep else ())
     if as_json:
         show.as_json(report.document())
     else:
         click.echo(markdown(report) if as_markdown else text(report), nl=not as_markdown)
     ctx.exit(0 if report.ok else 1)
+
+
+def _tell(wait: Wait) -> None:
+    """What is waited for, on a terminal: an audit may reach the quota of requests without a token."""
+    if sys.stderr.isatty():
+        until = time.strftime("%H:%M:%S", time.localtime(wait.until))
+        click.echo(f"waiting for {shown(wait.reason)} until {until}", err=True)
+
+
+def _release(path: Path | None, repos: Sequence[str]) -> Release | None:
+    if path is None:
+        return None
+    release = read_release(path)
+    if release.target not in repos:
+        fix = f"audit {release.target}, or give the release file of {repos[0]}"
+        raise ReleaseError(f"the release file is of {release.target}, not of {', '.join(repos)}", path, fix)
+    return release
 
 
 def _repo(target: str) -> str:

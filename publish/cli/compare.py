@@ -10,6 +10,8 @@ from publish.cli import show
 from publish.compare.comparison import compare
 from publish.compare.open import open_side
 from publish.compare.report import COLUMNS, Report
+from publish.errors import StorageError
+from publish.source.location import parse_location
 
 
 @click.command("compare")
@@ -30,19 +32,30 @@ def command(
     """
     sides = []
     try:
-        sides = [open_side(left, step), open_side(right, step)]
+        sides = [open_side(parse_location(text), step) for text in (left, right)]
         report = Report(compare(*sides))
     finally:
         for side in sides:
             side.close()
     if plot is not None:
-        from publish.compare.plot import draw
-
-        draw(report, plot)
+        _draw(report, plot)
     if as_json:
         show.as_json(report.document())
     else:
         click.echo(report.markdown() if markdown else _text(report, tensors), nl=not markdown)
+
+
+def _draw(report: Report, path: Path) -> None:
+    from publish.plots.comparison import comparison_plot
+    from publish.plots.records import ComparedType
+
+    types = [ComparedType(*each) for each in report.plotted()]
+    sides = (f"left: {report.comparison.left.where}", f"right: {report.comparison.right.where}")
+    content = comparison_plot(types, report.sentence, sides, path.suffix.lower())
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise StorageError(f"cannot write: {error.strerror}", path, "name another file") from error
 
 
 def _text(report: Report, tensors: bool) -> str:

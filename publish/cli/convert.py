@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from publish.cli import show
-from publish.run.convert import Conversion, Wanted, convert_one
+from publish.run.convert import Conversion, Wanted, convert_one, gates_named
 from publish.source.checkpoints import open_checkpoint
 from publish.source.location import parse_location
 
@@ -23,6 +23,7 @@ from publish.source.location import parse_location
 @click.option("--architecture", type=click.Choice(["gpt_neox", "llama", "mistral"]), help="Override what was found.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
 @click.option("--verify-logits/--no-verify-logits", "logits", default=True, show_default=True)
+@click.option("--gates", help="Only these, with commas between: identity, finite, ...; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(
@@ -35,12 +36,14 @@ def command(
     architecture: str | None,
     overwrite: bool,
     logits: bool,
+    gates: str | None,
     as_json: bool,
 ) -> None:
     """Convert one step of SOURCE to a folder that from_pretrained loads, and prove it."""
+    wanted = Wanted(tokenizer, dtype, architecture, overwrite, logits, gates_named(gates))
     checkpoint, files = open_checkpoint(parse_location(source), step)
     try:
-        done = convert_one(checkpoint, files, out, Wanted(tokenizer, dtype, architecture, overwrite, logits))
+        done = convert_one(checkpoint, files, out, wanted)
     finally:
         files.close()
     for note in done.notes:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from publish import __version__
 from publish.errors import PublishError
 
+STEP_THREADS = "step"  # how run.release names its threads
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("publish.cli.init", "Write a release file from the checkpoint's own config."),
     "plan": ("publish.cli.plan", "Dry run: steps, bytes, commits, hours, disk; changes nothing."),
@@ -53,13 +56,25 @@ class PublishGroup(click.Group):
             if ctx.params.get("debug"):
                 traceback.print_exc()
             click.echo(f"Error: {error}", err=True)
-            ctx.exit(error.exit_code)
+            leave(ctx, error.exit_code)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
-            ctx.exit(130)
+            leave(ctx, 130)
         except BrokenPipeError:
             sys.stdout = None  # the reader went away; nothing is left to say
             ctx.exit(1)
+
+
+def leave(ctx: click.Context, code: int) -> NoReturn:
+    """End with this code, without waiting for steps that did not end when they were told to.
+
+    Python waits for every thread at its end, and one may sit in a read of a server that says nothing.
+    """
+    if any(thread.name.startswith(STEP_THREADS) for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    ctx.exit(code)
 
 
 @click.group(cls=PublishGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

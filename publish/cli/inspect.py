@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from publish.cli import show
+from publish.explain.stored import StoredGenerator
 from publish.run.inspect import Inspection, inspect
 from publish.source.checkpoints import open_checkpoint
 from publish.source.location import parse_location
@@ -49,6 +50,16 @@ def _rows(found: Inspection) -> list[tuple[str, object]]:
         ("skipped steps", state.skipped_steps),
         ("data parallel", state.data_parallel),
         ("DeepSpeed", state.deepspeed_version),
-        *((f"random state {name}", f"sha256 {digest[:16]}") for name, digest in state.random_states.items()),
+        *((f"random state {each.name} ({each.file})", _generator(each)) for each in found.generators),
         *((f"cannot be converted ({index})", text) for index, text in enumerate(found.refusals, 1)),
     ]
+
+
+def _generator(stored: StoredGenerator) -> str:
+    state = stored.state
+    text = f"{state.generator}, seeded with {state.seed}"
+    text += f" (run seed {stored.run_seed})" if stored.run_seed is not None else ""
+    text += f", offset {state.offset:,}" if state.offset is not None else ""
+    for each in stored.constructed:
+        text += f"; as after {each.times} construction{'s' * (each.times > 1)} on {', '.join(each.devices)}"
+    return text

@@ -40,6 +40,11 @@ class TypeComparison:
         return self.left.std / self.right.std if self.left.std and self.right.std else math.nan
 
     @property
+    def predicted(self) -> float | None:
+        """What the left side's init method predicts, else the right side's."""
+        return next((std for std in self.expected if std is not None), None)
+
+    @property
     def error(self) -> float:
         """The standard error of the ratio where both sides are drawn alike."""
         return self.ratio * ratio_error(self.left, self.right) if math.isfinite(self.ratio) else math.nan

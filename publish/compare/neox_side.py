@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property
 
 from publish.compare.initial import expected_stds
@@ -10,8 +11,9 @@ from publish.compare.side import Account, SideTensor
 from publish.convert.blocks import check_identical, tensor_bytes
 from publish.convert.hfconfig import hf_config
 from publish.convert.plan import make_plan
+from publish.convert.recipes import ConversionPlan
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.config import read_config
+from publish.neox.config import NeoxConfig, read_config
 from publish.neox.options import MAPPED
 from publish.source.files import CheckpointFiles
 
@@ -44,14 +46,8 @@ class NeoxSide:
 
     @cached_property
     def account(self) -> Account:
-        state = self._checkpoint.state
-        return Account(
-            step=self._step if state.iteration is None else state.iteration,
-            options={name: self._config.get(name) for name in {*MAPPED, *self._config.options}},
-            config=hf_config(self._plan, None, None),
-            states=state.random_states,
-            expected_std=expected_stds(self._plan, self._config),
-        )
+        found = account_of(self._checkpoint, self._config, self._plan)
+        return found if found.step is not None else replace(found, step=self._step)
 
     def want(self, names: Iterable[str]) -> None:
         ranges: dict[str, list[tuple[int, int]]] = {}
@@ -66,3 +62,14 @@ class NeoxSide:
 
     def close(self) -> None:
         self._files.close()
+
+
+def account_of(checkpoint: RawCheckpoint, config: NeoxConfig, plan: ConversionPlan) -> Account:
+    """What a raw checkpoint says of itself."""
+    return Account(
+        step=checkpoint.state.iteration,
+        options={name: config.get(name) for name in {*MAPPED, *config.options}},
+        config=hf_config(plan, None, None),
+        states=checkpoint.state.random_states,
+        expected_std=expected_stds(plan, config),
+    )

@@ -10,19 +10,18 @@ from publish.compare.side import Side
 from publish.errors import SourceError
 from publish.schedule import step_of
 from publish.source.files import CheckpointFiles, LocalFiles
-from publish.source.location import Location, parse_location
+from publish.source.location import Location
 
 _RAW, _HF = ".pt", (".safetensors", "pytorch_model.bin")
 
 
-def open_side(text: str, step: int | None = None) -> Side:
-    """The model at a location (see ``parse_location``); ``step`` picks one where the location is a whole run.
+def open_side(location: Location, step: int | None = None) -> Side:
+    """The model at a location; ``step`` picks one where the location is a whole run.
 
     Raises:
         SourceError: nothing there, or a run and no step. HubError: no access, no connection.
         PublishError: as the formats do.
     """
-    location = parse_location(text)
     files, name = _folder(location, step) if location.folder is not None else _revision(location, step)
     try:
         return side_of(files, step_of(name))

@@ -64,7 +64,7 @@ class Pair:
         self._x, self._y, self._d = scratch.x, scratch.y, scratch.d
         self._pivot: float | None = None
         self._left = self._right = PowerSums()
-        self._blocks = 0
+        self._elements = 0
         self._unequal = self._signs = 0
         self._greatest = self._absolute = self._apart = 0.0
         self._products: tuple[float, ...] = (0.0,) * 6  # of finite pairs: count, x, y, xx, yy, xy, less the pivot
@@ -112,8 +112,8 @@ class Pair:
         if self._pivot:
             x = np.subtract(x, self._pivot, out=x)
             y = x if y is x else np.subtract(y, self._pivot, out=y)
-        scratch, sampled = self._d[: x.size], self._blocks % SAMPLED == 0
-        self._blocks += 1
+        scratch, sampled = self._d[: x.size], self._elements // BLOCK % SAMPLED == 0
+        self._elements += x.size
         ours = power_sums(x, scratch, sampled=sampled)
         theirs = ours if y is x else power_sums(y, scratch, sampled=sampled)
         self._left, self._right = self._left.plus(ours), self._right.plus(theirs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -57,6 +57,11 @@ class Report:
             ("shape_mismatch", count(SHAPE)),
         )
 
+    @property
+    def counted(self) -> str:
+        """The counts in words."""
+        return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts if value)
+
     def document(self) -> dict[str, Any]:
         """The JSON of ``CLI.md``; a figure that is no number is null."""
         left, right = self.comparison.left, self.comparison.right
@@ -81,22 +86,31 @@ class Report:
         return tuple(self._row(each) for each in self.evidence.types)
 
     def _row(self, each: TypeComparison) -> tuple[str, ...]:
-        expected = next((std for std in each.expected if std is not None), None)
-        chance = self.evidence.limit * each.error / each.ratio if math.isfinite(each.error) else math.nan
+        expected, chance = each.predicted, self._chance(each)
         return (
             each.name,
             shown(each.left.std),
             shown(each.right.std),
             shown(each.ratio),
-            f"\u00b1 {chance:.4f}" if math.isfinite(chance) else "",
+            "" if chance is None else f"\u00b1 {chance:.4f}",
             "" if expected is None else shown(expected),
         )
+
+    def _chance(self, each: TypeComparison) -> float | None:
+        """How far the ratio may be from 1 if both sides are drawn alike."""
+        return self.evidence.limit * each.error / each.ratio if math.isfinite(each.ratio) else None
+
+    def plotted(self) -> Iterator[tuple[str, float, float, float | None, float | None, float | None]]:
+        """Name, both deviations, the predicted one, ratio and chance of the types that have a deviation."""
+        for each in self.evidence.types:
+            if each.left.std > 0 or each.right.std > 0:
+                ratio = _number(each.ratio)
+                yield each.name, each.left.std, each.right.std, each.predicted, ratio, self._chance(each)
 
     def markdown(self) -> str:
         """Verdict, reasons and the table, for a card or an issue."""
         left, right = self.comparison.left.where, self.comparison.right.where
-        counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts if value)
-        lines = [f"**{self.sentence}**: `{left}` (left) and `{right}` (right); {counts}.", ""]
+        lines = [f"**{self.sentence}**: `{left}` (left) and `{right}` (right); {self.counted}.", ""]
         lines += [*(f"- {_plain(reason)}" for reason in self.verdict.reasons), ""]
         lines += [_line(COLUMNS), "|---|" + "---:|" * (len(COLUMNS) - 1), *(map(_line, self.rows()))]
         return "\n".join(lines) + "\n"
@@ -126,7 +140,7 @@ def _type(each: TypeComparison) -> dict[str, Any]:
         "right_std": _number(each.right.std),
         "ratio": _number(each.ratio),
         "ratio_error": _number(each.error),
-        "expected_std": _number(right if left is None else left),
+        "expected_std": _number(each.predicted),
         "left_expected_std": _number(left),
         "right_expected_std": _number(right),
         "elements": each.left.elements,

@@ -26,6 +26,9 @@ def tensor_bytes(checkpoint: RawCheckpoint, recipe: Recipe) -> Iterator[memoryvi
             for chunk in checkpoint.chunks(_rows_of(part), CHUNK):
                 yield _cast_chunk(chunk, recipe)
         return
+    if _joins_columns(recipe):
+        yield from _bands(checkpoint, recipe)
+        return
     whole = _sum(checkpoint, recipe) if recipe.how == SUM else _assembled(checkpoint, recipe)
     data = _bytes_of(whole)
     for at in range(0, len(data), CHUNK):
@@ -57,6 +60,27 @@ def _cast_chunk(chunk: memoryview, recipe: Recipe) -> memoryview:
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _joins_columns(recipe: Recipe) -> bool:
+    """Whether every part has all rows of some columns."""
+    rows = (0, recipe.shape[0])
+    whole = all(part.source_rows == rows and part.target_row == 0 for part in recipe.parts)
+    return recipe.how != SUM and len(recipe.shape) == 2 and whole
+
+
+def _bands(checkpoint: RawCheckpoint, recipe: Recipe) -> Iterator[memoryview]:
+    """The rows of parts that stand side by side, a few at a time."""
+    rows, columns = recipe.shape[0], math.prod(recipe.shape[1:])
+    kind = VIEWS[recipe.dtype]
+    step = max(1, CHUNK // max(1, columns * kind.itemsize))
+    for top in range(0, rows, step):
+        count = min(step, rows - top)
+        band = np.empty((count, columns), kind)
+        for part in recipe.parts:
+            block = cast(checkpoint.read(part.tensor, top, count), recipe.source_dtype, recipe.dtype)
+            band[:, part.target_column : part.target_column + block.shape[1]] = block
+        yield _bytes_of(band)
 
 
 def _assembled(checkpoint: RawCheckpoint, recipe: Recipe) -> NDArray[Any]:

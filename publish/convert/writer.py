@@ -109,8 +109,6 @@ def _write_file(
             out = _Output(raw, hasher)
             out.write(header(file))
             digests.extend(_write_tensor(checkpoint, recipe, out, observer) for recipe in file.recipes)
-            raw.flush()
-            os.fsync(raw.fileno())
         temporary.replace(folder / file.name)
     except BaseException:
         temporary.unlink(missing_ok=True)

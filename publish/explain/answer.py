@@ -19,7 +19,8 @@ class Origin:
 
     ``seed`` is the run's, ``seeds`` those of the ranks' generators. ``position``: numbers drawn before (CPU) or the
     generator's offset (CUDA) when the first tensor was drawn, None where only a later state is known. ``threads``
-    and ``devices``: of the GPU, None and the possible ones where no tensor tells.
+    and ``devices``: of the GPU, None and the possible ones where no tensor tells. ``after`` is the offset that a
+    checkpoint stores, of a GPU's generator.
     """
 
     generator: str
@@ -29,29 +30,43 @@ class Origin:
     preceding: str = ""
     threads: int | None = None
     devices: tuple[str, ...] = ()
+    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TensorResult:
-    """One drawn tensor, all ranks together. ``exact``: the generator is a CPU's, so only equal bits will do."""
+    """One drawn tensor on every rank. ``exact``: the generator is a CPU's, so only equal bits will do."""
 
     name: str
-    tally: Tally
+    ranks: tuple[Tally, ...]
     exact: bool
+
+    @property
+    def tally(self) -> Tally:
+        """All ranks together."""
+        return sum(self.ranks, Tally())
 
     @property
     def different(self) -> int:
         """Values that the recomputed ones do not explain."""
-        return self.tally.values - self.tally.equal if self.exact else self.tally.wrong
+        return sum(map(self.different_in, self.ranks))
 
-    @property
-    def first_different(self) -> int | None:
-        """The index of the first of them, in its rank's shard."""
-        return self.tally.first_unequal if self.exact else self.tally.first_wrong
+    def different_in(self, tally: Tally) -> int:
+        """The same, of one rank's."""
+        return tally.values - tally.equal if self.exact else tally.wrong
+
+    def first_different(self, tally: Tally) -> int | None:
+        """The index of the first of them in a rank's shard."""
+        return tally.first_unequal if self.exact else tally.first_wrong
 
     @property
     def explained(self) -> bool:
         return self.different == 0
+
+    @property
+    def alike(self) -> bool:
+        """Whether it is explained but for last bits."""
+        return self.tally.wrong == 0
 
 
 @dataclass(frozen=True)

@@ -41,12 +41,11 @@ def candidates(subject: Subject, asked: Sequence[int] | None) -> Iterator[Candid
     if asked is not None:
         yield from _seeded(subject, kinds, asked, "as asked")
         return
-    if stored is not None and stored.seed >= TRACKER_SEED:
-        yield Candidate(stored.generator, (stored.seed - TRACKER_SEED,), TRACKER, "of the stored state")
-    known = None if stored is None else stored.seed - TRACKER_SEED
+    known = None if stored is None or stored.seed < TRACKER_SEED else stored.seed - TRACKER_SEED
+    if stored is not None and known is not None:
+        yield Candidate(stored.generator, (known,), TRACKER, "of the stored state")
     if subject.seed is not None:
-        if subject.seed != known:
-            yield from _seeded(subject, kinds, (subject.seed,), "of the config")
+        yield from _seeded(subject, () if subject.seed == known else kinds, (subject.seed,), "of the config")
     elif stored is None:
         yield from _seeded(subject, kinds, UNSTATED, "tried for want of a stated one")
 
@@ -54,7 +53,7 @@ def candidates(subject: Subject, asked: Sequence[int] | None) -> Iterator[Candid
 def _seeded(subject: Subject, kinds: Sequence[str], seeds: Sequence[int], source: str) -> Iterator[Candidate]:
     for kind in kinds:
         yield Candidate(kind, seeds, TRACKER, source)
-    if CPU in kinds and subject.tensor_parallel == 1:  # use_cpu_initialization: whole tensors, the default generator
+    if subject.tensor_parallel == 1:  # use_cpu_initialization: whole tensors, the default generator, on a CPU
         yield Candidate(CPU, seeds, DEFAULT, source)
 
 

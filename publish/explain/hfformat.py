@@ -7,7 +7,7 @@ the rows that it came from.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -17,16 +17,17 @@ from publish.convert.merge import Part
 from publish.convert.rules import Rule
 from publish.errors import ConversionError
 from publish.explain.construction import in_order
+from publish.explain.drawndtype import drawn_dtype, narrowed
 from publish.explain.hfmodel import HfModel, read_model
-from publish.explain.methods import DEFAULTS, Scale
-from publish.explain.plausible import measured, plausible_methods
-from publish.explain.subject import Bits, Shard, Subject, with_methods
+from publish.explain.methods import DEFAULTS
+from publish.explain.plausible import plausible_subjects
+from publish.explain.subject import Bits, Shard, Subject
 from publish.explain.tensorfile import FileTensor
 from publish.neox.torchfile import RawTensor
 from publish.source.files import CheckpointFiles
 
 TENSOR_PARALLEL = (1, 2, 4, 8)
-_PADDING = 128  # gpt-neox pads a vocabulary to this times the ranks (make-vocab-size-divisible-by)
+_PADDING = 128  # gpt-neox pads a vocabulary to this times the ranks, unless make-vocab-size-divisible-by is another
 
 
 def hf_subjects(files: CheckpointFiles) -> Iterator[Subject]:
@@ -43,24 +44,15 @@ def hf_subjects(files: CheckpointFiles) -> Iterator[Subject]:
         for ranks in TENSOR_PARALLEL:
             if _divisible(model, ranks):
                 shards = _cut(model, era, ranks)
-                hidden = model.sizes.hidden
-                methods = plausible_methods(shards[0], model.layers, hidden, sigmas)
-                if not methods:
-                    yield Subject(where=model.where, shards=shards, notes=(_no_method(shards[0]),))
-                for each in methods:
-                    scale = Scale(model.layers, hidden, each.sigma, ())
-                    ranked = tuple(with_methods(rank, each, scale) for rank in shards)
-                    yield Subject(where=model.where, shards=ranked)
-
-
-def _no_method(shards: Mapping[str, Shard]) -> str:
-    return f"no init method of GPT-NeoX has the standard deviations measured ({measured(shards)})"
+                subject = Subject(where=model.where, shards=shards)
+                yield from plausible_subjects(subject, model.layers, model.sizes.hidden, sigmas)
 
 
 def _divisible(model: HfModel, ranks: int) -> bool:
-    sizes = (model.heads.query, model.heads.key_value, model.sizes.intermediate, model.sizes.hidden)
-    padded = ranks == 1 or model.sizes.vocabulary % (_PADDING * ranks) == 0
-    return padded and all(size % ranks == 0 for size in sizes)
+    sizes = model.sizes
+    shared = (model.heads.query, model.heads.key_value, sizes.intermediate, sizes.hidden, sizes.vocabulary)
+    usual = sizes.vocabulary % _PADDING == 0
+    return all(size % ranks == 0 for size in shared) and not (usual and sizes.vocabulary % (_PADDING * ranks))
 
 
 def _cut(model: HfModel, era: str, ranks: int) -> tuple[dict[str, Shard], ...]:
@@ -91,17 +83,18 @@ def _shard(model: HfModel, name: str, rules: list[tuple[str, Rule]], ranks: int,
             raise ConversionError(what, model.where, "fetch the model again")
         blocks.extend((tensor, part) for part in made.parts if part.rank == rank)
     shown = " + ".join(hf for hf, _ in rules)
-    return Shard(name, shown, shape, blocks[0][0].dtype, math.nan, partial(_assembled, shape, blocks))
+    dtype = drawn_dtype(blocks[0][0])
+    return Shard(name, shown, shape, dtype, math.nan, partial(_assembled, shape, dtype, blocks))
 
 
-def _assembled(shape: tuple[int, ...], blocks: list[tuple[FileTensor, Part]], rows: int | None) -> Bits:
+def _assembled(shape: tuple[int, ...], dtype: str, blocks: list[tuple[FileTensor, Part]], rows: int | None) -> Bits:
     """The first ``rows`` rows of a shard, from the blocks of merged tensors that it became."""
     count = shape[0] if rows is None else rows
-    shard = np.empty((count, *shape[1:]), VIEWS[blocks[0][0].dtype])
+    shard = np.empty((count, *shape[1:]), VIEWS[dtype])
     for tensor, part in blocks:
         first, height = part.source_rows
         height = min(height, count - first)
         if height > 0:
-            block = tensor.rows(part.target_row, height)
-            shard[first : first + height] = block[:, part.target_column : part.target_column + shape[1]]
+            block = tensor.rows(part.target_row, height)[:, part.target_column : part.target_column + shape[1]]
+            shard[first : first + height] = narrowed(block, tensor.dtype, dtype)
     return shard

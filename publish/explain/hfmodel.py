@@ -41,7 +41,12 @@ class HfModel:
 
 
 def read_model(files: CheckpointFiles) -> HfModel:
-    """The model's tensors and sizes; no weight is read."""
+    """The model's tensors and sizes; no weight is read.
+
+    Raises:
+        ConfigError: no config, another architecture, or sizes that these tensors cannot have.
+        CheckpointError: a broken file.
+    """
     config = _config(files)
     kind = config.get("model_type")
     if kind not in CLASSES:
@@ -51,8 +56,11 @@ def read_model(files: CheckpointFiles) -> HfModel:
     names = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
     layers, hidden, count, intermediate, vocabulary = (_size(config, name, files.where) for name in names)
     groups = _size(config, "num_key_value_heads", files.where, count)
-    heads = Heads(count, groups, hidden // count)
     tensors = file_tensors(files)
+    if hidden % count or layers > len(tensors):
+        what = f"{layers:,} layers, {hidden:,} wide, with {count:,} heads do not fit {len(tensors):,} tensors"
+        raise ConfigError(what, f"{files.where}/{CONFIG}", "fetch the model again")
+    heads = Heads(count, groups, hidden // count)
     neox = kind == GPT_NEOX
     sigma = config.get("initializer_range")
     return HfModel(

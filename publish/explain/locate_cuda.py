@@ -75,14 +75,14 @@ def _thread_counts(
 
 def _fitting(shard: Shard, seed: int, offset: int) -> list[int]:
     """Thread counts below the tensor's size for which the threads' second values stand where they should."""
-    values = to_float32(shard.read(None).reshape(-1), shard.dtype)
+    values = shard.read(None).reshape(-1)
     counts = np.arange(cuda.BLOCK, shard.elements, cuda.BLOCK)
     normals = cuda.second_turn(seed, offset, HEAD[CUDA])
     whole = counts[counts + HEAD[CUDA] <= shard.elements]
-    windows = values[whole[:, None] + np.arange(HEAD[CUDA])]
+    windows = to_float32(values[whole[:, None] + np.arange(HEAD[CUDA])], shard.dtype)
     fitting: list[int] = whole[_rows_fit(windows, normals, shard)].tolist()
     for count in counts[whole.size :].tolist():  # too near the end for all of them
-        tail = values[count:]
+        tail = to_float32(values[count:], shard.dtype)
         if fit(normals[: tail.size], tail, shard.std, shard.dtype):
             fitting.append(count)
     return fitting

@@ -14,6 +14,7 @@ from publish.explain.subject import Bits, Shard
 # (2^-21.4 and more beyond pi: CUDA programming guide, intrinsic functions), times a radius up to 6.7.
 SLACK = 2.0**-16
 UNIT = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}  # relative, of the last place at most
+_BLOCK = 1 << 18  # elements that are compared at a time
 _NEEDED = 3, 4  # of the first values, this share must fit
 
 
@@ -48,6 +49,11 @@ def _least(left: int | None, right: int | None) -> int | None:
 
 def tally(stored: Bits, expected: Bits, dtype: str, std: float, start: int = 0) -> Tally:
     """Compare two flat arrays of ``dtype``; ``start`` is the index of their first element in the tensor."""
+    blocks = (slice(at, at + _BLOCK) for at in range(0, stored.size, _BLOCK))
+    return sum((_tally(stored[at], expected[at], dtype, std, start + at.start) for at in blocks), Tally())
+
+
+def _tally(stored: Bits, expected: Bits, dtype: str, std: float, start: int) -> Tally:
     same = stored.view(f"u{stored.itemsize}") == expected.view(f"u{expected.itemsize}")
     equal = int(np.count_nonzero(same))
     if equal == stored.size:
@@ -55,8 +61,8 @@ def tally(stored: Bits, expected: Bits, dtype: str, std: float, start: int = 0) 
     odd = np.flatnonzero(~same)
     left, right = stored[odd], expected[odd]
     apart = np.abs(_ordered(left) - _ordered(right))
-    numbers, due = to_float32(left, dtype), to_float32(right, dtype)
     with np.errstate(invalid="ignore", over="ignore"):
+        numbers, due = to_float32(left, dtype), to_float32(right, dtype)
         close = np.abs(numbers - due) <= np.float32(SLACK * std)
     one = apart <= 1
     wrong = ~one & ~close
@@ -82,7 +88,9 @@ def fit(normals: NDArray[np.float32], head: NDArray[np.float32], std: float, dty
 
     Rounded twice, so a unit and a half; a changed value or two at a tensor's start do not hide it.
     """
-    slack = 1.5 * UNIT[dtype] * np.abs(head) + SLACK * std + (2.0**-24 if dtype == "float16" else 0)
-    hits = np.abs(normals * np.float32(std) - head) <= slack
+    finest = 2.0**-24 if dtype == "float16" else 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        slack = np.float32(1.5 * UNIT[dtype]) * np.abs(head) + np.float32(SLACK * std + finest)
+        hits = np.abs(normals * np.float32(std) - head) <= slack
     found: NDArray[np.bool_] = hits.sum(axis=-1) * _NEEDED[1] >= hits.shape[-1] * _NEEDED[0]
     return found

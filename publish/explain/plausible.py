@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from publish.explain.construction import INIT, OUTPUT, role
 from publish.explain.methods import NORMAL, Methods, Scale
-from publish.explain.subject import Shard
+from publish.explain.subject import Shard, Subject, with_methods
 
 _SAMPLE = 1 << 16
 _ERRORS = 6  # standard errors of a standard deviation that a method may be off
 _ROUNDING = 2.0**-8  # relative, of the coarsest dtype
+
+
+def plausible_subjects(subject: Subject, layers: int, hidden: int, sigmas: Sequence[float]) -> Iterator[Subject]:
+    """The subject with every pair of methods that its weights allow; as it is, with a note, where there is none."""
+    methods = plausible_methods(subject.shards[0], layers, hidden, sigmas)
+    if not methods:
+        note = f"no init method of GPT-NeoX has the standard deviations measured ({measured(subject.shards[0])})"
+        yield replace(subject, notes=(*subject.notes, note))
+    for each in methods:
+        scale = Scale(layers, hidden, each.sigma, ())
+        yield replace(subject, shards=tuple(with_methods(rank, each, scale) for rank in subject.shards))
 
 
 def plausible_methods(shards: Mapping[str, Shard], layers: int, hidden: int, sigmas: Sequence[float]) -> list[Methods]:
@@ -60,5 +72,5 @@ def _fitting(
 
 
 def _std(shard: Shard) -> float:
-    values = shard.head(_SAMPLE).astype(np.float64)
-    return float(values.std())
+    with np.errstate(invalid="ignore"):
+        return float(shard.head(_SAMPLE).astype(np.float64).std())

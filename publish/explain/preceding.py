@@ -26,9 +26,10 @@ def describe(subject: Subject, place: Place) -> str:
         built = place.position // size
         times = "one whole construction" if built == 1 else f"{built} whole constructions"
         return f"{times} of the same model ({len(shards)} tensors, {place.position:,} {unit}): {_why(subject, built)}"
-    for shard in shards.values():
-        if place.position == stream.after(shard, 0):
-            return f"as much as the tensor {shard.shown} takes ({place.position:,} {unit})"
+    alike = [shard.shown for shard in shards.values() if place.position == stream.after(shard, 0)]
+    if alike:
+        others = f", as {len(alike) - 1} others do" if len(alike) > 1 else ""
+        return f"as much as the tensor {alike[0]} takes{others} ({place.position:,} {unit})"
     return f"{place.position:,} {unit}, which are no whole number of constructions of this model nor one of its tensors"
 
 

@@ -3,66 +3,79 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from publish.convert.dtypes import VIEWS
+from publish.convert.sizes import layer_count
 from publish.errors import CheckpointError, ConfigError
 from publish.explain.construction import in_order, role
 from publish.explain.methods import DEFAULTS, Methods, Scale
+from publish.explain.plausible import plausible_subjects
 from publish.explain.subject import Bits, Shard, Subject, with_methods
 from publish.neox import yamlfile
 from publish.neox.checkpoint import RawCheckpoint, RawTensor
 from publish.neox.options import MAPPED
-from publish.neox.randomstate import stored_states
+from publish.neox.randomstate import TRACKER, stored_states
 from publish.source.files import CheckpointFiles
 
 _COMPUTED = ("inv_freq", "slopes", "_extra_state")  # the ends of names of what is computed rather than drawn
 _METHODS = ("init_method", "output_layer_init_method", "init_method_std")
+_CPU_ON_RANKS = (
+    "use_cpu_initialization draws whole tensors and cuts them over the ranks, which is recomputed for one rank only"
+)
 _NO_WAY = "its initial weights cannot be explained here"
 
 
-def raw_subject(files: CheckpointFiles) -> Subject:
+def raw_subjects(files: CheckpointFiles) -> Iterator[Subject]:
     """The subject of a raw checkpoint; weights are read when they are asked for.
+
+    Without a training config there is one for every pair of init methods that the weights allow.
 
     Raises:
         CheckpointError: no checkpoint, a broken one, or one without an embedding.
-        ConfigError: no config, sizes missing, or an init method that is not recomputed here.
+        ConfigError: sizes missing in the config, or an init method that is not recomputed here.
     """
     checkpoint = RawCheckpoint.open(files, weights=False)
-    options = _options(files)
-    methods, scale = read_methods(options, checkpoint.where)
-    seed = options.get("seed", MAPPED["seed"])
-    return Subject(
+    options = yamlfile.merge(yamlfile.config_files(files), files.where)
+    seed = options.get("seed", MAPPED["seed"]) if options else None
+    subject = Subject(
         where=checkpoint.where,
-        shards=tuple(with_methods(rank, methods, scale) for rank in raw_shards(checkpoint)),
+        shards=raw_shards(checkpoint),
         unknown=tuple(_unknown(checkpoint.ranks[0])),
         layout=checkpoint.layout,
         stages=max(1, checkpoint.pipeline_parallel),
         iteration=checkpoint.state.iteration,
         seed=seed if isinstance(seed, int) else None,
-        states=stored_states(files),
+        states=tuple(states.get(TRACKER) for states in stored_states(files)),
     )
+    if not options:
+        layers, hidden = layer_count(checkpoint.ranks[0]), subject.first.shape[1]
+        yield from plausible_subjects(subject, layers, hidden, DEFAULTS[2:])
+        return
+    methods, scale = read_methods(options, checkpoint.where)
+    if options.get("use_cpu_initialization") and subject.tensor_parallel > 1:
+        subject = replace(subject, notes=(_CPU_ON_RANKS,))
+    yield replace(subject, shards=tuple(with_methods(rank, methods, scale) for rank in subject.shards))
 
 
 def raw_shards(checkpoint: RawCheckpoint) -> tuple[dict[str, Shard], ...]:
     """The drawn tensors of every rank in the order of drawing; their standard deviations are open.
 
     Raises:
-        CheckpointError: no embedding.
+        CheckpointError: no embedding, or a drawn tensor that is no matrix of floats.
     """
     names = in_order(checkpoint.ranks[0])
     if "embedding.weight" not in names:
         raise CheckpointError("no embedding, which is drawn first", checkpoint.where, "fetch the checkpoint again")
+    for rank in checkpoint.ranks:
+        for tensor in map(rank.__getitem__, names):
+            if len(tensor.shape) != 2 or not tensor.elements or tensor.dtype not in VIEWS:
+                what = f"{tensor.name} is {tensor.dtype} {list(tensor.shape)}, and a matrix of floats is due"
+                raise CheckpointError(what, f"{checkpoint.where}/{tensor.file}", "fetch the checkpoint again")
     return tuple({name: _shard(checkpoint, rank[name]) for name in names} for rank in checkpoint.ranks)
-
-
-def _options(files: CheckpointFiles) -> Mapping[str, Any]:
-    texts = yamlfile.config_files(files)
-    if not texts:
-        fix = "put the YAML that the run was started with into configs/"
-        raise ConfigError("no training config, which states the init methods", files.where, fix)
-    return yamlfile.merge(texts, files.where)
 
 
 def read_methods(options: Mapping[str, Any], where: str) -> tuple[Methods, Scale]:

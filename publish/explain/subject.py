@@ -41,7 +41,8 @@ class Shard:
         """The first ``count`` values, or all where there are fewer."""
         rows = -(-count // max(1, math.prod(self.shape[1:])))
         values = self.read(min(rows, self.shape[0])).reshape(-1)[:count]
-        return to_float32(values, self.dtype)
+        with np.errstate(invalid="ignore"):  # a NaN of a broken file stays one
+            return to_float32(values, self.dtype)
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,15 @@ _INNER_STAGE = 1138
 
 @dataclass(frozen=True, slots=True)
 class Walked:
-    """What one rank's tensors were found to be; ``ends`` are the generators' states afterwards, a stage each."""
+    """What one rank's tensors were found to be.
+
+    ``ends`` are the generators' states afterwards, one for each pipeline stage; ``begins`` names the tensors at which
+    stages after the first begin.
+    """
 
     tallies: Mapping[str, Tally]
     ends: tuple[RandomState, ...]
+    begins: tuple[str, ...] = ()
 
 
 def walk(subject: Subject, rank: int, stream: Stream, position: int, open_stream: Callable[[int], Stream]) -> Walked:
@@ -31,20 +36,23 @@ def walk(subject: Subject, rank: int, stream: Stream, position: int, open_stream
     """
     tallies: dict[str, Tally] = {}
     ends: list[RandomState] = []
+    begins: list[str] = []
     seed = stream.seed
     for shard in subject.shards[rank].values():
-        if subject.stages != 1 and tallies and may_begin_a_stage(shard.name) and not stream.matches(shard, position):
+        found = stream.tally(shard, position)
+        if tallies and subject.stages != 1 and may_begin_a_stage(shard.name) and 2 * found.equal < found.values:
             inner = seed + _INNER_STAGE + (len(ends) + 1) * subject.tensor_parallel
-            for fresh in (open_stream(inner), open_stream(seed)):
-                if fresh.matches(shard, 0):
-                    ends.append(stream.state(position))
-                    stream, position = fresh, 0
-                    break
-        tallies[shard.name] = stream.tally(shard, position)
+            fresh = next((each for each in map(open_stream, (inner, seed)) if each.matches(shard, 0)), None)
+            if fresh is not None:
+                ends.append(stream.state(position))
+                begins.append(shard.shown)
+                stream, position = fresh, 0
+                found = stream.tally(shard, position)
+        tallies[shard.name] = found
         position = stream.after(shard, position)
     if ends and subject.tied:  # the last stage builds the embedding too, and then takes over the first one's values
         position = stream.after(subject.first, position)
-    return Walked(tallies, (*ends, stream.state(position)))
+    return Walked(tallies, (*ends, stream.state(position)), tuple(begins))
 
 
 def positions(shards: Mapping[str, Shard], stream: Stream, start: int = 0) -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from publish.hub import checkpoints, manifest
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
@@ -23,8 +23,13 @@ class StepCard:
     """A step's branch: the record of its tip, and the sha256 of the card that is really there."""
 
     record: CheckpointRecord
-    manifest: Manifest
     card: str | None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the card is made from."""
+        assert self.record.published is not None  # no other record becomes a StepCard
+        return self.record.published
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,22 @@ def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]
     listing = _listing(client, repo, branches["main"]) if checkpoints.NAME in main else None
     listed = {each.step: each for each in listing.checkpoints} if listing else {}
     found: dict[int, StepCard | None] = {
-        step: StepCard(record, record.published, record.card)
+        step: StepCard(record, record.card)
         for step, record in listed.items()
         if record.published and branches.get(record.branch) == record.commit
     }
     unknown = [step for step in listed or steps() if step not in found]
-    found |= _read(client, repo, {step: branches.get(f"step{step}") for step in unknown})
+    read = _read(client, repo, {step: branches.get(f"step{step}") for step in unknown})
+    found |= {step: _again(listed.get(step), card) for step, card in read.items()}
     there = {step: card for step, card in sorted(found.items()) if card is not None}
     return PublishedCards(repo, branches, main, listing, there, tuple(sorted(found.keys() - there.keys())))
+
+
+def _again(listed: CheckpointRecord | None, card: StepCard | None) -> StepCard | None:
+    """The step with what ``main`` lists of the same weights."""
+    if listed is None or card is None:
+        return card
+    return replace(card, record=listed.again(card.record))
 
 
 def read_card(client: Client, repo: str, commit: str) -> str:
@@ -95,4 +108,4 @@ def _read_step(client: Client, repo: str, commit: str | None) -> StepCard | None
         return None
     card = fetch_text_if_there(client, repo, commit, README)
     digest = None if card is None else hashlib.sha256(card).hexdigest()
-    return StepCard(CheckpointRecord.of(found, commit), found, digest)
+    return StepCard(CheckpointRecord.of(found, commit), digest)

@@ -6,12 +6,13 @@ from this one file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from publish.card.run import RunFacts
 from publish.errors import HubError
-from publish.hub.manifest import Manifest
+from publish.hub.errata import Erratum
+from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.records import canonical, read_record
 
 NAME = "checkpoints.json"
@@ -61,6 +62,13 @@ class CheckpointRecord:
             equal=tuple(sorted(equal)),
         )
 
+    def again(self, record: CheckpointRecord) -> CheckpointRecord:
+        """``record`` of the same step, later: while its weights are the same, what a suite says of them stays."""
+        if self.weights != record.weights or self.published is None or record.published is None:
+            return record
+        published = replace(record.published, statistics=self.published.statistics)
+        return replace(record, published=published, exceptions=self.exceptions, equal=self.equal)
+
 
 def _without_figures(manifest: Manifest) -> Manifest:
     gates = tuple(
@@ -81,19 +89,39 @@ class PlotRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Remarks:
+    """What there is to say of the suite as a whole; see `Checkpoints`."""
+
+    lineage: tuple[GateRecord, ...] = ()
+    errata: tuple[Erratum, ...] = ()
+
+
+NO_REMARKS = Remarks()
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """All steps of a release, in order."""
+    """All steps of a release, in order.
+
+    `lineage` is what they show together (repeats, order, jumps), `errata` what was wrong with branches before.
+    """
 
     repo: str
     checkpoints: tuple[CheckpointRecord, ...]
     run: RunFacts | None = None
     plots: tuple[PlotRecord, ...] = ()
+    errata: tuple[Erratum, ...] = ()
+    lineage: tuple[GateRecord, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
         steps = [record.step for record in self.checkpoints]
         if steps != sorted(set(steps)):
             raise HubError("steps are not in order, or twice", f"{self.repo} {NAME}", "publish main again")
+
+    @property
+    def remarks(self) -> Remarks:
+        return Remarks(self.lineage, self.errata)
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
@@ -107,6 +135,10 @@ class Checkpoints:
             HubError: malformed; it names the key.
         """
         return read_record(cls, content, where)
+
+    def of_weights(self, records: Mapping[int, CheckpointRecord]) -> bool:
+        """Whether these are the steps of `records`, with the same weights, wherever their branches are now."""
+        return {each.step: each.weights for each in self.checkpoints} == {s: r.weights for s, r in records.items()}
 
     def by_branch(self) -> dict[str, CheckpointRecord]:
         """Branch -> record."""

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from publish.errors import HubError
 from publish.hub import checkpoints, manifest
 from publish.hub.branchfile import GITATTRIBUTES
-from publish.hub.checkpoints import CheckpointRecord
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints
 from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.manifest import Manifest
 from publish.hub.status import CardOf, Expected, Seen, StepStatus, judge, short
@@ -65,19 +65,29 @@ def _proven(ledger: Ledger | None, repo: str, expected: Expected, tips: Mapping[
     return entry is not None and entry.proof == expected.proof
 
 
+def read_listing(client: Client, repo: str, main: str | None) -> Checkpoints | None:
+    """``checkpoints.json`` at the commit `main`, in one request; None where there is none, or somebody else's.
+
+    Raises:
+        HubError: no access, no connection.
+    """
+    content = fetch_text_if_there(client, repo, main, checkpoints.NAME) if main else None
+    if content is None:
+        return None
+    try:
+        return Checkpoints.from_bytes(content, f"{repo}@{main}/{checkpoints.NAME}")
+    except HubError:
+        return None  # every branch is asked instead
+
+
 def read_listed(client: Client, repo: str, main: str | None, tips: Mapping[str, str]) -> dict[str, Seen]:
     """What ``checkpoints.json`` at the commit `main` says of the branches at these `tips`; at most one request.
 
     Raises:
         HubError: no access, no connection.
     """
-    content = fetch_text_if_there(client, repo, main, checkpoints.NAME) if main and tips else None
-    if content is None:
-        return {}
-    try:
-        listed = checkpoints.Checkpoints.from_bytes(content, f"{repo}@{main}/{checkpoints.NAME}").by_branch()
-    except HubError:
-        return {}  # somebody's own file of that name: every branch is asked instead
+    listing = read_listing(client, repo, main) if tips else None
+    listed = listing.by_branch() if listing else {}
     found = {branch: listed[branch] for branch in tips if branch in listed}
     return {
         branch: Seen(each.commit, each)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from publish.hub.records import canonical, read_record
+from publish.plots.records import Ratio
 
 NAME = "publish.json"
 SCHEMA = 1
@@ -89,9 +90,26 @@ class Tensors:
 
 
 @dataclass(frozen=True, slots=True)
+class ComparisonRecord:
+    """The step compared with another model, as a card shows it; ``location`` is where the other one was.
+
+    ``ratios`` are what its plot shows.
+    """
+
+    location: str
+    title: str
+    verdict: str
+    reasons: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+    ratios: tuple[Ratio, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """All that ``publish.json`` says. `files` are those of the branch but for ``publish.json`` itself.
 
+    `comparisons` are of this step with other models, as its card shows them.
     `dtype` is the written one, `source_dtype` the checkpoint's; `overrides` are values of ``config.json`` that the
     release file gives instead of the run's own.
     """
@@ -114,6 +132,7 @@ class Manifest:
     notes: str = ""
     source_dtype: str | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    comparisons: tuple[ComparisonRecord, ...] = ()
     schema: int = SCHEMA
 
     def to_bytes(self) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 from publish.errors import HubError
 from publish.wire.client import Client
-from publish.wire.failures import Refused
+from publish.wire.failures import Refused, Transient
 from publish.wire.repo import first_commit, list_tree
 
 GITATTRIBUTES = ".gitattributes"
@@ -58,10 +58,17 @@ def whoami(client: Client) -> Identity:
     """
     if client.endpoint.token is None:
         raise HubError("no token", client.endpoint.url, "log in (`hf auth login`) or set HF_TOKEN")
-    answer: Any = client.call("asking whose token this is", lambda: client.api.whoami())
+
+    def ask() -> Any:
+        answer = client.api.whoami()
+        if not isinstance(answer, dict) or not answer.get("name"):
+            raise Transient("the answer names nobody", where=client.endpoint.url)
+        return answer
+
+    answer = client.call("asking whose token this is", ask)
     token = (answer.get("auth") or {}).get("accessToken") or {}
     organizations = tuple(str(each["name"]) for each in answer.get("orgs") or () if "name" in each)
-    return Identity(str(answer.get("name", "")), organizations, token.get("role"))
+    return Identity(str(answer["name"]), organizations, token.get("role"))
 
 
 def check_may_write(identity: Identity, repo: str) -> None:

@@ -21,14 +21,15 @@ CardOf = Callable[[Manifest], str]
 class Expected:
     """What a step must be made of. A digest that is None is not compared.
 
-    ``wording`` is a digest of what its card is made from besides: it only decides whether a ledger's proof still holds.
+    ``files`` are the sha256 of files that all steps share: config and tokenizer. ``wording`` is a digest of what its
+    card is made from besides: it only decides whether a ledger's proof still holds.
     """
 
     step: int
     branch: str
     source_commit: str | None
     plan: str | None
-    tokenizer: str | None = None
+    files: tuple[tuple[str, str], ...] = ()
     wording: str | None = None
 
     @property
@@ -92,11 +93,11 @@ def judge(expected: Expected, seen: Seen | None, card_of: CardOf | None = None) 
 
 
 def _stale(expected: Expected, record: CheckpointRecord) -> list[str]:
-    tokenizer = record.published.tokenizer if record.published else None
+    published = {file.path: file.sha256 for file in record.published.files} if record.published else {}
     compared = (
         ("source", expected.source_commit, record.source_commit),
         ("plan", expected.plan, record.plan),
-        ("tokenizer", expected.tokenizer, tokenizer),
+        *((path, digest, published.get(path)) for path, digest in expected.files),
     )
     return [
         f"{name} {short(is_now)}, published from {short(was)}"

@@ -19,6 +19,7 @@ from publish.wire.client import Client, backoff
 from publish.wire.clock import Interrupted
 from publish.wire.failures import RateLimited, Refused, Unavailable, Uncertain
 from publish.wire.repo import CommitRecord, latest_commits, list_tree
+from publish.wire.transport import commits_of_thread
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
@@ -161,7 +162,8 @@ class _Transaction:
         uncertain = False
         for attempt in range(1, self.client.patience.tries + 1):
             try:
-                return self._send(parent, operations), True
+                if (sent := self._send(parent, operations)) is not None:
+                    return sent, True
             except Uncertain as error:
                 failure, uncertain = error, True
             except Refused as error:
@@ -170,7 +172,7 @@ class _Transaction:
                 failure = error
             commit = self._ours_at_tip(parent)
             if commit is not None:
-                self.recovered = failure.what
+                self.recovered = failure.what if failure else None
                 return commit, uncertain
             self.client.clock.sleep(backoff(attempt, self.client.patience), self.client.interrupt)
         raise Unavailable(
@@ -179,7 +181,9 @@ class _Transaction:
             "run the same command again; the branch is as it was",
         ) from failure
 
-    def _send(self, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str:
+    def _send(self, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str | None:
+        """The commit; None where huggingface_hub saw that the branch has all of it already, and sent nothing."""
+        before = commits_of_thread()
         slot = self.client.commits.reserve(self.repo)
 
         def send() -> str:
@@ -200,13 +204,13 @@ class _Transaction:
         applied = False
         try:
             commit = self.client.call(f"committing to {self.branch}", send, idempotent=False)
-            applied = True
+            applied = commits_of_thread() > before
         except (Uncertain, Interrupted, KeyboardInterrupt):
             applied = True  # it may be: the quota counts it
             raise
         finally:
             slot.settle(applied=applied)
-        return commit
+        return commit if applied else None
 
     def _ours_at_tip(self, parent: str) -> str | None:
         """The tip if it holds exactly our files, None if it still is `parent`.

@@ -16,7 +16,7 @@ from publish.neox.torchfile import TorchFile
 from publish.source.files import CheckpointFiles
 
 CPU, CUDA = "cpu-mt19937", "cuda-philox"
-TRACKER = "model-parallel-rng"  # DeepSpeed's name of the generator that initial weights are drawn from
+TRACKER = "tracker:model-parallel-rng"  # DeepSpeed's name of the generator that initial weights are drawn from
 
 _CPU = struct.Struct("<QiiQ624Q")  # seed, words left in the block, seeded, next word, the words
 _CPU_SIZE = 5056
@@ -54,10 +54,20 @@ def decode(raw: bytes) -> RandomState | None:
     return None
 
 
-def stored_states(files: CheckpointFiles, name: str = TRACKER) -> tuple[RandomState | None, ...]:
-    """The state of tracker ``name`` in every ``mp_rank`` file: pipeline stage by stage, tensor-parallel ranks inside.
+def saved_tensors(tree: object) -> dict[str, StoredTensor]:
+    """The states in an ``mp_rank`` file: ``torch`` and ``cuda`` of the default generators, and ``tracker:NAME``."""
+    if not isinstance(tree, Mapping):
+        return {}
+    trackers = tree.get("rng_tracker_states")
+    named = {f"tracker:{name}": value for name, value in trackers.items()} if isinstance(trackers, Mapping) else {}
+    found = {"torch": tree.get("torch_rng_state"), "cuda": tree.get("cuda_rng_state"), **named}
+    return {name: value for name, value in found.items() if isinstance(value, StoredTensor)}
 
-    None for a file without one. No weight is read.
+
+def stored_states(files: CheckpointFiles) -> tuple[Mapping[str, RandomState], ...]:
+    """The states in every ``mp_rank`` file, those of no known form left out: stage by stage, ranks inside.
+
+    No weight is read.
 
     Raises:
         CheckpointError: no checkpoint, or a broken file.
@@ -65,7 +75,6 @@ def stored_states(files: CheckpointFiles, name: str = TRACKER) -> tuple[RandomSt
     found = []
     for path in find_layout(files.sizes, files.where).ranks:
         file = TorchFile.open(path, files.open(path))
-        trackers = file.tree.get("rng_tracker_states") if isinstance(file.tree, dict) else None
-        stored = trackers.get(name) if isinstance(trackers, Mapping) else None
-        found.append(decode(file.bytes_of(stored)) if isinstance(stored, StoredTensor) else None)
+        decoded = {name: decode(file.bytes_of(tensor)) for name, tensor in saved_tensors(file.tree).items()}
+        found.append({name: state for name, state in decoded.items() if state is not None})
     return tuple(found)

@@ -10,6 +10,7 @@ from typing import Any
 
 from publish.errors import CheckpointError
 from publish.neox.inert import StoredTensor, digest_of
+from publish.neox.randomstate import saved_tensors
 from publish.neox.torchfile import RawTensor, TorchFile
 
 
@@ -106,12 +107,7 @@ def _validation_logits(file: TorchFile, tree: dict[Any, Any]) -> RawTensor | Non
 
 
 def _random_states(file: TorchFile, tree: dict[Any, Any]) -> dict[str, str]:
-    trackers = {f"tracker:{name}": value for name, value in _dict(tree.get("rng_tracker_states")).items()}
-    found = {"torch": tree.get("torch_rng_state"), "cuda": tree.get("cuda_rng_state"), **trackers}
-    digests = {
-        name: hashlib.sha256(file.bytes_of(value)).hexdigest()
-        for name, value in found.items()
-        if isinstance(value, StoredTensor)
-    }
+    stored = saved_tensors(tree).items()
+    digests = {name: hashlib.sha256(file.bytes_of(value)).hexdigest() for name, value in stored}
     own = {"python": tree.get("random_rng_state"), "numpy": tree.get("np_rng_state")}
     return digests | {name: digest for name, value in own.items() if (digest := digest_of(value)) is not None}

@@ -27,3 +27,18 @@ class Ratio:
     layer_type: str
     ratio: float
     error: float
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedType:
+    """One layer type of two models: deviations, the predicted one where known, their ratio, and how far chance goes.
+
+    ``ratio`` and ``chance`` are None where a side is constant.
+    """
+
+    name: str
+    left: float
+    right: float
+    predicted: float | None
+    ratio: float | None
+    chance: float | None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from publish.errors import CardError
@@ -27,8 +29,9 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
-def draw(height: float, fill: Callable[[Figure], None]) -> bytes:
-    """The SVG of a figure of ``height`` inches that ``fill`` draws into.
+@contextmanager
+def figure_of(height: float, fill: Callable[[Figure], None]) -> Iterator[Figure]:
+    """A figure of ``height`` inches that ``fill`` drew into, to be saved inside the block.
 
     Raises:
         CardError: matplotlib is not installed.
@@ -38,12 +41,23 @@ def draw(height: float, fill: Callable[[Figure], None]) -> bytes:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise CardError("matplotlib is not installed", "plots", "pip install 'publish-neox[plots]'") from error
-    with matplotlib.rc_context():
+    with matplotlib.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands for a letter of a rare script
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(SETTINGS)
         figure = Figure(figsize=(WIDTH, height), layout="constrained")
         fill(figure)
-        out = io.StringIO()
+        yield figure
+
+
+def draw(height: float, fill: Callable[[Figure], None]) -> bytes:
+    """The SVG of a figure of ``height`` inches that ``fill`` draws into.
+
+    Raises:
+        CardError: matplotlib is not installed.
+    """
+    out = io.StringIO()
+    with figure_of(height, fill) as figure:
         figure.savefig(out, format="svg", metadata=_NO_METADATA)
     return _adapted(out.getvalue()).encode()
 

@@ -42,6 +42,7 @@ SETTINGS: Mapping[str, Any] = {
     "font.family": ["DejaVu Sans"],  # ships with matplotlib
     "font.size": 9.0,
     "text.color": INK.light,
+    "text.parse_math": False,  # a name with dollar signs is a name
     "axes.facecolor": PAPER.light,
     "axes.edgecolor": SOFT.light,
     "axes.labelcolor": SOFT.light,

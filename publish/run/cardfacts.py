@@ -10,10 +10,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from publish.card.config import config_facts
-from publish.card.facts import HUB, Deviation, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
+from publish.card.facts import HUB, Comparison, Deviation, Fact, FileFact, Gate, Plot, StepFacts, StepLine, SuiteFacts
 from publish.card.numbers import count, decimal
 from publish.card.run import RunFacts
 from publish.hub.branchfile import BranchFile
+from publish.hub.checkpoints import NO_REMARKS, Remarks
+from publish.hub.errata import sentences
 from publish.hub.manifest import FileRecord, Manifest, Training
 from publish.release import Release
 from publish.run.facts import sizes_of
@@ -75,6 +77,7 @@ def step_facts(
         has_tokenizer=manifest.tokenizer is not None,
         files=tuple(FileFact(each.path, each.size, each.sha256) for each in listed),
         gates=tuple(Gate(each.name, each.outcome, each.detail) for each in manifest.gates),
+        comparisons=_comparisons(manifest),
         source=manifest.source.location,
         source_commit=manifest.source.commit,
         source_files=tuple(file.path for file in manifest.source.files),
@@ -92,25 +95,50 @@ def suite_facts(
     manifests: Mapping[int, Manifest],
     *,
     plots: Sequence[Plot] = (),
+    remarks: Remarks = NO_REMARKS,
     hub: str = HUB,
 ) -> SuiteFacts:
-    """The facts of ``main``'s card, from the manifests of all steps, in order."""
+    """The facts of ``main``'s card, from the manifests of all steps, in order, and what they show together.
+
+    ``plots`` are all that ``main`` has; those of comparisons stand with them.
+    """
     steps = list(manifests)
+    shown = {plot.path: plot for plot in plots}
+    comparisons = tuple(
+        replace(each, plots=tuple(shown.pop(path) for path in [ratio_path(step, number)] if path in shown))
+        for step, manifest in manifests.items()
+        for number, each in enumerate(_comparisons(manifest), 1)
+    )
     final = manifests[steps[-1]]
     return SuiteFacts(
         repo=release.target,
-        text=release.card,
+        text=replace(release.card, errata=(*release.card.errata, *sentences(remarks.errata))),
         details=run.details(steps[-1]),
         lines=tuple(map(_line, manifests.values())),
         has_tokenizer=final.tokenizer is not None,
-        gates=_counted(manifests.values()),
+        gates=(
+            *_counted(manifests.values()),
+            *(Gate(each.name, each.outcome, each.detail) for each in remarks.lineage),
+        ),
         source=final.source.location,
         converter=_converter(final),
         expected=_expected(release),
         deviations=run.deviations,
+        comparisons=comparisons,
         overrides=_overrides(release, final, manifests.values()),
-        plots=tuple(plots),
+        plots=tuple(shown.values()),
         hub=hub,
+    )
+
+
+def ratio_path(step: int, number: int) -> str:
+    """Where ``main`` keeps the plot of a step's comparison, numbered from 1."""
+    return f"plots/ratios-step{step}-{number}.svg"
+
+
+def _comparisons(manifest: Manifest) -> tuple[Comparison, ...]:
+    return tuple(
+        Comparison(each.title, each.verdict, each.reasons, each.columns, each.rows) for each in manifest.comparisons
     )
 
 

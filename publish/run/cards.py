@@ -21,8 +21,8 @@ from publish.hub.cards import PublishedCards, StepCard, published_cards
 from publish.release import Release
 from publish.run.cardfacts import README, hub_address, run_facts, step_facts
 from publish.run.job import Job, make_job
-from publish.run.plots import MainPlots, main_plots
-from publish.run.suite import suite_card
+from publish.run.plots import MainPlots, PlotsThere, main_plots
+from publish.run.suite import as_listed, suite_card
 from publish.wire.client import Client
 
 MAIN = "main"
@@ -64,8 +64,11 @@ class ReleaseCards:
     @property
     def findings(self) -> tuple[tuple[str, Finding], ...]:
         """What the lint says of every card, with its branch; and (under ``main``) of the notes against the config."""
-        known = {each.manifest.source.location for each in self.published.steps.values()}
-        known |= {self.release.card.base_model or self.release.target}
+        manifests = [each.manifest for each in self.published.steps.values()]
+        others = [each.location for manifest in manifests for each in manifest.comparisons]
+        named = (self.release.card.base_model, *(each.source.location for each in manifests), *others)
+        known = {str(name).removeprefix("hf://").partition("@")[0] for name in named if name}
+        known |= {name.partition("/")[0] for name in known}  # a step's folder stands with its run's
         names = [each.record.branch for each in self.published.steps.values()]
         found: list[tuple[str, Finding]] = []
         for card in self.cards:
@@ -96,7 +99,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     jobs: list[Job] = []
 
     def from_source() -> tuple[int, ...]:
-        jobs.append(make_job(release, need_tokenizer=False))
+        jobs.append(make_job(release, client=client, need_tokenizer=False))
         return jobs[0].steps
 
     published = published_cards(client, release.target, from_source)
@@ -116,9 +119,10 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     plots = MainPlots()
     if published.listing is not None:
         manifests = {step: each.manifest for step, each in published.steps.items()}
-        plots = main_plots(manifests, published.listing.plots, published.main)
-        file = suite_card(release, run, manifests, plots=plots.plots, hub=hub, templates=templates)
-        cards.insert(0, Card(MAIN, None, file, _why_main(published, file, plots)))
+        plots = main_plots(manifests, PlotsThere(published.listing.plots, published.main))
+        remarks = published.listing.remarks
+        file = suite_card(release, run, manifests, plots=plots.plots, remarks=remarks, hub=hub, templates=templates)
+        cards.insert(0, Card(MAIN, None, file, _why_main(release, published, file, plots)))
     return ReleaseCards(release, run, published, plots, tuple(cards))
 
 
@@ -131,7 +135,7 @@ def _step_card(
     return Card(there.record.branch, there.record.step, file, reason)
 
 
-def _why_main(published: PublishedCards, card: BranchFile, plots: MainPlots) -> str:
+def _why_main(release: Release, published: PublishedCards, card: BranchFile, plots: MainPlots) -> str:
     """How ``main`` differs from what it should show; empty where it does not."""
     assert published.listing is not None
     there = published.main.get(README)
@@ -141,7 +145,7 @@ def _why_main(published: PublishedCards, card: BranchFile, plots: MainPlots) -> 
         return "another card"
     if plots.drawn or plots.records != published.listing.plots:
         return "other plots"
-    records = tuple(each.record for each in published.steps.values())
+    records = as_listed(release, (each.record for each in published.steps.values()))
     if published.listing.run is None or published.listing.checkpoints != records:
         return f"{checkpoints.NAME} is not that of the branches' tips"
     return ""

@@ -10,6 +10,7 @@ from publish.convert.folder import Converted, check_free, convert
 from publish.convert.plan import make_plan
 from publish.convert.tokenizer import find_tokenizer, not_found
 from publish.convert.written import WrittenFile
+from publish.errors import ReleaseError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.run.claims import check_step
@@ -18,7 +19,8 @@ from publish.run.prove import prove
 from publish.source.checkpoints import CheckpointSource
 from publish.source.files import CheckpointFiles
 from publish.verify.gate import FAILED, GateResult
-from publish.verify.gates import Evidence
+from publish.verify.gates import GATES, Evidence
+from publish.verify.statistics import FiniteObserver
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,7 @@ class Wanted:
     architecture: str | None = None
     overwrite: bool = False
     logits: bool = True
+    gates: tuple[str, ...] = GATES
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,18 @@ class Conversion:
         }
 
 
+def gates_named(text: str | None) -> tuple[str, ...]:
+    """The gates in a list with commas; all where there is none.
+
+    Raises:
+        ReleaseError: no gate of that name.
+    """
+    names = GATES if text is None else tuple(name.strip() for name in text.split(","))
+    if odd := [name for name in names if name not in GATES]:
+        raise ReleaseError(f"{odd[0]!r} is no gate", "--gates", f"the gates are {', '.join(GATES)}")
+    return names
+
+
 def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wanted: Wanted) -> Conversion:
     """Convert into a folder beside ``out``, run the gates on it, and give it its name when they pass.
 
@@ -88,21 +103,22 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
     if tokenizer is None and wanted.tokenizer != "none":
         notes.append(f"written without tokenizer files: {not_found(config).what}; name one with --tokenizer")
     gates: list[GateResult] = []
+    observer = FiniteObserver()
     bytes_read = 0
 
     def proven(converted: Converted) -> bool:
         nonlocal bytes_read
         bytes_read = files.bytes_read
-        vocabulary = tokenizer.ids if tokenizer else None
+        ids, done = tokenizer.ids if tokenizer else None, converted
         evidence = Evidence(
-            checkpoint, config, plan, converted.folder, converted.written, source.step, vocabulary=vocabulary
+            checkpoint, config, plan, done.folder, done.written, source.step, observer.counts, vocabulary=ids
         )
-        gates.extend(prove(evidence, with_logits=wanted.logits, why_not="turned off"))
+        gates.extend(prove(evidence, with_logits=wanted.logits, why_not="turned off", only=wanted.gates))
         return not any(gate.outcome == FAILED for gate in gates)
 
     check_free(out, wanted.overwrite)
     checkpoint.want()
-    written = convert(checkpoint, plan, tokenizer, out, overwrite=wanted.overwrite, accept=proven).written
+    made = convert(checkpoint, plan, tokenizer, out, overwrite=wanted.overwrite, observer=observer, accept=proven)
     return Conversion(
         out=out,
         step=source.step if source.step >= 0 else checkpoint.state.iteration,
@@ -111,7 +127,7 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
         dtype=plan.dtype,
         bytes_read=bytes_read,
         bytes_read_again=files.bytes_read - bytes_read,
-        files=written.files,
+        files=made.written.files,
         gates=tuple(gates),
         notes=tuple(notes),
     )

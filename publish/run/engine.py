@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 from publish.hub.status import Expected
@@ -23,16 +23,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Making:
-    """What it takes to make the steps of one release, wherever that happens. ``workers``: steps in flight."""
+    """What it takes to make the steps of one release, wherever that happens.
+
+    ``tokenizer`` is the fingerprint of the job's, ``workers`` how many steps are in flight. Once ``hopeless`` is set,
+    no further step is begun: what one was refused, all would be.
+    """
 
     job: Job
     expected: Mapping[int, Expected]
+    tokenizer: str | None
     client: Client
     place: Workplace
     workers: int
     logits: str
     progress: Progress
     stop: threading.Event
+    hopeless: threading.Event = field(default_factory=threading.Event)
 
     def source(self, step: int) -> CheckpointSource:
         """The step's checkpoint, pinned to what it was when the release began."""
@@ -44,8 +50,10 @@ class Engine(Protocol):
 
     def run(
         self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
-    ) -> Generator[tuple[int, Future[T]], None, None]:
+    ) -> Generator[tuple[int, Future[T | None]], None, None]:
         """Each step once, in the order in which they end, with what ``then`` made of it or why it failed.
+
+        The result is None for a step that was not begun, since all hope was lost.
 
         ``then`` is called in other threads and owns the folder that it is given. Closed or interrupted, an engine
         ends what is in flight, within :data:`GRACE`.
@@ -61,21 +69,23 @@ class LocalEngine:
 
     def run(
         self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
-    ) -> Generator[tuple[int, Future[T]], None, None]:
-        def whole(step: int) -> T:
+    ) -> Generator[tuple[int, Future[T | None]], None, None]:
+        def whole(step: int) -> T | None:
+            if making.hopeless.is_set():
+                return None
             return then(
                 make_step(
                     making.job,
                     making.source(step),
                     making.place.work,
                     logits=making.logits,
-                    tokenizer=making.expected[step].tokenizer,
+                    tokenizer=making.tokenizer,
                     stop=making.stop,
                 )
             )
 
         pool = ThreadPoolExecutor(making.workers, "step")
-        waiting: dict[Future[T], int] = {}
+        waiting: dict[Future[T | None], int] = {}
         with broken_off(pool, waiting, making.stop):
             waiting |= {pool.submit(whole, step): step for step in steps}
             while waiting:

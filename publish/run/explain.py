@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from publish.explain.answer import Answer
 from publish.explain.explain import explain
 from publish.explain.hfformat import hf_subjects
-from publish.explain.raw import raw_subject
+from publish.explain.raw import raw_subjects
 from publish.explain.tensorfile import has_tensor_files
 from publish.neox.layout import is_checkpoint
 from publish.source.checkpoints import CheckpointSource, open_checkpoint
 from publish.source.files import CheckpointFiles, LocalFiles
 from publish.source.location import Location
 
+_MAIN = "main"
+
 
 def open_any(location: Location, step: int | None) -> tuple[CheckpointSource, CheckpointFiles]:
-    """One checkpoint of either format; a folder of weights in Hugging Face format is one of its own.
+    """One checkpoint of either format; a folder or a ``main`` that holds weights is one of its own.
 
     Raises:
         SourceError: as `open_checkpoint`.
@@ -26,6 +28,11 @@ def open_any(location: Location, step: int | None) -> tuple[CheckpointSource, Ch
         names = {path.name: 0 for path in folder.iterdir()}
         if has_tensor_files(names) and not is_checkpoint(names):
             return CheckpointSource(str(folder), folder.name, -1), LocalFiles(folder)
+    if step is None and location.repo is not None and location.revision is None:
+        source, files = open_checkpoint(Location(repo=location.repo, revision=_MAIN), None)
+        if has_tensor_files(files.sizes) or is_checkpoint(files.sizes):
+            return source, files
+        files.close()
     return open_checkpoint(location, step)
 
 
@@ -36,9 +43,7 @@ def explain_one(source: CheckpointSource, files: CheckpointFiles, seeds: Sequenc
         PublishError: no checkpoint, a broken one, or init methods that are not recomputed.
     """
     step = source.step if source.step >= 0 else None
-    if is_checkpoint(files.sizes):
-        subject = raw_subject(files)
-        return explain([subject], subject.iteration if step is None else step, seeds)
-    if not has_tensor_files(files.sizes):
-        return explain([raw_subject(files)], step, seeds)  # which says what is missing
-    return explain(list(hf_subjects(files)), step, seeds)
+    if has_tensor_files(files.sizes) and not is_checkpoint(files.sizes):
+        return explain(list(hf_subjects(files)), step, seeds)
+    subjects = list(raw_subjects(files))
+    return explain(subjects, subjects[0].iteration if step is None else step, seeds)

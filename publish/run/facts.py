@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from publish import __version__
 from publish.card.details import Sizes
 from publish.convert.hfconfig import hf_config, plain
 from publish.convert.recipes import ConversionPlan
-from publish.hub.manifest import Converter, FileRecord, GateRecord, Manifest, Source, SourceFile, Tensors, Training
+from publish.hub.manifest import (
+    ComparisonRecord,
+    Converter,
+    FileRecord,
+    GateRecord,
+    Manifest,
+    Source,
+    SourceFile,
+    Tensors,
+    Training,
+)
 from publish.neox.checkpoint import RawCheckpoint
 from publish.run.job import Job
 from publish.source.checkpoints import CheckpointSource, HubRun
@@ -59,6 +70,8 @@ def step_manifest(
     *,
     tensors_digest: str,
     tokenizer: str | None,
+    statistics: Mapping[str, Any],
+    comparisons: tuple[ComparisonRecord, ...],
 ) -> Manifest:
     """The manifest of a step's branch; ``files`` are all its files but card and manifest."""
     names, own = weight_files(checkpoint), hf_config(plain(plan), None, None)
@@ -84,6 +97,8 @@ def step_manifest(
         gates=tuple(GateRecord(each.name, each.outcome, each.detail, dict(each.figures)) for each in results),
         training=training_record(checkpoint),
         tokenizer=tokenizer,
+        statistics=statistics,
+        comparisons=comparisons,
         source_dtype=plan.source_dtype,
         overrides={key: {"value": value, "instead_of": own[key]} for key, value in plan.overrides},
     )

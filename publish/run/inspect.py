@@ -8,6 +8,7 @@ from typing import Any
 
 from publish.convert.plan import make_plan
 from publish.errors import PublishError
+from publish.explain.stored import StoredGenerator, stored_generators
 from publish.neox import yamlfile
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
@@ -35,6 +36,7 @@ class Inspection:
     state: TrainingState
     tensor_list: Mapping[str, Mapping[str, Any]]
     refusals: tuple[str, ...]
+    generators: tuple[StoredGenerator, ...] = ()
 
     def document(self, *, tensors: bool) -> dict[str, Any]:
         """The JSON of ``CLI.md``; the tensors by name where asked for."""
@@ -60,6 +62,7 @@ class Inspection:
                 "deepspeed_version": state.deepspeed_version,
                 "random_states": dict(state.random_states),
             },
+            "generators": [generator.document() for generator in self.generators],
             "refusals": list(self.refusals),
             **({"tensor_list": {name: dict(item) for name, item in self.tensor_list.items()}} if tensors else {}),
         }
@@ -97,6 +100,7 @@ def inspect(source: CheckpointSource, files: CheckpointFiles) -> Inspection:
             for name, tensor in sorted(checkpoint.ranks[0].items())
         },
         refusals=tuple(dict.fromkeys(refusals)),
+        generators=stored_generators(checkpoint),
     )
 
 

@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from publish.card.facts import Plot
 from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import LAYER_TYPES, PlotRecord
 from publish.hub.manifest import Manifest
-from publish.plots.records import Curve
+from publish.plots.ratios import ratio_plot
+from publish.plots.records import Curve, Ratio
 from publish.plots.svg import available
 from publish.plots.training import distance_plot, spread_plot
+from publish.run.cardfacts import ratio_path
 from publish.wire.repo import TreeEntry
 
+FOLDER = "plots/"
 # in the order of the model; norms and biases start as constants and would flatten the rest
 SHOWN = ("embedding", "QKV", "attention dense", "MLP up", "MLP down", "unembedding")
 
@@ -34,13 +38,26 @@ class PlannedPlot:
     draw: Callable[[], bytes]
 
 
+@dataclass(frozen=True)
+class PlotsThere:
+    """The plots that ``main`` has already: their records, and its files by path."""
+
+    records: tuple[PlotRecord, ...] = ()
+    files: Mapping[str, TreeEntry] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class MainPlots:
-    """What ``main`` shows: the plots, a record of each, and the files of those that were drawn now."""
+    """What ``main`` shows: the plots, and of each a record and its file, kept or drawn now."""
 
     plots: tuple[Plot, ...] = ()
     records: tuple[PlotRecord, ...] = ()
-    drawn: tuple[BranchFile, ...] = ()
+    files: tuple[BranchFile, ...] = ()
+
+    @property
+    def drawn(self) -> tuple[BranchFile, ...]:
+        """Those that are not on ``main`` as they should be."""
+        return tuple(file for file in self.files if file.content is not None)
 
 
 def plan_plots(manifests: Mapping[int, Manifest]) -> tuple[PlannedPlot, ...]:
@@ -48,40 +65,44 @@ def plan_plots(manifests: Mapping[int, Manifest]) -> tuple[PlannedPlot, ...]:
     spread, first, previous = (_curves(manifests, key) for key in ("std", "from_first", "from_previous"))
     plans = []
     if spread:
-        plot = Plot(f"Standard deviation of the weights over training: {_ends(spread)}.", "plots/std.svg")
-        plans.append(PlannedPlot(plot, _digest(spread), lambda: spread_plot(spread)))
+        plot = Plot(f"Standard deviation of the weights over training: {_ends(spread)}.", f"{FOLDER}std.svg")
+        plans.append(PlannedPlot(plot, _digest(spread), partial(spread_plot, spread)))
     if first and previous:
         words = f"Distance of the weights from step 0 and from the checkpoint before, relative: {_ends(first)}."
-        plot = Plot(words, "plots/distance.svg")
-        plans.append(PlannedPlot(plot, _digest((*first, *previous)), lambda: distance_plot(first, previous)))
-    return tuple(plans)
+        plot = Plot(words, f"{FOLDER}distance.svg")
+        plans.append(PlannedPlot(plot, _digest((*first, *previous)), partial(distance_plot, first, previous)))
+    return (*plans, *_ratio_plots(manifests))
 
 
-def main_plots(
-    manifests: Mapping[int, Manifest],
-    recorded: Iterable[PlotRecord] = (),
-    there: Mapping[str, TreeEntry] | None = None,
-) -> MainPlots:
+def _ratio_plots(manifests: Mapping[int, Manifest]) -> Iterator[PlannedPlot]:
+    """One plot for each comparison that has ratios."""
+    for step, manifest in manifests.items():
+        for number, each in enumerate(manifest.comparisons, 1):
+            if each.ratios:
+                values = "; ".join(f"{ratio.layer_type} {ratio.ratio:.3f}" for ratio in each.ratios)
+                plot = Plot(f"Ratios of standard deviations. {each.title}: {values}.", ratio_path(step, number))
+                yield PlannedPlot(plot, _digest(each.ratios, each.title), partial(ratio_plot, each.ratios, each.title))
+
+
+def main_plots(manifests: Mapping[int, Manifest], there: PlotsThere | None = None) -> MainPlots:
     """The plots of ``main``. One that is ``there`` as recorded, from the same figures, is not drawn again.
 
     Without matplotlib a plot stays as it is there, and one that is not there yet is left out.
     """
-    known = {record.path: record for record in recorded}
-    plots, records, drawn = [], [], []
+    there = there or PlotsThere()
+    known = {record.path: record for record in there.records}
+    shown: list[tuple[Plot, PlotRecord, BranchFile]] = []
     for planned in plan_plots(manifests):
         path = planned.plot.path
-        record, entry = known.get(path), (there or {}).get(path)
+        record, entry = known.get(path), there.files.get(path)
         as_recorded = record is not None and entry is not None and entry.oid == record.oid
-        if record is not None and as_recorded and (record.facts == planned.facts or not available()):
-            records.append(record)
+        if record and entry and as_recorded and (record.facts == planned.facts or not available()):
+            shown.append((planned.plot, record, BranchFile.kept(entry)))
         elif available():
             file = BranchFile.of_bytes(path, planned.draw())
-            records.append(PlotRecord(path, planned.facts, file.git_sha1()))
-            drawn.append(file)
-        else:
-            continue
-        plots.append(planned.plot)
-    return MainPlots(tuple(plots), tuple(records), tuple(drawn))
+            shown.append((planned.plot, PlotRecord(path, planned.facts, file.git_sha1()), file))
+    plots, records, files = zip(*shown, strict=True) if shown else ((), (), ())
+    return MainPlots(plots, records, files)
 
 
 def _curves(manifests: Mapping[int, Manifest], key: str) -> tuple[Curve, ...]:
@@ -107,5 +128,5 @@ def _ends(curves: Iterable[Curve]) -> str:
     return "; ".join(f"{each.name} {each.values[0]:.3g} to {each.values[-1]:.3g}" for each in curves)
 
 
-def _digest(curves: Iterable[Curve]) -> str:
-    return hashlib.sha256(json.dumps([asdict(curve) for curve in curves]).encode()).hexdigest()
+def _digest(records: Iterable[Curve | Ratio], title: str = "") -> str:
+    return hashlib.sha256(json.dumps([title, *map(asdict, records)]).encode()).hexdigest()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from publish.verify.gate import SKIPPED, GateResult, skipped
-from publish.verify.gates import Evidence, first_gates
+from publish.verify.gates import GATES, Evidence, first_gates
 
 
-def prove(evidence: Evidence, *, with_logits: bool, why_not: str) -> tuple[GateResult, ...]:
-    """What every gate found. A step below 0 means that the location names none: identity is skipped.
+def prove(
+    evidence: Evidence, *, with_logits: bool, why_not: str, only: Collection[str] = GATES
+) -> tuple[GateResult, ...]:
+    """What every gate in ``only`` found. A step below 0 means that the location names none: identity is skipped.
 
     ``why_not`` is what the logits gate says when it is skipped.
     """
@@ -17,6 +20,7 @@ def prove(evidence: Evidence, *, with_logits: bool, why_not: str) -> tuple[GateR
     results = first_gates(
         evidence if named else replace(evidence, step=evidence.checkpoint.state.iteration or 0),
         compute_logits=with_logits,
+        only=only,
     )
     return tuple(_said(result, named, with_logits, why_not) for result in results)
 

@@ -10,9 +10,9 @@ from publish.errors import HubError, PublishError
 from publish.hub import checkpoints, manifest
 from publish.hub.branchfile import BranchFile
 from publish.hub.cards import read_manifest
-from publish.hub.checkpoints import CheckpointRecord
+from publish.hub.checkpoints import NO_REMARKS, CheckpointRecord
 from publish.hub.manifest import Manifest
-from publish.hub.repository import Base, check_may_write, find_base, whoami
+from publish.hub.repository import Base, find_base, probe_write
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import with_card
 from publish.run.cards import MAIN, Card, ReleaseCards
@@ -41,7 +41,7 @@ def push_cards(cards: ReleaseCards, client: Client, progress: Progress) -> Pushe
     """
     if not cards.changed:
         return Pushed((), ())
-    check_may_write(whoami(client), cards.release.target)
+    probe_write(client, cards.release.target)
     push = _Push(cards, client, find_base(client, cards.release.target))
     todo = [card for card in cards.changed if card.step is not None]
     progress.start(len(cards.cards), len(cards.cards) - len(todo) - 1)
@@ -83,13 +83,15 @@ class _Push:
             self.failed.append(failure)
             return failure
         self.manifests[card.step] = record
-        self.records[card.step] = CheckpointRecord.of(record, commit, self.records[card.step].exceptions)
+        self.records[card.step] = self.records[card.step].again(CheckpointRecord.of(record, commit))
         return None
 
     def main(self) -> None:
         card = next(each for each in self.cards.cards if each.branch == MAIN)
         plots = self.cards.plots
-        listed = listing(self.repo, self.cards.run, self.records.values(), plots.records)
+        before = self.cards.published.listing
+        remarks = before.remarks if before else NO_REMARKS
+        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records, remarks)
         files = [card.file, *plots.drawn, listed]
         last = max(self.records)
         if last in self.manifests:  # main is the final step, its manifest included

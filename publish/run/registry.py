@@ -1,12 +1,12 @@
-"""No two steps hold the same weights unless the release says so, and what it says has to hold."""
+"""No two steps hold the same weights unless the release says so, and what it says has to hold, before a push."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
 
+from publish.compare.repeats import repeats
+from publish.compare.sketch import StepSketch
 from publish.errors import GateError
-from publish.hub.checkpoints import CheckpointRecord
 from publish.release import Release
 
 
@@ -17,6 +17,7 @@ class Registry:
         self._release = release
         self._lock = threading.Lock()
         self._steps: dict[str, list[int]] = {}
+        self._sketches: dict[int, StepSketch] = {}
 
     def note(self, step: int, weights: tuple[str, ...]) -> None:
         """Remember the weight files of a step that is published already."""
@@ -24,36 +25,31 @@ class Registry:
             for digest in weights:
                 self._steps.setdefault(digest, []).append(step)
 
-    def check(self, step: int, fingerprint: str, weights: tuple[str, ...]) -> None:
+    def check(self, step: int, fingerprint: str, weights: tuple[str, ...], sketch: StepSketch) -> None:
         """Note the weights of ``step``.
 
         Raises:
-            GateError: another step has the same weights, or shares a weight file, and the release does not say so.
+            GateError: another step has the same weights, shares a weight file or matrices that should have changed,
+                and the release does not say so; or it says so and they differ.
         """
         with self._lock:
             for digest in (fingerprint, *weights):
-                others = self._steps.setdefault(digest, [])
-                for other in others:
-                    if other != step and not self._release.expected_equal(step, other):
-                        raise GateError(
-                            f"step {step:,} holds the same weights as step {other:,}",
-                            self._release.source,
-                            "one of them is another checkpoint's; if they are equal, declare it under expect: "
-                            f"- {{equal: [{other}, {step}], because: ...}}",
-                        )
-                others.append(step)
+                self._check_file(step, digest, whole=digest == fingerprint or len(weights) == 1)
+            suite = dict(sorted({**self._sketches, step: sketch}.items()))
+            for finding in repeats(suite, self._release):
+                if step in finding.steps:
+                    raise GateError(finding.detail, self._release.source, finding.fix)
+            self._sketches[step] = sketch
 
-    def check_expected(self, records: Mapping[int, CheckpointRecord]) -> None:
-        """Declared equalities that do not hold.
-
-        Raises:
-            GateError: steps that the release declares equal differ.
-        """
-        for each in self._release.expect:
-            weights = {records[step].weights for step in each.steps if step in records}
-            if len(weights) > 1:
+    def _check_file(self, step: int, digest: str, *, whole: bool) -> None:
+        others = self._steps.setdefault(digest, [])
+        for other in others:
+            if other != step and not self._release.expected_equal(step, other):
+                what = "holds the same weights as" if whole else "shares a weight file with"
                 raise GateError(
-                    f"steps {', '.join(map(str, each.steps))} are declared equal and differ",
-                    self._release.where,
-                    "take the line out of expect, or find out which checkpoint is wrong",
+                    f"step {step:,} {what} step {other:,}",
+                    self._release.source,
+                    "one of them is another checkpoint's; if they are equal, declare it under expect: "
+                    f"- {{equal: [{other}, {step}], because: ...}}",
                 )
+        others.append(step)

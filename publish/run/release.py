@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 
 from publish.errors import HubError, PublishError
-from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.ledger import Ledger, LedgerEntry
-from publish.hub.manifest import Manifest
+from publish.hub.manifest import GateRecord
 from publish.hub.repository import check_name
 from publish.hub.transaction import Committed, publish_branch
 from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
+from publish.run.comparisons import check_comparisons
+from publish.run.ending import Ending
 from publish.run.engine import Engine, LocalEngine, Making
 from publish.run.job import Job
-from publish.run.outcome import Failure, Outcome
+from publish.run.mending import Mending, wrong_steps
+from publish.run.outcome import Done, Failure, Outcome
 from publish.run.progress import Progress, Silent
 from publish.run.pushcards import push_cards
 from publish.run.registry import Registry
-from publish.run.standing import MAIN, Standing, branches_of, main_proof, stand
+from publish.run.repair import Repair
+from publish.run.standing import MAIN, Standing, branches_of, stand
 from publish.run.step import ProvenStep
-from publish.run.target import Target, preflight, push_main
+from publish.run.target import Target, preflight
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
 from publish.wire.clock import Interrupted
+from publish.wire.failures import Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,8 @@ class Options:
     workers: int = 2
     logits: str = "changed"  # changed, all, off
     private: bool = False
+    repair: Repair | None = None  # publish what an audit found wrong, whatever its branch says of itself, and no more
     engine: Engine = field(default_factory=LocalEngine)
-
-
-@dataclass(frozen=True)
-class Done:
-    """A step that is on the Hub."""
-
-    step: int
-    commit: str
-    manifest: Manifest
-    made: bool
-    bytes_read: int
 
 
 def release(
@@ -67,12 +60,13 @@ def release(
     begin = time.monotonic()
     repo = job.release.target
     check_name(repo)
+    check_comparisons(job.release, job.steps)
     if job.release.commits_per_hour is not None:
         client.commits.limit = job.release.commits_per_hour
     job = replace(job, hub=hub_address(client.endpoint))
     before = stand(job, client, Ledger(place.folder), branches_of(client, repo), job.steps)
     run = _Release(before, place, options, progress, stop)
-    if before.finished:
+    if before.finished and options.repair is None:
         return run.outcome(begin, "as it should be")
     target = preflight(job, client, place.work, options.workers, private=options.private)
     return run.run(begin, target)
@@ -87,10 +81,12 @@ class _Release:
         self.progress, self.stop = progress, stop
         self.repo = self.job.release.target
         self.registry = Registry(self.job.release)
-        self.todo = before.todo()
+        self.todo = wrong_steps(options.repair, before) if options.repair else before.todo()
+        self.mending: Mending | None = None
         self.final: ProvenStep | None = None
         self.done: dict[int, Done] = {}
         self.failed: list[Failure] = []
+        self.lineage: tuple[GateRecord, ...] = ()
         self.other_commits: list[str] = []  # the branches of commits that were not a step's own
 
     @property
@@ -99,12 +95,15 @@ class _Release:
 
     def run(self, begin: float, target: Target) -> Outcome:
         self.progress.start(len(self.job.chosen), len(self.skipped))
+        if self.options.repair is not None:
+            self.mending = Mending(self.options.repair, self.before, target.base)
         try:
             if self.todo:
                 for step, record in self.before.records.items():
                     self.registry.note(step, record.weights)  # no new step repeats the weights of an old one
                 self._work(target)
-            self._cards()
+            if self.mending is None:
+                self._cards()
             main = self._main(target)
         except (KeyboardInterrupt, Interrupted) as error:
             left = len(self.todo) - len(self.done)
@@ -117,33 +116,35 @@ class _Release:
 
     def outcome(self, begin: float, main: str) -> Outcome:
         """What became of it, ``main`` in words."""
-        counts = Counter(f"{gate.name} {gate.outcome}" for each in self.done.values() for gate in each.manifest.gates)
-        return Outcome(
-            target=self.repo,
-            address=f"{self.client.endpoint.url}/{self.repo}",
-            published=tuple(sorted(step for step, each in self.done.items() if each.made)),
-            skipped=self.skipped,
+        kept = (step for step, each in self.done.items() if self.mending and not each.made)
+        emptied = self.mending.emptied if self.mending else ()
+        return Outcome.of_steps(
+            self.repo,
+            f"{self.client.endpoint.url}/{self.repo}",
+            self.done.values(),
+            skipped=(*self.skipped, *kept),
+            left=self.options.repair.left if self.options.repair else (),
             failed=tuple(sorted(self.failed, key=lambda failure: failure.step)),
-            commits=sum(each.made for each in self.done.values()) + len(self.other_commits),
-            bytes_read=sum(each.bytes_read for each in self.done.values()),
-            bytes_uploaded=sum(file.size for each in self.done.values() if each.made for file in each.manifest.files),
+            commits=sum(each.made for each in self.done.values()) + len(self.other_commits) + len(emptied),
             seconds=time.monotonic() - begin,
             main=main,
-            gates=dict(counts),
+            lineage=self.lineage,
         )
 
     def _work(self, target: Target) -> None:
         steps = [step for step in self.todo if not self._foreign(step)]
-        run = self.options.engine.run(self._making(), steps, partial(self._publish, target))
+        run = self.options.engine.run(self.making, steps, partial(self._publish, target))
         with closing(run) as ended:
             for step, future in ended:
                 self._ended(step, future)
 
-    def _making(self) -> Making:
-        options = self.options
+    @cached_property
+    def making(self) -> Making:
+        options, job = self.options, self.job
         return Making(
-            job=self.job,
+            job=job,
             expected=self.before.expected,
+            tokenizer=job.tokenizer.fingerprint() if job.tokenizer else None,
             client=self.client,
             place=self.place,
             workers=options.workers,
@@ -155,7 +156,7 @@ class _Release:
     def _foreign(self, step: int) -> bool:
         """Whether somebody else's work is on the step's branch; then the step has failed."""
         state = self.todo[step]
-        if state.state != "foreign":
+        if state.state != "foreign" or self.mending is not None:
             return False
         error = HubError(
             f"branch step{step} holds something this tool did not put there: {state.reason}",
@@ -165,10 +166,12 @@ class _Release:
         self._failed(step, error)
         return True
 
-    def _ended(self, step: int, future: Future[Done]) -> None:
+    def _ended(self, step: int, future: Future[Done | None]) -> None:
         try:
-            self.done[step] = future.result()
-            self.progress.step(step, "published")
+            done = future.result()
+            if done is not None:
+                self.done[step] = done
+                self.progress.step(step, "published")
         except Interrupted:
             raise
         except PublishError as error:
@@ -182,23 +185,33 @@ class _Release:
         """A proven step to its branch. The last one's folder is kept for ``main``."""
         step, kept = proven.step, False
         try:
-            self.registry.check(step, proven.fingerprint, proven.manifest.weights)
+            self.registry.check(step, proven.fingerprint, proven.manifest.weights, proven.sketch)
             tip = self.before.branches.get(f"step{step}")
+            if self.mending is not None:
+                tip = self.mending.begin(f"step{step}", proven.files)
             outcome = publish_branch(self.client, target.base, f"step{step}", proven.files, f"Step {step:,}", tip=tip)
             self.ledger.add(LedgerEntry(self.repo, outcome.branch, outcome.commit, self.before.expected[step].proof))
+            if self.mending is not None:
+                self.mending.ended(step, outcome.commit)
             if step == self.job.steps[-1]:
                 self.final, kept = proven, True
-            made = isinstance(outcome, Committed)
-            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read)
+            made, removed = (True, outcome.removed) if isinstance(outcome, Committed) else (False, ())
+            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read, removed)
+        except Refused as error:
+            if error.for_all:
+                self.making.hopeless.set()
+            raise
         finally:
             if not kept:
                 proven.discard()
 
     def _made_again(self, step: int) -> ProvenStep:
         """A published step's files, the same bytes again: nothing is uploaded twice."""
-        with closing(self.options.engine.run(self._making(), [step], lambda proven: proven)) as ended:
-            (made,) = [future for _, future in ended]
-        return made.result()
+        with closing(self.options.engine.run(self.making, [step], lambda proven: proven)) as ended:
+            (made,) = [future.result() for _, future in ended]
+        if made is None:
+            raise HubError("the Hub refuses what this step needs", f"{self.repo}@step{step}", "see what failed before")
+        return made
 
     def _cards(self) -> None:
         """Push the cards of chosen steps that are right but for them; no weight is read for that."""
@@ -212,31 +225,15 @@ class _Release:
         self.failed += pushed.failed
 
     def _main(self, target: Target) -> str:
-        """Push ``main`` once every step of the schedule is there, by the Hub's own word; what became of it."""
-        made = {f"step{step}": each.commit for step, each in self.done.items()}
-        branches = made | branches_of(self.client, self.repo)
-        known = {
-            step: CheckpointRecord.of(each.manifest, each.commit)
-            for step, each in self.done.items()
-            if branches[f"step{step}"] == each.commit
-        }
-        now = stand(self.job, self.client, self.ledger, branches, self.job.steps, known)
-        if missing := len(self.job.steps) - len(now.commits):
-            return f"waits for {missing} steps"
-        self.registry.check_expected(now.records)
-        if now.main_is_right():
-            return "as it should be"
-        last = self.job.steps[-1]
-        self.final = self.final or self._made_again(last)
-        try:
-            outcome = push_main(self.job, target, self.final, branches.get(MAIN), now.records)
-        except Interrupted:
-            raise
-        except PublishError as error:
-            self.failed.append(Failure.of(last, error))
-            return "failed"
-        self.ledger.add(LedgerEntry(self.repo, MAIN, outcome.commit, main_proof(self.job, now.commits)))
-        if not isinstance(outcome, Committed):
-            return "as it should be"
-        self.other_commits.append(MAIN)
-        return "published"
+        ending = Ending(self.before, self.done, self.mending)
+        main = ending.main(target, self._final)
+        self.failed += ending.failed
+        self.lineage = ending.lineage
+        if ending.committed:
+            self.other_commits.append(MAIN)
+        return main
+
+    def _final(self) -> ProvenStep:
+        """The final step's files, made again where this run did not: the same bytes, so nothing is uploaded twice."""
+        self.final = self.final or self._made_again(self.job.steps[-1])
+        return self.final

@@ -13,23 +13,26 @@ from types import MappingProxyType
 
 from publish import __version__
 from publish.card.render import render_step, templates_folder
+from publish.convert.folder import small_files
 from publish.errors import HubError
-from publish.hub import manifest
+from publish.hub import checkpoints, manifest
 from publish.hub.branchfile import BranchFile, differences
-from publish.hub.checkpoints import CheckpointRecord
+from publish.hub.checkpoints import CheckpointRecord, Checkpoints, Remarks
+from publish.hub.errata import Erratum
 from publish.hub.ledger import Ledger, LedgerEntry
-from publish.hub.look import READERS, look, read_listed
-from publish.hub.manifest import Manifest
+from publish.hub.look import READERS, look, read_listed, read_listing
+from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.status import Expected, StepStatus
 from publish.run.cardfacts import README, run_facts, step_facts
 from publish.run.job import Job
+from publish.run.plots import PlotsThere
 from publish.run.suite import main_files
 from publish.run.workplace import default_folder
 from publish.source.files import fingerprint
 from publish.wire.client import Client
 from publish.wire.download import fetch_text_if_there
 from publish.wire.failures import Refused
-from publish.wire.repo import list_branches, list_tree
+from publish.wire.repo import TreeEntry, list_branches, list_tree
 
 MAIN = "main"
 NOT_WORDING = ("source", "schedule", "tokenizer", "where", "base", "commits_per_hour")
@@ -72,6 +75,39 @@ class Standing:
     expected: Mapping[int, Expected]
     steps: Mapping[int, StepStatus]
     known: Mapping[int, CheckpointRecord]
+    traced: tuple[GateRecord, ...] = ()
+    mended: tuple[Erratum, ...] | None = None
+
+    @property
+    def remarks(self) -> Remarks:
+        """What ``main`` shall say of the suite; ``mended`` are the errata of this process's own repair."""
+        listed = self.listing.errata if self.listing else ()
+        return Remarks(self.lineage, listed if self.mended is None else self.mended)
+
+    @cached_property
+    def lineage(self) -> tuple[GateRecord, ...]:
+        """What the steps show together: as this process found it, else as ``main`` lists it, of the same weights."""
+        if self.traced:
+            return self.traced
+        return self.listing.lineage if self.listing and self.listing.of_weights(self.records) else ()
+
+    @cached_property
+    def listing(self) -> Checkpoints | None:
+        """``checkpoints.json`` of ``main``."""
+        return read_listing(self.client, self.job.release.target, self.branches.get(MAIN))
+
+    @cached_property
+    def main_tree(self) -> tuple[TreeEntry, ...]:
+        """The files of ``main``."""
+        tip = self.branches.get(MAIN)
+        return list_tree(self.client, self.job.release.target, tip) if tip else ()
+
+    @cached_property
+    def main_files(self) -> tuple[BranchFile, ...]:
+        """What ``main`` shall hold besides the final step's files."""
+        files = {entry.path: entry for entry in self.main_tree}
+        drawn_before = self.listing.plots if self.listing and checkpoints.NAME in files else ()
+        return main_files(self.job, self.records, self.remarks, PlotsThere(drawn_before, files))
 
     @property
     def commits(self) -> dict[int, str]:
@@ -116,17 +152,16 @@ class Standing:
         entry = self.ledger.find(repo, MAIN, tip)
         if entry is not None and entry.proof == proof:
             return True
-        if self._main_differs(tip):
+        if self._main_differs():
             return False
         self.ledger.add(LedgerEntry(repo, MAIN, tip, proof))
         return True
 
-    def _main_differs(self, tip: str) -> tuple[str, ...]:
-        repo = self.job.release.target
-        final = list_tree(self.client, repo, self.commits[self.job.steps[-1]])
+    def _main_differs(self) -> tuple[str, ...]:
+        final = list_tree(self.client, self.job.release.target, self.commits[self.job.steps[-1]])
         wanted = {each.path: BranchFile.kept(each) for each in final if each.path != README}
-        wanted |= {each.path: each for each in main_files(self.job, self.records)}
-        return differences(list_tree(self.client, repo, tip), wanted)
+        wanted |= {each.path: each for each in self.main_files}
+        return differences(self.main_tree, wanted)
 
 
 def _there(status: StepStatus) -> bool:
@@ -148,11 +183,9 @@ def stand(
     Raises:
         HubError: no access, no connection. StorageError: the ledger cannot be written.
     """
-    tokenizer = job.tokenizer.fingerprint() if job.tokenizer else None
-    wording = wording_digest(job)
+    files, wording = shared_files(job), wording_digest(job)
     expected = {
-        step: Expected(step, f"step{step}", source_commit(job, step), job.plan.digest, tokenizer, wording)
-        for step in steps
+        step: Expected(step, f"step{step}", source_commit(job, step), job.plan.digest, files, wording) for step in steps
     }
     run = run_facts(job)
 
@@ -176,19 +209,27 @@ def look_at(job: Job, client: Client, work_dir: Path | None) -> tuple[StepStatus
     return tuple(stand(job, client, ledger, branches_of(client, repo), job.chosen).steps.values())
 
 
+def shared_files(job: Job) -> tuple[tuple[str, str], ...]:
+    """Path and sha256 of the files that every step has alike; none where the tokenizer was not found."""
+    if job.tokenizer is None:
+        return ()
+    files = small_files(job.plan, job.tokenizer)
+    return tuple((name, hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items()))
+
+
 def wording_digest(job: Job) -> str:
     """A digest of all that cards are made from besides a step's manifest: words, templates, this version."""
     words = {name: value for name, value in asdict(job.release).items() if name not in NOT_WORDING}
     folders = [templates_folder(), *([job.templates] if job.templates else [])]
     templates = [(path.name, path.read_text("utf-8")) for folder in folders for path in sorted(folder.glob("*.j2"))]
     document = [__version__, words, job.steps, job.hub, templates]
-    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 
 def main_proof(job: Job, commits: Mapping[int, str]) -> str:
     """A digest of all that ``main`` is made from."""
     document = [wording_digest(job), job.plan.digest, sorted(commits.items())]
-    return hashlib.sha256(json.dumps(document).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 
 def read_records(client: Client, repo: str, tips: Mapping[str, str]) -> dict[str, CheckpointRecord]:

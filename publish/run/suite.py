@@ -11,12 +11,12 @@ from publish.card.render import render_suite
 from publish.card.run import RunFacts
 from publish.hub import checkpoints
 from publish.hub.branchfile import BranchFile
-from publish.hub.checkpoints import CheckpointRecord, Checkpoints, PlotRecord
+from publish.hub.checkpoints import NO_REMARKS, CheckpointRecord, Checkpoints, PlotRecord, Remarks
 from publish.hub.manifest import Manifest
 from publish.release import Release
 from publish.run.cardfacts import README, run_facts, suite_facts
 from publish.run.job import Job
-from publish.run.plots import main_plots
+from publish.run.plots import PlotsThere, main_plots
 
 
 def suite_card(
@@ -25,29 +25,45 @@ def suite_card(
     manifests: Mapping[int, Manifest],
     *,
     plots: Sequence[Plot] = (),
+    remarks: Remarks = NO_REMARKS,
     hub: str = HUB,
     templates: Path | None = None,
 ) -> BranchFile:
     """The suite's card, from the manifests of all steps in order."""
-    facts = suite_facts(release, run, manifests, plots=plots, hub=hub)
+    facts = suite_facts(release, run, manifests, plots=plots, remarks=remarks, hub=hub)
     return BranchFile.of_bytes(README, render_suite(facts, templates).encode())
 
 
-def main_files(job: Job, records: Mapping[int, CheckpointRecord]) -> list[BranchFile]:
-    """What ``main`` has besides the final step's files, from the records of all steps."""
+def main_files(
+    job: Job, records: Mapping[int, CheckpointRecord], remarks: Remarks, there: PlotsThere
+) -> tuple[BranchFile, ...]:
+    """What ``main`` has besides the final step's files.
+
+    From the records of all steps, the remarks on them, and the plots that are there.
+    """
     run, release = run_facts(job), job.release
-    steps = {
-        step: replace(records[step], equal=tuple(sorted(release.equals(step) & set(job.steps)))) for step in job.steps
-    }
+    steps = {step: records[step] for step in job.steps}
     manifests = {step: each.published for step, each in steps.items() if each.published is not None}
-    shown = main_plots(manifests)
-    card = suite_card(release, run, manifests, plots=shown.plots, hub=job.hub, templates=job.templates)
-    return [card, *shown.drawn, listing(release.target, run, steps.values(), shown.records)]
+    shown = main_plots(manifests, there)
+    card = suite_card(release, run, manifests, plots=shown.plots, remarks=remarks, hub=job.hub, templates=job.templates)
+    return card, *shown.files, listing(release, run, steps.values(), shown.records, remarks)
 
 
 def listing(
-    repo: str, run: RunFacts, records: Iterable[CheckpointRecord], plots: Iterable[PlotRecord] = ()
+    release: Release,
+    run: RunFacts,
+    records: Iterable[CheckpointRecord],
+    plots: Iterable[PlotRecord] = (),
+    remarks: Remarks = NO_REMARKS,
 ) -> BranchFile:
     """``checkpoints.json``: every step at its commit, and what all cards are made from."""
-    document = Checkpoints(repo, tuple(records), run, tuple(plots))
+    listed = as_listed(release, records)
+    document = Checkpoints(release.target, listed, run, tuple(plots), remarks.errata, remarks.lineage)
     return BranchFile.of_bytes(checkpoints.NAME, document.to_bytes())
+
+
+def as_listed(release: Release, records: Iterable[CheckpointRecord]) -> tuple[CheckpointRecord, ...]:
+    """``records`` with the equalities among them that the release declares."""
+    records = tuple(records)
+    steps = {each.step for each in records}
+    return tuple(replace(each, equal=tuple(sorted(release.equals(each.step) & steps))) for each in records)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from publish.card import metadata
 from publish.card.claims import lint_claims
 from publish.card.lint import METADATA, lint_card
-from publish.card.metadata import check, front_matter
 from publish.errors import CardError, StorageError
-from publish.hub.checkpoints import CheckpointRecord
+from publish.hub.branchfile import BranchFile
 from publish.hub.repository import (
     Base,
     check_may_write,
@@ -26,12 +26,14 @@ from publish.hub.repository import (
 from publish.hub.transaction import Outcome, publish_branch
 from publish.run.cardfacts import README, run_facts
 from publish.run.job import Job
-from publish.run.standing import MAIN
+from publish.run.standing import MAIN, Standing
 from publish.run.step import ProvenStep
-from publish.run.suite import main_files
 from publish.wire.client import Client
 
 _SPARE = 64 << 20
+
+
+Begin = Callable[[str, Sequence[BranchFile]], str | None]  # (branch, its files) -> the tip to publish them on
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ def check_card(job: Job) -> str:
         CardError: with all that was found.
     """
     release = job.release
-    check(release.card, release.target)
-    card = front_matter(release.card, release.target)
+    metadata.check(release.card, release.target)
+    card = metadata.front_matter(release.card, release.target)
     findings = [each for each in lint_card(card, release.target, ()) if each.kind == METADATA]
     findings += lint_claims(release.card.notes, run_facts(job).config, datasets=release.card.datasets)
     if findings:
@@ -104,24 +106,21 @@ def disk_needed(job: Job, workers: int) -> int:
     return job.plan.weight_bytes * (2 * workers + 1) + _SPARE
 
 
-def push_main(
-    job: Job,
-    target: Target,
-    final: ProvenStep,
-    tip: str | None,
-    records: Mapping[int, CheckpointRecord],
-) -> Outcome:
-    """``main``, now at ``tip``: the final step's files with the suite's card and ``checkpoints.json``.
+def push_main(target: Target, final: ProvenStep, now: Standing, begin: Begin | None = None) -> Outcome:
+    """``main``: the final step's files with the suite's card, its plots and ``checkpoints.json``.
+
+    ``begin`` tells what to publish on, in a repair.
 
     Raises:
         HubError: the Hub refuses. StorageError: a local file is gone.
     """
-    files = [file for file in final.files if file.path != README]
+    files = [*(file for file in final.files if file.path != README), *now.main_files]
+    tip = now.branches.get(MAIN)
     return publish_branch(
         target.client,
         target.base,
         MAIN,
-        [*files, *main_files(job, records)],
-        f"{job.release.card.title}: {len(records)} checkpoints, step {final.step} on main",
-        tip=tip,
+        files,
+        f"{now.job.release.card.title}: {len(now.records)} checkpoints, step {final.step} on main",
+        tip=begin(MAIN, files) if begin else tip,
     )

@@ -15,8 +15,10 @@ UNPACED = 10**6  # requests in five minutes: a rehearsal is not slowed down by t
 
 
 @contextmanager
-def hub_of(rehearse: bool, work_dir: Path | None, client: Client) -> Iterator[Client]:
+def hub_of(rehearse: bool, work_dir: Path | None, client: Client, target: str) -> Iterator[Client]:
     """``client``, or (``rehearse``) a client of a rehearsal Hub that runs as long as this lasts.
+
+    There it may write to ``target``, whoever owns that on the Hub.
 
     A rehearsal lies in ``work_dir``/rehearsal and stays there to be looked at with ``publish hub --root``.
     """
@@ -26,6 +28,7 @@ def hub_of(rehearse: bool, work_dir: Path | None, client: Client) -> Iterator[Cl
     from publish.rehearsal import RehearsalHub
 
     root = (work_dir or Path(tempfile.mkdtemp(prefix="publish-rehearsal-"))) / "rehearsal"
-    with RehearsalHub(root, api_quota=UNPACED, resolver_quota=UNPACED) as hub:
+    owners = {target.partition("/")[0]: REHEARSAL_TOKEN.removeprefix("hf_")}
+    with RehearsalHub(root, namespaces=owners, api_quota=UNPACED, resolver_quota=UNPACED) as hub:
         endpoint = Endpoint(hub.url, REHEARSAL_TOKEN)
         yield Client(endpoint, interrupt=client.interrupt, notify=client.notify, quota_dir=root / "quota")

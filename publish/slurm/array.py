@@ -210,6 +210,12 @@ class Array:
         for attempt in self.flying.keys() - self.folder.results():
             self.folder.settle(attempt)
 
+    def give_up(self) -> None:
+        """End the tasks under way, and begin no other."""
+        self.cancel()
+        self.flying.clear()
+        self.waiting.clear()
+
     def note(self) -> str:
         """Where the tasks are, in a few words."""
         states = [self._states[each] for each in self.flying if each in self._states]

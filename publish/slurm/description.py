@@ -12,7 +12,7 @@ from publish.cardtext import CardText
 from publish.convert.tokenizer import NONE
 from publish.errors import SlurmError
 from publish.hub.records import canonical
-from publish.release import ExpectedEqual, Override, Release
+from publish.release import ExpectedEqual, ExpectedJump, Override, Release, WantedComparison
 from publish.run.engine import Making
 from publish.run.job import Job, Wishes, make_job
 from publish.source.checkpoints import CheckpointSource
@@ -45,6 +45,8 @@ class JobDescription:
     dtype: str | None
     overrides: tuple[Override, ...]
     expect: tuple[ExpectedEqual, ...]
+    jumps: tuple[ExpectedJump, ...]
+    compare: tuple[WantedComparison, ...]
     where: str
     hub: str
     templates: str | None
@@ -67,10 +69,12 @@ class JobDescription:
             planned=job.chosen[0],
             plan=job.plan.digest,
             commits={str(step): each.source_commit for step, each in expected.items()},
-            tokenizer=expected[job.chosen[0]].tokenizer,
+            tokenizer=making.tokenizer,
             dtype=release.dtype,
             overrides=release.overrides,
             expect=release.expect,
+            jumps=release.jumps,
+            compare=release.compare,
             where=release.where,
             hub=job.hub,
             templates=str(job.templates.absolute()) if job.templates else None,
@@ -101,6 +105,8 @@ class JobDescription:
             dtype=self.dtype,
             overrides=self.overrides,
             expect=self.expect,
+            jumps=self.jumps,
+            compare=self.compare,
             where=self.where,
             base=Path(self.base),
         )

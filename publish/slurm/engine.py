@@ -41,7 +41,7 @@ class SlurmEngine:
 
     def run(
         self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
-    ) -> Generator[tuple[int, Future[T]], None, None]:
+    ) -> Generator[tuple[int, Future[T | None]], None, None]:
         """As :meth:`publish.run.engine.Engine.run`; the pending and running tasks of a broken-off run are cancelled.
 
         Raises:
@@ -73,12 +73,14 @@ class SlurmEngine:
 
     def _follow(
         self, array: Array, making: Making, then: Callable[[ProvenStep], T]
-    ) -> Generator[tuple[int, Future[T]], None, None]:
+    ) -> Generator[tuple[int, Future[T | None]], None, None]:
         pool = ThreadPoolExecutor(COMMITTERS, "commit")
-        committing: dict[Future[T], Made] = {}
+        committing: dict[Future[T | None], Made] = {}
         with broken_off(pool, committing, making.stop):
             while array.busy or committing:
                 stop_if(making.stop)
+                if making.hopeless.is_set():
+                    array.give_up()
                 array.submit()
                 for made in array.collect():
                     if isinstance(made.outcome, ProvenStep):

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from publish import errors
-from publish.errors import PublishError, SlurmError, StorageError
+from publish.errors import HubError, PublishError, SlurmError, StorageError
 from publish.hub.branchfile import BranchFile
 from publish.hub.manifest import NAME, FileRecord, Manifest
+from publish.run.lineage import sketch_of
 from publish.run.step import ProvenStep
 
 Outcome = Literal["proven", "failed", "no-place"]
@@ -79,4 +80,7 @@ class Result:
         for file in files:
             file.check()
         manifest = Manifest.from_bytes((folder / NAME).read_bytes(), folder / NAME)
-        return ProvenStep(self.step, folder, files, manifest, self.fingerprint, self.bytes_read)
+        sketch = sketch_of(manifest)
+        if sketch is None:
+            raise HubError("the manifest keeps no sketch of the weights", folder / NAME, "make the step again")
+        return ProvenStep(self.step, folder, files, manifest, self.fingerprint, sketch, self.bytes_read)

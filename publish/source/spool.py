@@ -7,6 +7,7 @@ import tempfile
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 from publish.errors import SourceError
@@ -93,10 +94,11 @@ class SpooledFile:
 
     def close(self) -> None:
         with self._lock:
-            if self._map is not None:
-                self._map.close()
             if self._spool is not None:
                 self._spool.close()
+            if self._map is not None:
+                with suppress(BufferError):  # the traceback of a failed read holds a view: the map goes with that
+                    self._map.close()
             self._map, self._spool = None, None
             self._have.clear()
 

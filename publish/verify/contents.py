@@ -159,4 +159,5 @@ def file_length(folder: Path, files: Sequence[WrittenFile]) -> GateResult:
     figures = {"files": len(sizes), "bytes": sum(sizes.values())}
     if wrong:
         return failed(FILE_LENGTH, some(wrong), **figures)
-    return passed(FILE_LENGTH, f"{figures['files']} weight files, {figures['bytes']:,} bytes as claimed", **figures)
+    counted = "1 weight file" if figures["files"] == 1 else f"{figures['files']} weight files"
+    return passed(FILE_LENGTH, f"{counted}, {figures['bytes']:,} bytes as claimed", **figures)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,15 +10,18 @@ from publish.convert.recipes import ConversionPlan
 from publish.convert.written import Written
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig
-from publish.verify.contents import bits, completeness, file_length, finite
-from publish.verify.gate import PASSED, GateResult, skipped
-from publish.verify.hf_forward import strict_load
-from publish.verify.identity import identity
+from publish.verify.contents import BITS, COMPLETENESS, FILE_LENGTH, FINITE, bits, completeness, file_length, finite
+from publish.verify.gate import PASSED, SKIPPED, GateResult, skipped
+from publish.verify.hf_forward import STRICT_LOAD, strict_load
+from publish.verify.identity import IDENTITY, identity
 from publish.verify.logits import LOGITS, logits
 from publish.verify.statistics import NotFinite
-from publish.verify.validation import validation_logits
+from publish.verify.validation import VALIDATION, validation_logits
+
+NOT_ASKED = "not asked for"
 
 __all__ = [
+    "GATES",
     "Evidence",
     "bits",
     "completeness",
@@ -49,24 +52,44 @@ class Evidence:
     vocabulary: int | None = None
 
 
-def first_gates(evidence: Evidence, *, compute_logits: bool = True) -> tuple[GateResult, ...]:
-    """Every gate's result; none raises for a finding. Without ``compute_logits`` that gate is skipped, and says so."""
-    folder, written = evidence.folder, evidence.written
-    results = [
-        identity(evidence.checkpoint, evidence.config, evidence.step),
-        file_length(folder, written.files),
-        completeness(evidence.checkpoint, evidence.plan, folder),
-        finite(folder, evidence.counts),
-        bits(folder, written.tensors),
-    ]
-    loads = strict_load(folder)
-    results.append(loads)
-    if not compute_logits:
-        results.append(skipped(LOGITS, "not asked for"))
-    elif loads.outcome != PASSED:
-        results.append(skipped(LOGITS, "the model does not load"))
+_WITHOUT_MODEL: Mapping[str, Callable[[Evidence], GateResult]] = {
+    IDENTITY: lambda e: identity(e.checkpoint, e.config, e.step),
+    FILE_LENGTH: lambda e: file_length(e.folder, e.written.files),
+    COMPLETENESS: lambda e: completeness(e.checkpoint, e.plan, e.folder),
+    FINITE: lambda e: finite(e.folder, e.counts),
+    BITS: lambda e: bits(e.folder, e.written.tensors),
+    STRICT_LOAD: lambda e: strict_load(e.folder),
+}
+GATES = (*_WITHOUT_MODEL, LOGITS, VALIDATION)  # every name, in the order in which they are asked
+
+
+def first_gates(
+    evidence: Evidence, *, compute_logits: bool = True, only: Collection[str] = GATES
+) -> tuple[GateResult, ...]:
+    """The result of every gate in ``only``; none raises for a finding. One that was not asked for says so.
+
+    Without ``compute_logits`` the gate of logits is skipped too. Logits need a model that loads: that gate is then
+    asked as well, and its result left out where nobody wanted it.
+    """
+    results = {name: gate(evidence) for name, gate in _WITHOUT_MODEL.items() if name in only}
+    for name in _WITHOUT_MODEL:
+        results.setdefault(name, skipped(name, NOT_ASKED))
+    ordered = [results[name] for name in _WITHOUT_MODEL]
+    return (*ordered, *_of_logits(evidence, results[STRICT_LOAD], only if compute_logits else ()))
+
+
+def _of_logits(evidence: Evidence, loads: GateResult, only: Collection[str]) -> Iterator[GateResult]:
+    if not {LOGITS, VALIDATION} & set(only):
+        yield skipped(LOGITS, NOT_ASKED)
+        return
+    if loads.outcome == SKIPPED:
+        loads = strict_load(evidence.folder)
+    if loads.outcome != PASSED:
+        yield skipped(LOGITS, "the model does not load")
+        return
+    if LOGITS in only:
+        yield logits(evidence.checkpoint, evidence.plan, evidence.folder, evidence.vocabulary)
     else:
-        results.append(logits(evidence.checkpoint, evidence.plan, folder, evidence.vocabulary))
-        if (stored := evidence.checkpoint.state.validation_logits) is not None:
-            results.append(validation_logits(evidence.checkpoint, evidence.plan, stored))
-    return tuple(results)
+        yield skipped(LOGITS, NOT_ASKED)
+    if VALIDATION in only and (stored := evidence.checkpoint.state.validation_logits) is not None:
+        yield validation_logits(evidence.checkpoint, evidence.plan, stored)

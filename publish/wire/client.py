@@ -136,9 +136,13 @@ class Client:
                 self.endpoint.url + path, params=params, headers=self.headers(self.endpoint.url)
             )
             self.check(response)
-            return response.json()
+            return self.document(response)
 
         return self.call(f"reading {path}", once)
+
+    def document(self, response: httpx2.Response) -> Any:
+        """The JSON of an answer. Use it inside :meth:`call`, which asks again for one that is cut or garbled."""
+        return self._library.document(response)
 
     def headers(self, url: str) -> dict[str, str]:
         """Headers for a request to `url`: the token goes to the endpoint's own origin and nowhere else."""

@@ -59,6 +59,11 @@ class Refused(HubError):
         self.code = code
         self.message = redact(message)
 
+    @property
+    def for_all(self) -> bool:
+        """Whether every other request to that repo would be refused as well: no access, no plan, no repo."""
+        return self.status in (401, 402, 403) or (self.status == 404 and self.code == "RepoNotFound")
+
 
 class Unreachable(HubError):
     """The endpoint has never answered."""

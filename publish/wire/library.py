@@ -6,6 +6,8 @@ Imported when a client makes its first call, not before: it costs 0.2 s.
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 from typing import Any
 
 import httpx2
@@ -27,11 +29,20 @@ from huggingface_hub.utils._http import hf_request_event_hook
 
 from publish.errors import HubError, PublishError
 from publish.wire.endpoint import Endpoint
-from publish.wire.failures import Refused, Transient, refusal
+from publish.wire.failures import Refused, Transient, redact, refusal
 from publish.wire.transport import Transport, where_of
 
+# what huggingface_hub runs into when an answer is JSON and not the answer to the question
+MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError)
 # what a call into huggingface_hub may raise for reasons outside this program
-OUTSIDE = (Transient, httpx2.HTTPError, OSError, ValueError, RuntimeError)
+OUTSIDE = (Transient, httpx2.HTTPError, OSError, RuntimeError, *MALFORMED)
+
+# what logs headers, bodies or locations at debug level: a server may repeat a token in them
+LOUD = (
+    "httpx2",
+    *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")),
+    *(f"huggingface_hub.{part}" for part in ("utils._http", "file_download", "lfs", "_commit_api", "hf_api")),
+)
 
 _installed = False
 
@@ -56,6 +67,8 @@ def install(endpoint: Endpoint) -> None:
     if not _installed:
         huggingface_hub.set_client_factory(_client)
         disable_progress_bars()
+        for name in LOUD:
+            logging.getLogger(name).addFilter(_without_secrets)
         # else its user agent costs a request to huggingface.co/api/agent-harnesses, even from a rehearsal
         constants.HF_HUB_DISABLE_TELEMETRY = True
         _installed = True
@@ -66,6 +79,12 @@ def install(endpoint: Endpoint) -> None:
 def session() -> httpx2.Client:
     """The one HTTP client of this process."""
     return huggingface_hub.get_session()
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    """A logging filter that lets everything pass, redacted."""
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True
 
 
 class _Session(httpx2.Client):
@@ -103,6 +122,18 @@ def check(response: httpx2.Response) -> None:
     hf_raise_for_status(response)
 
 
+def document(response: httpx2.Response) -> Any:
+    """The JSON of an answer.
+
+    Raises:
+        Transient: it is none: cut short, of another encoding, nested too deep, or with numbers too long to be any.
+    """
+    try:
+        return response.json()
+    except (ValueError, RecursionError) as error:
+        raise Transient("the answer is not JSON", where=where_of(response.request, response)) from error
+
+
 def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient | PublishError | None:
     """What an exception out of huggingface_hub means; None: not ours to explain, let it go on."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
@@ -110,7 +141,7 @@ def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient |
     match error:
         case Transient() | PublishError():
             return error
-        case json.JSONDecodeError():
+        case json.JSONDecodeError() | UnicodeDecodeError():
             return Transient("the answer is not JSON", where=endpoint.url)
         case HfHubHTTPError():
             return _refused(error, what)
@@ -126,10 +157,17 @@ def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient |
             return HubError(f"{what}: {error}", endpoint.url, "check HF_ENDPOINT")
         case ConnectionError():  # out of hf_xet; 404 on its token route: the server has no Xet
             return _xet_lost(error, endpoint)
-        case ValueError() if "LFS batch" in str(error) or "alformed response" in str(error):
-            return HubError(f"{what}: {error}", endpoint.url, "run again; if it stays, report it to the Hub")
+        case _ if isinstance(error, MALFORMED) and _raised_there(error):
+            name = type(error).__name__
+            return Transient(f"the answer is not what was asked for ({name}: {error})", where=endpoint.url)
         case _:
             return None
+
+
+def _raised_there(error: BaseException) -> bool:
+    """Whether huggingface_hub's own code raised it, and not ours, which would be a bug."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__", "")).startswith("huggingface_hub")
 
 
 def _refused(error: HfHubHTTPError, what: str) -> Refused:

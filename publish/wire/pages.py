@@ -45,7 +45,7 @@ def _page(client: Client, url: str, params: Mapping[str, str] | None, what: str)
         response = client.session().get(url, params=params, headers=client.headers(url))
         client.check(response)
         found = _NEXT.search(response.headers.get("link", ""))
-        return response.json(), found[1] if found else None
+        return client.document(response), found[1] if found else None
 
     return client.call(what, once)
 

@@ -23,6 +23,7 @@ from publish.wire.waits import told_wait
 
 # 408 and 5xx as huggingface_hub has them; 520-524 are what a CDN says of an origin that it cannot reach
 PASSING = frozenset({408, 500, 502, 503, 504, 520, 521, 522, 523, 524})
+EXPIRED = frozenset({401, 403, 404, 410})  # of a signed location to upload to: the next try asks for another one
 _PAGES = (".html", ".htm")  # a repo's own; nothing else that we ask for is a page
 ID_HEADERS = ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id")
 
@@ -57,6 +58,12 @@ class Lane:
 
 
 _LANES: dict[tuple[str, str, int], Lane] = {}
+_COMMITS = threading.local()
+
+
+def commits_of_thread() -> int:
+    """Commits that the calling thread has asked for so far, by whatever lane, whatever was answered."""
+    return getattr(_COMMITS, "sent", 0)
 
 
 def register(lane: Lane) -> None:
@@ -88,6 +95,7 @@ class Transport(httpx2.HTTPTransport):
         if kind != "storage":
             lane.quota.before(kind)
         lane.count(kind)
+        _COMMITS.sent = commits_of_thread() + _is_commit(request, kind)
         request.extensions = {**request.extensions, "timeout": lane.timeouts.as_extension()}
         request.stream = _watched(request.stream, lane)
         try:
@@ -107,6 +115,10 @@ def _kind(path: str) -> str:
     return "resolve" if "/resolve/" in path else "api"
 
 
+def _is_commit(request: httpx2.Request, kind: str) -> bool:
+    return "/commit/" in request.url.path and kind == "api"
+
+
 def _lost(error: httpx2.HTTPError, request: httpx2.Request) -> TransientHTTP:
     unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
     name = type(error).__name__
@@ -119,7 +131,8 @@ def _judged(response: httpx2.Response, request: httpx2.Request, lane: Lane, kind
     if status == 200 and html and not request.url.path.endswith(_PAGES):
         response.close()
         raise TransientHTTP("an HTML page instead of an answer", where=where_of(request, response), status=status)
-    if status != 429 and status not in PASSING:
+    expired = status in EXPIRED and (request.method == "PUT" or (kind == "storage" and request.method == "POST"))
+    if status != 429 and status not in PASSING and not expired:
         return response
     response.read()
     text = response.headers.get("x-error-message") or ("" if html else response.text[:500])
@@ -129,7 +142,7 @@ def _judged(response: httpx2.Response, request: httpx2.Request, lane: Lane, kind
     if status != 429:
         raise TransientHTTP(message, where=where, status=status)
     seconds = told_wait(response.headers, f"{text} {response.text[:2000]}", lane.clock.now())
-    commits = "/commit/" in request.url.path and kind == "api"
+    commits = _is_commit(request, kind)
     if seconds is not None and not commits:
         lane.quota.hold(kind, seconds)
     raise RateLimitedHTTP(message, where=where, seconds=seconds, commits=commits)

@@ -162,7 +162,7 @@ class Planted:
 
     def delete(self, branch: str) -> None:
         self.git.delete_ref(f"refs/heads/{branch}")
-        del self.files[branch]
+        self.files.pop(branch, None)
 
 
 def publish_suite(

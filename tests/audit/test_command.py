@@ -93,6 +93,14 @@ def test_what_cannot_run_exits_2_and_says_what_to_do(suite: Planted, arguments: 
     assert not result.stdout
 
 
+def test_a_release_file_of_another_repo_is_an_error(suite: Planted, tmp_path: Path) -> None:
+    path = tmp_path / "release.yaml"
+    path.write_text("source: run\ntarget: lab/b\n")
+    result = run("lab/a", "--release", str(path))
+    assert result.exit_code == 2
+    assert "of lab/b, not of lab/a" in result.stderr
+
+
 def test_the_cache_is_of_no_consequence(suite: Planted, tmp_path: Path) -> None:
     """Torn and edited entries are read again."""
     first = json.loads(run("lab/a", "--json").stdout)

@@ -35,6 +35,10 @@ class Between(QuietServer):
         self.changes: list[tuple[str, Change]] = []
         self.pages: dict[str, bytes] = {}  # served by the proxy itself
 
+    def server_close(self) -> None:
+        super().server_close()
+        self.client.close()
+
 
 class _Handler(BaseHTTPRequestHandler):
     server: Between
@@ -114,6 +118,14 @@ def lfs(edit: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], dic
     return lambda entry: {**entry, "lfs": edit(entry["lfs"])} if "lfs" in entry else entry
 
 
+def one_digest(entry: dict[str, Any]) -> dict[str, Any]:
+    """The same weights everywhere, and everywhere of another size."""
+    if "lfs" not in entry:
+        return entry
+    size = int(entry["lfs"]["oid"][:3], 16)
+    return {**entry, "size": size, "lfs": {"oid": "0" * 64, "size": size}}
+
+
 def body(edit: Callable[[bytes], bytes]) -> Change:
     return lambda reply: reply.update(body=edit(reply["body"]))
 
@@ -139,6 +151,9 @@ REFS, TREE, CARD, DATA = r"/refs$", r"/tree/", r"/README\.md$", r"/(resolve|cdn|
 LIES: dict[str, tuple[str, Change]] = {
     "refs are no JSON": (REFS, body(lambda text: text[:-20])),
     "refs are cut short": (REFS, announced),
+    "refs are binary": (REFS, body(lambda text: text.replace(b"step1", b"\xc3\x28"))),
+    "refs are nested too deep": (REFS, body(lambda text: b"[" * 100_000)),
+    "refs with endless numbers": (REFS, body(lambda text: b"[" + b"9" * 5000 + b"]")),
     "refs are a list": (REFS, of_json(lambda document: [document])),
     "refs without branches": (REFS, of_json(lambda document: {"tags": []})),
     "no branches at all": (REFS, of_json(lambda document: {**document, "branches": []})),
@@ -152,6 +167,8 @@ LIES: dict[str, tuple[str, Change]] = {
     "LFS without digest": (TREE, each_entry(lfs(lambda told: {"size": told["size"]}))),
     "LFS with half a digest": (TREE, each_entry(lfs(lambda told: {**told, "oid": told["oid"][:32]}))),
     "LFS with another size": (TREE, each_entry(lfs(lambda told: {**told, "size": told["size"] + 1}))),
+    "sizes that are none": (TREE, each_entry(lambda entry: {**entry, "size": -1})),
+    "one digest of many sizes": (TREE, each_entry(one_digest)),
     "an entry twice": (TREE, of_json(lambda entries: [*entries, entries[-1]])),
     "a tree that leads to itself": (
         TREE,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from publish.rehearsal import RehearsalHub
 from publish.release import Release, parse_release
@@ -67,9 +68,11 @@ def test_what_no_other_check_can_see(published: Planted, audit: Audit, release: 
     config = published.read("step0")["generation_config.json"]
     published.put("step0", {"generation_config.json": config.replace(b"true", b"null")})  # of the same length
     published.put("step512", {"tokenizer.json": b"{}", "extra.txt": b"mine"})
+    published.put("main", {"tokenizer.json": b"{}", "extra.txt": b"mine"})
     report = audit(TARGET, release=release)
     assert kinds(report) == [
         ("inherited-files", (512,)),
+        ("not-as-recorded", ()),
         ("not-as-recorded", (0,)),
         ("not-as-recorded", (2,)),
         ("not-as-recorded", (512,)),
@@ -77,7 +80,25 @@ def test_what_no_other_check_can_see(published: Planted, audit: Audit, release: 
     by_step = {each.steps: each.detail for each in report.findings if each.kind == "not-as-recorded"}
     assert "README.md is not the file that publish.json records" in by_step[2,]
     assert "tokenizer.json" in by_step[512,]
-    assert all("mallory" in detail for detail in by_step.values())
+    assert by_step[()].startswith("main: tokenizer.json is not")
+    assert all("mallory" in detail for steps, detail in by_step.items() if steps)
+
+
+def test_pythia_108_weights_that_nobody_knows(published: Planted, audit: Audit, release: Release) -> None:
+    """Another checkpoint of the same shapes: the record tells, and who put it there."""
+    weights = bytearray(published.read("step2")["model.safetensors"])
+    weights[-100:] = bytes(100)
+    commit = published.put("step2", {"model.safetensors": bytes(weights)})
+    (finding,) = audit(TARGET, release=release).findings
+    assert (finding.kind, finding.steps) == ("not-as-recorded", (2,))
+    assert f"commit {commit[:12]} by mallory" in finding.detail
+    assert [each.kind for each in audit(TARGET).findings] == ["not-as-recorded"]
+
+
+def test_a_card_of_another_step_or_in_lfs_is_one_finding(published: Planted, audit: Audit, release: Release) -> None:
+    published.put("step2", {"README.md": published.read("step1")["README.md"]})
+    published.put("step0", {"README.md": published.read("step0")["README.md"]}, lfs=("README.md",))
+    assert kinds(audit(TARGET, release=release)) == [("card-snippet", (2,)), ("readme-in-lfs", (0,))]
 
 
 def test_a_branch_that_is_a_copy_of_another(published: Planted, audit: Audit) -> None:
@@ -106,3 +127,20 @@ def test_a_list_of_checkpoints_that_cannot_be_read_is_an_error(published: Plante
     published.put("main", {"checkpoints.json": b'{"repo": 1}'})
     with pytest.raises(HubError, match=r"repo is int"):
         audit(TARGET)
+
+
+def test_a_branch_made_from_main_has_what_main_has(
+    published: Planted, audit: Audit, hub: RehearsalHub, tmp_path: Path
+) -> None:
+    """How it happened: a branch is created where `main` is, and the upload that was to follow fails, or is partial."""
+    api = HfApi(endpoint=hub.url, token="hf_alice")
+    weights = published.read("step2")["model.safetensors"]
+    published.delete("step2")
+    api.create_branch(TARGET, branch="step2")
+    assert kinds(audit(TARGET)) == [("duplicate-weights", (2, 512)), ("inherited-files", (2,))]
+    published.put("step2", {"model.safetensors": weights})
+    (finding, *others) = audit(TARGET).findings
+    assert finding.kind == "inherited-files"
+    inherited = {each.path for each in finding.evidence if not each.path.startswith("plots/")}
+    assert inherited == {"README.md", "checkpoints.json", "publish.json"}
+    assert others == []

@@ -88,3 +88,18 @@ def test_a_clean_suite_stays_clean_when_looked_into(hub: RehearsalHub, audit: Au
     assert report.ok, report.findings
     again = audit("lab/a", "lab/b", deep=STEPS)
     assert (again.requests, again.weight_bytes) == (2, 0)
+
+
+def test_models_that_name_their_tensors_otherwise(hub: RehearsalHub, audit: Audit) -> None:
+    """The largest matrix stands for the embeddings; vectors alone are equal at the start of any two runs."""
+    for seed, repo in enumerate(("lab/a", "lab/b")):
+        suite = publish_suite(hub.root, repo, STEPS, seed=seed)
+        for step in STEPS:
+            rng = np.random.default_rng((seed, step if step < 512 else 512))
+            renamed = {"w": rng.normal(size=(40, 8)).astype(np.float32), "norm": np.ones(8, np.float32)}
+            suite.put(f"step{step}", single(renamed if step != 2 else {"norm": renamed["norm"]}))
+        suite.put("main", suite.weights("step2000"))
+    found = kinds(audit("lab/a", "lab/b", deep=(0, 1)))
+    assert [each for each in found if each[0] == "duplicate-weights" and each[1] == (0,)] == []
+    repeated = [each for each in found if each[1] == (512, 1000, 2000)]
+    assert repeated == [("duplicate-weights", (512, 1000, 2000), repo) for repo in ("lab/a", "lab/b")]

@@ -10,7 +10,7 @@ import pytest
 from publish.rehearsal import RehearsalHub
 from publish.schedule import PYTHIA
 from tests.audit.conftest import Audit
-from tests.audit.suites import Planted, publish_suite, safetensors, sharded, tensors_at
+from tests.audit.suites import Planted, card, publish_suite, safetensors, sharded, tensors_at
 
 REPO = "lab/pythia-tiny"
 
@@ -136,6 +136,23 @@ def test_olmo_915_three_branches_share_all_six_shards(hub: RehearsalHub, audit: 
     for step in (5000, 6000):
         suite.copy_weights("stage1-step4000-tokens5B", f"stage1-step{step}-tokens5B")
     assert kinds(audit("lab/olmo")) == [("duplicate-weights", (4000, 5000, 6000))]
+
+
+def test_a_later_stage_starts_where_an_earlier_one_ended(hub: RehearsalHub, audit: Audit) -> None:
+    suite = publish_suite(hub.root, "lab/olmo", (1000, 2000, 3000), name="stage1-step{}-tokens5B")
+    for ingredient in (1, 2):
+        names = [f"stage2-ingredient{ingredient}-step{step}-tokens5B" for step in (0, 1000)]
+        suite.put(names[0], {**suite.files["stage1-step3000-tokens5B"], "README.md": card("lab/olmo", names[0], 7)})
+        other = safetensors(tensors_at(1000, seed=ingredient))
+        suite.put(
+            names[1], {**suite.files[names[0]], "model.safetensors": other, "README.md": card("lab/olmo", names[1], 7)}
+        )
+    for branch in ("stage1-step1000-tokens5B", "stage1-step2000-tokens5B", "stage1-step3000-tokens5B", "main"):
+        suite.put(branch, {"README.md": card("lab/olmo", branch, 7)})
+    report = audit("lab/olmo")
+    assert report.ok, report.findings
+    suite.copy_weights("stage2-ingredient1-step1000-tokens5B", "stage2-ingredient2-step1000-tokens5B")
+    assert kinds(audit("lab/olmo")) == [("duplicate-weights", (1000,))]
 
 
 def test_an_index_that_is_not_its_shards(hub: RehearsalHub, audit: Audit) -> None:

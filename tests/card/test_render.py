@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from publish.card import render
-from publish.card.facts import Comparison, Gate, Plot, StepFacts, SuiteFacts
+from publish.card.facts import Comparison, Gate, Plot, StepFacts, SuiteFacts, details
+from publish.card.lint import lint_card
 from publish.card.render import render_step, render_suite
 from publish.errors import CardError
 from publish.hub.records import canonical, read_record
@@ -161,9 +162,9 @@ def test_where_not_every_source_is_known_there_is_no_column_for_it() -> None:
 
 
 def test_every_gate_of_ours_has_its_meaning_and_an_unknown_one_says_where_to_look() -> None:
-    suite = render_suite(samples.suite(gates=(*samples.GATES, Gate("lineage", "passed", "passed on 154"))))
+    suite = render_suite(samples.suite(gates=(*samples.GATES, Gate("weather", "passed", "passed on 154"))))
     assert suite.count("see `publish.json`") == 1
-    assert "| lineage | see `publish.json` | passed on 154 |" in suite
+    assert "| weather | see `publish.json` | passed on 154 |" in suite
 
 
 def test_facts_go_to_json_and_back() -> None:
@@ -186,3 +187,15 @@ def test_no_templates_anywhere_is_an_error(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(render, "STEP", "absent.md.j2")
     with pytest.raises(CardError, match="templates are missing"):
         render.templates_folder()
+
+
+def test_a_release_of_its_first_step_alone_reads_well() -> None:
+    first = samples.suite().first
+    rows = details(samples.options("pythia-tiny-seed1234"), samples.TINY, last_step=0)
+    suite = render_suite(samples.suite(lines=(first,), details=rows, comparisons=()))
+    step = render_step(samples.step(0, steps=(0,), details=rows))
+    assert "**1 checkpoint** of a GPT-NeoX training run" in suite
+    assert "trained on 0" not in suite
+    assert "training run: after step 0, 0 tokens seen." in step
+    assert "Tokens in all" not in step
+    assert lint_card(suite, samples.REPO, ("step0",), known=(samples.SOURCE,)) == ()

@@ -15,6 +15,7 @@ import numpy as np
 from publish.compare.comparison import compare
 from publish.compare.open import open_side
 from publish.compare.report import Report
+from publish.source.location import parse_location
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 NAMES = {np.dtype("f2"): "F16", np.dtype("f4"): "F32", np.dtype("f8"): "F64", np.dtype("u2"): "BF16"}
@@ -88,7 +89,7 @@ def save(folder: Path, tensors: Mapping[str, np.ndarray[Any, Any]], config: Mapp
 
 def report(left: str | Path, right: str | Path, step: int | None = None) -> Report:
     """Two locations compared."""
-    sides = [open_side(str(left), step), open_side(str(right), step)]
+    sides = [open_side(parse_location(str(left)), step), open_side(parse_location(str(right)), step)]
     try:
         return Report(compare(*sides))
     finally:

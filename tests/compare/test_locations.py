@@ -18,6 +18,7 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.rehearsal import RehearsalHub
 from publish.source.files import LocalFiles
+from publish.source.location import parse_location
 from tests.compare.models import SMALL, Model, report, safetensors, save
 from tests.conftest import shared
 
@@ -45,7 +46,7 @@ def test_a_raw_checkpoint_is_what_its_conversion_is(case: str, tmp_path: Path) -
 @pytest.mark.parametrize("case", [case for case in CASES if case != "legacy_llama_pipe"])
 def test_every_matrix_has_a_predicted_deviation(case: str) -> None:
     raw = shared(f"neox/{case}/global_step16")
-    side = open_side(str(raw))
+    side = open_side(parse_location(str(raw)))
     matrices = {name for name, tensor in side.tensors.items() if len(tensor.shape) == 2}
     assert side.account.expected_std.keys() == matrices
     side.close()
@@ -54,11 +55,11 @@ def test_every_matrix_has_a_predicted_deviation(case: str) -> None:
 def test_steps_of_a_run_and_what_is_not_there(samples: Path) -> None:
     assert report(samples, samples / "global_step512", 512).verdict.name == "identical"
     with pytest.raises(SourceError, match=r"no checkpoint of its own, and 154 steps"):
-        open_side(str(samples))
+        open_side(parse_location(str(samples)))
     with pytest.raises(SourceError, match="no step 3 "):
-        open_side(str(samples), 3)
+        open_side(parse_location(str(samples)), 3)
     with pytest.raises(SourceError, match="neither an existing folder"):
-        open_side("nowhere at all")
+        open_side(parse_location("nowhere at all"))
 
 
 def test_the_real_run_from_step_to_step(samples: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_damaged_file_is_named(damage: object, tmp_path: Path) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
     with pytest.raises(PublishError) as caught:
-        open_side(str(folder))
+        open_side(parse_location(str(folder)))
     assert "model.safetensors" in caught.value.where
     assert caught.value.exit_code == 2
 
@@ -156,4 +157,4 @@ def test_a_hub_is_read_in_passing(
     raw: Report = report("alice/raw", samples / "global_step512", 512)
     assert (raw.verdict.name, raw.comparison.left.format) == ("identical", "neox")
     with pytest.raises(PublishError, match="not found"):
-        open_side("alice/nothing@step0")
+        open_side(parse_location("alice/nothing@step0"))

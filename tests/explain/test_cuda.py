@@ -109,3 +109,4 @@ def test_the_state_of_another_gpu_is_told(tmp_path: Path) -> None:
     drawn, other = on_gpu(Model(), 1024), on_gpu(Model(), 2048)
     answer = ask(Drawn(drawn.model, drawn.ranks, other.states).write(tmp_path / "step0"))
     assert (answer.outcome, answer.stored_state) == ("reproduced", "different")
+    assert "mp_rank_00 stores cuda-philox seeded with 3952 (offset " in answer.reasons[-1]

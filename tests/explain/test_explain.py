@@ -15,7 +15,7 @@ from publish.neox.randomstate import CPU
 from publish.run.explain import explain_one, open_any
 from publish.source.location import Location
 from tests.conftest import shared
-from tests.explain.neoxfiles import Drawn, Model, on_cpu
+from tests.explain.neoxfiles import Drawn, Model, on_cpu, on_cpu_in_stages
 
 
 def ask(folder: Path, step: int | None = None, seeds: Sequence[int] | None = None) -> Answer:
@@ -113,6 +113,8 @@ def test_one_change_is_told_and_the_tensor_named(tmp_path: Path, change: Change,
     assert [result.name for result in answer.results if not result.explained] == named
     for name in named:
         assert any(reason.startswith(f"{name}") for reason in answer.reasons), answer.reasons
+    swapped = [reason for reason in answer.reasons if "begins as what is drawn for" in reason]
+    assert len(swapped) == (2 if change is exchange else 0)
     assert answer.stored_state == "equal"
 
 
@@ -152,6 +154,7 @@ def test_a_first_construction_in_the_sequential_layout_leaves_another_state(tmp_
     once, twice = on_cpu(Model(), constructions=1), on_cpu(Model())
     answer = ask(Drawn(once.model, once.ranks, twice.states).write(tmp_path / "step0"))
     assert_reproduced(answer, 1234, 0, stored="different")
+    assert any(reason.startswith("mp_rank_00 stores") for reason in answer.reasons), answer.reasons
 
 
 def test_the_configs_seed_serves_where_no_state_is_stored(tmp_path: Path) -> None:
@@ -177,3 +180,89 @@ def test_init_methods_that_draw_otherwise_are_refused_by_name(tmp_path: Path, sa
             path.write_text(path.read_text().replace("small_init", method))
         with pytest.raises(ConfigError, match=method):
             ask(folder)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("begins", [(0, 5), (0, 5, 9), (0, 1, 5, 9)])
+def test_pipeline_stages_have_generators_of_their_own(
+    tmp_path: Path, ranks: int, tied: bool, begins: tuple[int, ...]
+) -> None:
+    model = Model(layers=3, sequential=False, tensor_parallel=ranks, tied=tied, stages=len(begins))
+    answer = ask(on_cpu_in_stages(model, begins).write(tmp_path / "step0"))
+    assert_reproduced(answer, 1234, 0)
+    assert any("pipeline stages with a freshly seeded generator" in reason for reason in answer.reasons)
+
+
+@pytest.mark.parametrize("kind", ["llama-2023", "llama-2026"])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_llama_in_both_eras(tmp_path: Path, kind: str, ranks: int) -> None:
+    model = Model(kind=kind, kv_heads=2, tensor_parallel=ranks, sequential=False)
+    assert_reproduced(ask(on_cpu(model).write(tmp_path / "step0")), 1234, 0)
+
+
+def test_without_a_config_the_weights_tell_the_methods(tmp_path: Path) -> None:
+    folder = on_cpu(Model()).write(tmp_path / "step0")
+    shutil.rmtree(folder / "configs")
+    assert_reproduced(ask(folder), 1234, sum(r * c for _, (r, c), _ in Model().drawn()))
+
+
+def test_what_is_no_matrix_of_floats_is_an_error(tmp_path: Path) -> None:
+    from publish.errors import CheckpointError
+
+    for number, wrong in enumerate((torch.zeros(5), torch.zeros(0, 32), torch.zeros(4, 4, dtype=torch.int64))):
+        drawn = on_cpu(Model())
+        drawn.ranks[0][DENSE] = wrong
+        with pytest.raises(CheckpointError, match=r"attention\.dense\.weight is .* a matrix of floats is due"):
+            ask(drawn.write(tmp_path / str(number)))
+
+
+def test_a_matrix_of_no_known_kind_leaves_the_rest_explained(tmp_path: Path) -> None:
+    drawn = on_cpu(Model())
+    drawn.ranks[0]["0.position_embeddings.weight"] = torch.randn(32, 32).half()
+    answer = ask(drawn.write(tmp_path / "step0"))
+    assert (answer.outcome, answer.tensors) == ("partly", 11)
+    assert any(reason.startswith("position_embedding.weight is drawn by a rule") for reason in answer.reasons)
+
+
+def test_use_cpu_initialization_draws_from_the_default_generator(tmp_path: Path) -> None:
+    drawn = on_cpu(Model(seed=1234 - 2718))  # so that the generator is seeded with 1234 itself
+    untouched = torch.Generator().manual_seed(3952).get_state().numpy().tobytes()
+    folder = Drawn(Model(), drawn.ranks, [untouched]).write(tmp_path / "step0")
+    answer = ask(folder)
+    assert_reproduced(answer, 1234, sum(r * c for _, (r, c), _ in Model().drawn()), stored="absent")
+    assert answer.origin is not None
+    assert answer.origin.seeds == (1234,)
+    assert any("use_cpu_initialization" in reason for reason in answer.reasons)
+
+
+@pytest.mark.parametrize("method", ["normal", "scaled_normal", "single_residual_scaled_normal", "xavier_normal"])
+def test_the_other_normal_methods(tmp_path: Path, method: str) -> None:
+    """Each for both kinds of layers, its standard deviation worked out here."""
+    model = Model()
+
+    def std(shape: tuple[int, int]) -> float:
+        return {
+            "normal": 0.02,
+            "scaled_normal": 0.02 / (2.0 * 2) ** 0.5,
+            "single_residual_scaled_normal": 0.02 / 2**0.5,
+            "xavier_normal": (2.0 / (shape[0] + shape[1])) ** 0.5,
+        }[method]
+
+    generator = torch.Generator().manual_seed(3952)
+    for _ in range(2):
+        tensors = {n: torch.empty(s).half().normal_(0, std(s), generator=generator) for n, s, _ in model.drawn()}
+    folder = Drawn(model, [tensors], [generator.get_state().numpy().tobytes()]).write(tmp_path / "step0")
+    config = folder / "configs" / "run.yml"
+    config.write_text(config.read_text().replace("small_init", method).replace("wang_init", method))
+    assert_reproduced(ask(folder), 1234, sum(r * c for _, (r, c), _ in model.drawn()))
+
+
+def test_last_bits_of_another_processor_are_said_and_not_called_reproduced(tmp_path: Path) -> None:
+    drawn = on_cpu(Model(dtype="float32"))
+    for tensor in drawn.ranks[0].values():
+        tensor.view(-1).view(torch.int32)[::7] ^= 1
+    answer = ask(drawn.write(tmp_path / "step0"))
+    assert (answer.outcome, answer.stored_state) == ("partly", "equal")
+    assert answer.within_one_ulp == answer.values
+    assert any("kinds of processors" in reason for reason in answer.reasons)

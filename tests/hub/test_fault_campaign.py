@@ -188,3 +188,15 @@ def test_a_commit_quota_that_we_know_of_is_never_hit(tmp_path: Path) -> None:
         for step in range(8):
             publish_branch(client, base, f"step{step}", [BranchFile.of_bytes("x", b"%d" % step)], "a step")
         assert hub.stats().requests["commit"] == 8
+
+
+def test_a_location_to_upload_to_that_expired_is_asked_for_again(hub: RehearsalHub, client: Client, base: Base) -> None:
+    branch = "expired"
+    hub.inject([{"route": "lfs-upload", "nth": 1, "count": 2, "status": 403, "body": {"error": "Request has expired"}}])
+    hub.reset_stats()
+    files = [
+        BranchFile.of_bytes("model.safetensors", b"expired" + CONTENT),
+        BranchFile.of_bytes("README.md", b"---\nlicense: mit\n---\n"),
+    ]
+    assert isinstance(publish_branch(client, base, branch, files, "a step"), Committed)
+    assert hub.stats().requests["lfs-batch"] >= 3

@@ -72,12 +72,12 @@ def test_with_a_ledger_one(client: Client, hub: SmallHub, released: list[int], t
     assert hub.calls == ["refs"]
 
 
-@pytest.mark.parametrize("change", ["source_commit", "plan", "tokenizer", "wording"])
+@pytest.mark.parametrize("change", ["source_commit", "plan", "files", "wording"])
 def test_the_ledgers_proof_ends_with_what_it_was_made_from(
     client: Client, hub: SmallHub, released: list[int], tmp_path: Path, change: str
 ) -> None:
     look(client, REPO, [expected(1)], ledger=Ledger(tmp_path))
-    now = replace(expected(1), **{change: "0" * 64})
+    now = replace(expected(1), **{change: (("README.md", "0" * 64),) if change == "files" else "0" * 64})
     hub.calls.clear()
     state = look(client, REPO, [now], ledger=Ledger(tmp_path))[0].state
     assert state == ("published" if change == "wording" else "stale")
@@ -143,11 +143,11 @@ def test_somebodys_own_checkpoints_json_is_not_believed(client: Client, hub: Sma
 
 
 def test_judge_says_all_that_is_stale() -> None:
-    seen = Seen("x", CheckpointRecord.of(replace(manifest(1), tokenizer="z"), "x"), ("config.json is missing",))
-    status = judge(Expected(1, "step1", "a", "b", "c"), seen)
+    seen = Seen("x", CheckpointRecord.of(manifest(1), "x"), ("config.json is missing",))
+    status = judge(Expected(1, "step1", "a", "b", (("tokenizer.json", "c"),)), seen)
     assert status.reason == (
-        f"source a, published from {'c' * 12}; plan b, published from {'e' * 12}; tokenizer c, published from z; "
-        "files: config.json is missing"
+        f"source a, published from {'c' * 12}; plan b, published from {'e' * 12}; "
+        "tokenizer.json c, published from none; files: config.json is missing"
     )
     assert (
         judge(Expected(1, "step1", None, None), Seen("x", CheckpointRecord.of(manifest(1), "x"))).state == "published"

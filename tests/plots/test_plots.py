@@ -101,3 +101,23 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.M
     with pytest.raises(CardError) as caught:
         spread_plot(curves())
     assert "publish-neox[plots]" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "Step 0 of $\\frac{1}$ and _{x}^{y}$",
+        "--><script>alert(1)</script><!-- & ]]>",
+        "of EleutherAI/" + "x" * 300,
+        "模型 " * 40,
+        "a\nb\x00\x07",
+        "",
+    ],
+)
+def test_a_title_is_text_whatever_it_says(title: str) -> None:
+    picture = ratio_plot([Ratio("$x$ <b>", 1.0, 0.0)], title)
+    root = ElementTree.fromstring(picture)
+    assert {element.tag.rpartition("}")[2] for element in root.iter()} <= {
+        "svg", "style", "metadata", "RDF", "Work", "defs", "g", "path", "use", "clipPath", "rect", "title"
+    }  # fmt: skip
+    assert len(picture) < 150_000

@@ -32,6 +32,8 @@ frame.onload = () => setTimeout(() => {{
     loaded: frame.contentWindow.performance.getEntriesByType("resource").map(each => each.name),
     dead: [...page.querySelectorAll('a[href^="#"]')].map(each => each.getAttribute("href").slice(1))
       .filter(name => !page.getElementById(name)),
+    ran: frame.contentWindow.ran === undefined ? 0 : frame.contentWindow.ran,
+    text: page.body.innerText,
     paper: frame.contentWindow.getComputedStyle(page.body).backgroundColor,
     ink: frame.contentWindow.getComputedStyle(page.body).color,
   }})

@@ -64,6 +64,23 @@ def test_the_steps_card_on_a_phone(site: RehearsalHub, tmp_path: Path) -> None:
     assert found["dead"] == []
 
 
+def test_hostile_text_is_shown_and_does_not_run(site: RehearsalHub, tmp_path: Path) -> None:
+    """Even without the page's own content security policy, which a frame from a file does not have."""
+    script = "<script>window.ran=1</script><img src=x onerror=window.ran=2><svg onload=window.ran=3>"
+    text = replace(samples.TEXT, title=f"T {script}", notes=f"N {script}\n\n[x](javascript:window.ran=4)")
+    tensor = "gpt_neox.`layers`|0|.<b onmouseover=window.ran=5>weight"
+    gates = (replace(samples.GATES[0], detail=tensor),)
+    api = HfApi(endpoint=site.url, token="hf_mallory")
+    api.create_repo("mallory/m")
+    card = render_step(samples.step(1000, repo="mallory/m", text=text, gates=gates)).encode()
+    api.create_commit("mallory/m", [CommitOperationAdd("README.md", card)], commit_message="card")
+    found = measure(f"{site.url}/mallory/m", tmp_path, width=390)
+    assert found["ran"] == 0
+    assert found["width"] <= 390
+    assert found["text"].count("<script>window.ran=1</script>") == 2
+    assert tensor in found["text"]
+
+
 def brightness(colour: str) -> float:
     """From 0 to 255, of ``rgb(r, g, b)``."""
     return sum(map(int, colour[4:-1].split(","))) / 3

@@ -1,4 +1,7 @@
-"""Every card of a release, printed by a process of its own, to compare with one made in other circumstances."""
+"""Release a run onto a Hub of its own and print its cards.
+
+python -m tests.run.print_cards RUN ROOT WORKERS TIME
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from tests.run.releases import FEW, TARGET, run_release
 def main(run: str, root: Path, workers: int) -> None:
     with RehearsalHub(root, api_quota=10**6, resolver_quota=10**6) as hub:
         client = Client(Endpoint(hub.url, "hf_alice"), quota_dir=root, commits_per_hour=10**6)
-        assert not run_release(run, client, root, workers=workers).failed
+        assert not run_release(run, client, root, workers=workers, logits="off").failed
         api = HfApi(endpoint=hub.url, token=False)
         for branch in ("main", *(f"step{step}" for step in FEW)):
             print(Path(api.hf_hub_download(TARGET, "README.md", revision=branch)).read_text("utf-8"))

@@ -33,7 +33,7 @@ def run_release(
     source: str | Path, client: Client, folder: Path, change: dict[str, object] | None = None, **options: object
 ) -> Outcome:
     """Release ``source`` to alice/tiny and say what became of it."""
-    proposed: Release = replace(propose(str(source), TARGET), **(change or {}))  # type: ignore[arg-type]
-    job = make_job(proposed, Wishes(tokenizer=str(options.pop("tokenizer", "")) or None))
+    proposed: Release = replace(propose(str(source), TARGET, client), **(change or {}))  # type: ignore[arg-type]
+    job = make_job(proposed, Wishes(tokenizer=str(options.pop("tokenizer", "")) or None), client)
     with workplace(folder / "work") as place:
         return release(job, client, place, Options(**options), Silent(), threading.Event())  # type: ignore[arg-type]

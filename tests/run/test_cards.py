@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,13 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from click.testing import CliRunner
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from publish.cli import main
 from publish.hub.manifest import Manifest
+from publish.hub.repository import validate_card
 from publish.rehearsal import RehearsalHub
+from publish.release import read_release
+from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
 from publish.run.init import propose, write_release
 from publish.run.job import Wishes, make_job
@@ -27,6 +32,8 @@ from publish.run.progress import Silent
 from publish.run.release import Options, release
 from publish.run.workplace import workplace
 from publish.wire.client import Client
+from publish.wire.endpoint import Endpoint
+from tests.card.markdown import body, live_html, shown, tokens
 from tests.run.releases import FEW, TARGET, few, run_release
 
 ClientOf = Callable[[str], Client]
@@ -117,9 +124,44 @@ def test_the_cards_written_are_the_bytes_that_are_published(released: Path, hub:
         assert (tmp_path / "out" / branch / "README.md").read_bytes() == there
 
 
+def test_the_snippet_in_a_card_loads_its_own_step(released: Path, hub: RehearsalHub, tmp_path: Path) -> None:
+    cards(released, "--out", tmp_path)
+    loads = []
+    for branch in ("main", "step2"):
+        text = (tmp_path / branch / "README.md").read_text("utf-8")
+        (snippet,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        loads.append(f"{snippet}\nprint(type(model).__name__, model.num_parameters(), len(tokenizer))\n")
+        loads.append("print(float(model.get_output_embeddings().weight.double().sum()))\n")
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
+    program = "".join(loads)
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    first, weights, second, other = done.stdout.splitlines()
+    assert first == second == "GPTNeoXForCausalLM 14784 250"
+    assert weights != other
+
+
+def test_the_server_takes_our_metadata_without_a_warning(released: Path, client_of: ClientOf) -> None:
+    client = client_of("hf_alice")
+    for card in make_cards(read_release(released), client).cards:
+        assert validate_card(client, card.text, "") == ()
+
+
+def test_hostile_words_of_a_release_arrive_as_text(released: Path, client_of: ClientOf) -> None:
+    release = read_release(released)
+    title = "Tiny <img src=x onerror=alert(1)> | `model`"
+    words = replace(release.card, title=title, notes="Hello <script>alert(1)</script> world")
+    for card in make_cards(replace(release, card=words), client_of("hf_alice")).cards:
+        assert live_html(body(card.text)) == set()
+        heading = next(token for token in tokens(body(card.text)) if token.type == "inline")
+        assert shown(heading).startswith(title)
+
+
 def test_a_changed_note_is_pushed_as_cards_alone_one_commit_a_branch(released: Path, hub: RehearsalHub) -> None:
     api = HfApi(endpoint=hub.url, token=False)
-    before = {branch: {e.path: e for e in api.list_repo_tree(TARGET, revision=branch)} for branch in BRANCHES}
+    before = {
+        branch: {e.path: e for e in api.list_repo_tree(TARGET, revision=branch, recursive=True)} for branch in BRANCHES
+    }
     add_note(released, "Trained on a Tuesday.")
     code, report = cards(released, "--check")
     assert (code, report["ok"], changed(report)) == (1, False, BRANCHES)
@@ -129,7 +171,7 @@ def test_a_changed_note_is_pushed_as_cards_alone_one_commit_a_branch(released: P
     assert hub.stats().commits == {TARGET: dict.fromkeys(BRANCHES, 1)}
     assert "lfs-upload" not in hub.stats().requests
     for branch in BRANCHES:
-        after = {e.path: e for e in api.list_repo_tree(TARGET, revision=branch)}
+        after = {e.path: e for e in api.list_repo_tree(TARGET, revision=branch, recursive=True)}
         paths = after.keys() | before[branch].keys()
         differ = {path for path in paths if _blob(after, path) != _blob(before[branch], path)}
         assert differ <= {"README.md", "publish.json", "checkpoints.json"}
@@ -145,7 +187,7 @@ def test_a_changed_note_is_pushed_as_cards_alone_one_commit_a_branch(released: P
 
 
 def _blob(files: dict[str, Any], path: str) -> str | None:
-    return files[path].blob_id if path in files else None
+    return getattr(files.get(path), "blob_id", None)  # a folder has none
 
 
 def test_only_the_cards_that_show_a_change_are_changed(released: Path, hub: RehearsalHub) -> None:
@@ -195,6 +237,12 @@ def test_before_main_is_published_the_source_tells_the_steps(
     assert [(card.branch, card.reason) for card in found.cards] == [("step0", ""), ("step2", "")]
 
 
+def test_links_lead_to_the_hub_that_is_published_to() -> None:
+    lab = Endpoint("https://hub.lab.example")
+    assert hub_address(lab) == "https://hub.lab.example"
+    assert hub_address(Endpoint("http://127.0.0.1:7860")) == "https://huggingface.co"
+
+
 def test_a_release_that_is_not_there_is_an_error(released: Path) -> None:
     released.write_text(released.read_text().replace(TARGET, "alice/none"))
     done = CliRunner().invoke(main, ["cards", str(released)])
@@ -208,3 +256,24 @@ def test_own_templates_come_first(released: Path, tmp_path: Path) -> None:
     (folder / "_license.md.j2").write_text("## Terms\n")
     code, report = cards(released, "--check", "--templates", folder)
     assert (code, changed(report)) == (1, BRANCHES)
+
+
+def test_a_rehearsal_takes_the_release_of_any_owner(
+    samples: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = few(samples, tmp_path)
+    write_release(replace(propose(str(run), "Some-Lab/tiny"), source=str(run)), None, tmp_path / "release.yaml")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    arguments = [
+        "all-steps",
+        str(tmp_path / "release.yaml"),
+        "--rehearse",
+        "--work-dir",
+        str(tmp_path / "work"),
+        "--json",
+    ]
+    done = CliRunner().invoke(main, arguments)
+    assert (done.exit_code, json.loads(done.stdout)["published"]) == (0, list(FEW)), done.output
+    with RehearsalHub(tmp_path / "work" / "rehearsal") as hub:
+        card = httpx2.get(f"{hub.url}/Some-Lab/tiny").text
+    assert "Some-Lab/tiny" in card

@@ -2,62 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from publish.hub.manifest import Manifest
 from publish.rehearsal import RehearsalHub
-from publish.run import plots, step
+from publish.release import WantedComparison
+from publish.run import plots
 from publish.run.cards import make_cards
 from publish.run.init import propose
-from publish.run.plots import SHOWN, main_plots
+from publish.run.plots import main_plots
 from publish.run.progress import Silent
 from publish.run.pushcards import push_cards
 from tests.run.releases import TARGET, few, run_release
 from tests.run.test_cards import ClientOf
 
-PATHS = ("plots/std.svg", "plots/distance.svg")
+RATIOS = ("plots/ratios-step0-1.svg", "plots/ratios-step512-1.svg")
+PATHS = ("plots/std.svg", "plots/distance.svg", *RATIOS)
 
 
-def statistics(number: int) -> dict[str, Any]:
-    moved = None if number == 0 else number / 1000
-    types = {name: {"std": 0.1 + number / 10_000, "from_first": moved, "from_previous": moved} for name in SHOWN}
-    return {"layer_types": types, "tensors": {"a.weight": {"mean": 0.0}}}
+@pytest.fixture(name="run")
+def _run(samples: Path, tmp_path: Path) -> Path:
+    return few(samples, tmp_path).rename(tmp_path / "tiny-seed7")
 
 
-@pytest.fixture
-def with_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every manifest of a release has statistics."""
-    make = step.step_manifest
-
-    def more(*arguments: Any, **options: Any) -> Manifest:
-        manifest = make(*arguments, **options)
-        return replace(manifest, statistics=statistics(manifest.step))
-
-    monkeypatch.setattr(step, "step_manifest", more)
+def compared(run: Path) -> dict[str, object]:
+    """Two steps of the release compared with other checkpoints of the run."""
+    others = ((0, "global_step2"), (512, "global_step0"))
+    return {"compare": tuple(WantedComparison(step, str(run / name)) for step, name in others)}
 
 
-@pytest.mark.usefixtures("with_statistics")
 def test_plots_are_published_shown_and_kept(
-    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = few(samples, tmp_path)
     client = client_of("hf_alice")
-    assert not run_release(run, client, tmp_path).failed
+    assert not run_release(run, client, tmp_path, compared(run)).failed
     api = HfApi(endpoint=hub.url, token="hf_alice")
     there = {entry.path: entry for entry in api.list_repo_tree(TARGET, recursive=True)}
     card = Path(api.hf_hub_download(TARGET, "README.md")).read_text()
     for path in PATHS:
         assert there[path].lfs is None
         assert f"]({path})" in card
-    assert "embedding 0.1 to 0.151" in card
+    assert re.search(r"Standard deviation of the weights over training: embedding 0\.\d+ to 0\.\d+; QKV", card)
+    assert re.search(
+        r"Ratios of standard deviations\. Step 512 .left. and tiny-seed7/global_step0 .right.: embedding \d", card
+    )
+    assert card.index(RATIOS[0]) < card.index("## Training dynamics") < card.index(PATHS[0])
+    step_card = Path(api.hf_hub_download(TARGET, "README.md", revision="step512")).read_text()
+    assert "### Step 512 (left) and tiny-seed7/global_step0 (right)" in step_card
+    assert "Step 0 (left)" not in step_card
+    assert "plots/" not in step_card
     release = propose(str(run), TARGET)
     hub.reset_stats()
-    assert make_cards(release, client).changed == ()
+    found = make_cards(release, client)
+    assert (found.changed, found.findings) == ((), ())
     assert hub.stats().requests == {"refs": 1, "tree": 1, "resolve": 1}
     monkeypatch.setattr(plots, "available", lambda: False)  # another machine, without matplotlib
     assert make_cards(release, client).changed == ()
@@ -69,14 +69,12 @@ def test_plots_are_published_shown_and_kept(
     assert make_cards(release, client).changed == ()
 
 
-@pytest.mark.usefixtures("with_statistics")
 def test_without_matplotlib_a_release_has_no_plots_and_gets_them_later(
-    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = few(samples, tmp_path)
     client = client_of("hf_alice")
     monkeypatch.setattr(plots, "available", lambda: False)
-    assert not run_release(run, client, tmp_path).failed
+    assert not run_release(run, client, tmp_path, compared(run)).failed
     release = propose(str(run), TARGET)
     assert make_cards(release, client).changed == ()
     monkeypatch.setattr(plots, "available", lambda: True)

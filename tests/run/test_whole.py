@@ -107,6 +107,7 @@ def test_a_branch_that_moved_is_looked_at_and_made_right(whole: Whole) -> None:
     api.upload_file(path_or_fileobj=b"theirs", path_in_repo="x.txt", repo_id=TARGET, revision="step16")
     outcome, requests = whole.again("first")
     assert (outcome.published, outcome.failed, outcome.main) == ((16,), (), "published")
+    assert [(each.branch, each.paths) for each in outcome.removed] == [("step16", ("x.txt",))]
     assert "x.txt" not in api.list_repo_files(TARGET, revision="step16")
     assert sum(requests.values()) <= 40
     assert whole.again("first")[1] == {"refs": 1}

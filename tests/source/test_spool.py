@@ -116,3 +116,16 @@ def test_an_archive_without_checksums_is_read(spooled: Spooled) -> None:
         content[entry + 16 : entry + 20] = bytes(4)
 
     assert Archive.open(spooled(saved(without))).read("data.pkl", 1 << 20)
+
+
+def test_a_read_that_failed_is_no_reason_to_fail_again_at_the_end(spooled: Spooled) -> None:
+    class Failing(Lying):
+        def read_into(self, offset: int, buffer: memoryview) -> None:
+            held.append(buffer[:10])  # as the frames of a traceback do
+            raise SourceError("gone", "x", "y")
+
+    held: list[memoryview] = []
+    file = spooled(Failing(0))
+    with pytest.raises(SourceError, match="gone"):
+        file.read(0, 100_000)
+    file.close()

@@ -288,10 +288,27 @@ def test_what_the_library_raises_is_explained(client: Client, monkeypatch: pytes
 
     with pytest.raises(HubError, match="no token"):
         client.call("asking", raising(LocalTokenNotFoundError("log in")))
-    with pytest.raises(HubError, match="LFS batch"):
-        client.call("uploading", raising(ValueError("LFS batch API returned errors: x")))
     with pytest.raises(Unreachable, match="Xet"):
         client.call("uploading", raising(ConnectionError("reset by peer")))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(HubError, match="HF_HUB_OFFLINE"):
         list_branches(client, "a/b")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"message": "maintenance"}', b"[]", b'"x"', b"\xff\xfe", b"{"],
+    ids=["other", "list", "text", "noise", "cut"],
+)
+def test_an_answer_to_another_question_is_asked_again(client: Client, scripted: Scripted, body: bytes) -> None:
+    answers = [Answer(200, body), Answer(200, body), Answer(200, b'{"branches": [], "tags": [], "converts": []}')]
+    scripted.answer = lambda asked: answers.pop(0)
+    assert client.call("asking", lambda: client.api.list_repo_refs("a/b")).branches == []
+
+
+def test_our_own_mistakes_keep_their_traceback(client: Client) -> None:
+    def wrong() -> None:
+        raise KeyError("ours")
+
+    with pytest.raises(KeyError, match="ours"):
+        client.call("asking", wrong)

@@ -1,0 +1,178 @@
+"""What a step's manifest keeps of its weights: digests, distributions, and the bits at a fixed sample of places.
+
+Taken while the step is written, so no weight is read again, whatever is asked of the suite later: equality follows
+from the digests, and the distance of any two steps from the samples, with an error that the samples tell. The places
+depend on a tensor's size alone, so they are the same in every step of a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from publish.compare.layers import RANDOM, layer_type
+from publish.compare.moments import (
+    BLOCK,
+    SAMPLED,
+    Distribution,
+    Doubles,
+    PowerSums,
+    choose_pivot,
+    doubles,
+    numbers,
+    power_sums,
+)
+from publish.convert.recipes import ConversionPlan, Recipe
+from publish.verify.statistics import NotFinite, count_not_finite
+
+BUDGET = 4096  # sampled values of all matrices together
+VECTOR = 16  # and of a vector: norms and biases are many and small
+_GOLDEN = (math.sqrt(5) - 1) / 2
+_DIGITS = 9  # of a stored figure: more depend on the machine that summed
+
+
+@dataclass(frozen=True)
+class TensorSketch:
+    """One tensor of one step. ``unsigned`` is the digest with every zero positive, equal to ``digest`` without such.
+
+    ``mean`` and ``std`` are those of every fourth block of 32,768 values, which is all of a small tensor.
+    """
+
+    name: str
+    dtype: str
+    elements: int
+    digest: str
+    unsigned: str
+    mean: float
+    std: float
+    bits: bytes
+
+    @property
+    def matrix(self) -> bool:
+        """Whether initialisation draws it: an embedding, a projection."""
+        return layer_type(self.name) in RANDOM
+
+    @property
+    def distribution(self) -> Distribution:
+        """Its finite elements, all of them where nothing else is known."""
+        return Distribution(self.elements, self.elements, 0, 0, self.mean, self.std, math.nan)
+
+    @cached_property
+    def sample(self) -> Doubles:
+        """The values at the sampled places."""
+        held = numbers(memoryview(self.bits), self.dtype)
+        return doubles(held, self.dtype, np.empty(held.size))
+
+
+StepSketch = Mapping[str, TensorSketch]
+
+
+def places(elements: int, count: int) -> NDArray[np.int64]:
+    """``count`` places out of ``elements``, ascending: one in each of as many equal parts, by the golden ratio."""
+    count = min(elements, count)
+    edges = np.arange(count + 1, dtype=np.int64) * elements // max(1, count)
+    within = np.modf((np.arange(count) + 1) * _GOLDEN)[0]
+    at: NDArray[np.int64] = edges[:-1] + (within * np.diff(edges)).astype(np.int64)
+    return at
+
+
+class Sketcher:
+    """Draws a step's sketch while the writer writes: pass it as ``observer``, then ask for ``result``."""
+
+    def __init__(self, plan: ConversionPlan) -> None:
+        matrices = sum(layer_type(recipe.name) in RANDOM for recipe in plan.recipes)
+        self._share = max(VECTOR, BUDGET // max(1, matrices))
+        self._scratch = (np.empty(BLOCK), np.empty(BLOCK))
+        self._drawn: dict[str, _Drawing] = {}
+
+    def __call__(self, recipe: Recipe, chunk: memoryview) -> None:
+        if recipe.name not in self._drawn:
+            count = self._share if layer_type(recipe.name) in RANDOM else VECTOR
+            self._drawn[recipe.name] = _Drawing(recipe, places(recipe.elements, count))
+        self._drawn[recipe.name].add(chunk, *self._scratch)
+
+    @property
+    def counts(self) -> dict[str, NotFinite]:
+        """What was not finite, by tensor."""
+        return {name: drawing.counts for name, drawing in self._drawn.items()}
+
+    def result(self) -> dict[str, TensorSketch]:
+        """The sketch of all that was written."""
+        return {name: drawing.result() for name, drawing in self._drawn.items()}
+
+
+class _Drawing:
+    """One tensor's sketch in the making."""
+
+    def __init__(self, recipe: Recipe, wanted: NDArray[np.int64]) -> None:
+        self._recipe, self._wanted = recipe, wanted
+        self._own = xxhash.xxh3_128()
+        self._unsigned: xxhash.xxh3_128 | None = None
+        self._at, self._pivot, self._sums = 0, 0.0, PowerSums()
+        self._sample: list[bytes] = []
+        self.counts = NotFinite(0, 0, 0)
+
+    def add(self, chunk: memoryview, values: Doubles, scratch: Doubles) -> None:
+        dtype = self._recipe.dtype
+        held = numbers(chunk, dtype)
+        self._hash(chunk, held.view(f"u{held.itemsize}"))
+        first, last = np.searchsorted(self._wanted, [self._at, self._at + held.size])
+        self._sample.append(held[self._wanted[first:last] - self._at].tobytes())
+        self.counts = self.counts.plus(count_not_finite(chunk, dtype))
+        if not self._at:
+            self._pivot = choose_pivot(doubles(held[:256], dtype, values))
+        with np.errstate(invalid="ignore", over="ignore"):
+            for start, end in _sampled(self._at, held.size):
+                block = doubles(held[start:end], dtype, values)
+                if self._pivot:
+                    np.subtract(block, self._pivot, out=block)
+                self._sums = self._sums.plus(power_sums(block, scratch[: block.size], sampled=False))
+        self._at += held.size
+
+    def _hash(self, chunk: memoryview, bits: NDArray[Any]) -> None:
+        """Both digests; the second one is kept apart from the first negative zero on."""
+        negative = 1 << 8 * bits.itemsize - 1  # as a signed number it is the least
+        if self._unsigned is None and bits.view(f"i{bits.itemsize}").min(initial=0) == -negative:
+            self._unsigned = self._own.copy()
+        self._own.update(chunk)
+        if self._unsigned is not None:
+            zero = bits.dtype.type(0)
+            self._unsigned.update(np.where(bits == bits.dtype.type(negative), zero, bits).data)
+
+    def result(self) -> TensorSketch:
+        found, recipe = self._sums.about(self._pivot), self._recipe
+        own = self._own.hexdigest()
+        return TensorSketch(
+            recipe.name,
+            recipe.dtype,
+            recipe.elements,
+            own,
+            own if self._unsigned is None else self._unsigned.hexdigest(),
+            _rounded(found.mean),
+            _rounded(found.std),
+            b"".join(self._sample),
+        )
+
+
+def _sampled(at: int, size: int) -> Iterator[tuple[int, int]]:
+    """Of a chunk that begins at element ``at``: the parts in every `SAMPLED`th block of its tensor."""
+    for block in range(at // BLOCK, -(-(at + size) // BLOCK)):
+        if block % SAMPLED == 0:
+            yield max(0, block * BLOCK - at), min(size, (block + 1) * BLOCK - at)
+
+
+def common(left: StepSketch, right: StepSketch) -> Sequence[tuple[TensorSketch, TensorSketch]]:
+    """The tensors that both sketches hold alike, side by side."""
+    pairs = ((each, right[name]) for name, each in left.items() if name in right)
+    return [(one, other) for one, other in pairs if (one.elements, one.dtype) == (other.elements, other.dtype)]
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")

@@ -1,0 +1,101 @@
+"""A whole release onto a rehearsal Hub against huggingface_hub's own way to commit the same ready-made folders.
+
+Usage: python scripts/bench/release.py [STEPS]
+
+Both run in processes of their own, in turn, three times each, onto a fresh Hub: ``publish all-steps`` from the raw
+sample checkpoints (reading, converting, proving, cards, ``main``), and a plain loop of ``create_branch`` and
+``create_commit`` over folders that are already converted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+from statistics import median
+
+from publish.rehearsal import RehearsalHub
+
+TARGET = "alice/bench"
+PLAIN = """
+import sys
+from pathlib import Path
+from huggingface_hub import CommitOperationAdd, HfApi
+api, root = HfApi(), Path(sys.argv[1])
+api.create_repo("alice/bench")
+first = api.list_repo_commits("alice/bench")[-1].commit_id
+for folder in sorted(root.iterdir(), key=lambda each: int(each.name[4:])):
+    operations = [CommitOperationAdd(path.name, str(path)) for path in sorted(folder.iterdir())]
+    api.create_branch("alice/bench", branch=folder.name, revision=first)
+    api.create_commit("alice/bench", operations, commit_message=folder.name, revision=folder.name)
+"""
+OURS = "from publish.cli import main; main()"
+
+
+def samples(folder: Path) -> Path:
+    archive = resources.files("publish") / "samples" / "pythia-tiny-seed1234.tar.xz"
+    with resources.as_file(archive) as path, tarfile.open(path) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "pythia-tiny-seed1234"
+
+
+def on_a_fresh_hub(work: Path, code: str, *arguments: str) -> float:
+    """Seconds of the process."""
+    root = work / "hub"
+    with RehearsalHub(root, api_quota=10**9, resolver_quota=10**9, enforce_quota=False) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(work / "home")}
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=environment, capture_output=True)
+        taken = time.perf_counter() - begin
+    shutil.rmtree(root)
+    return taken
+
+
+def ready_made(work: Path, run: Path, release: list[str]) -> Path:
+    """The folders of a finished release, one a step."""
+    folders = work / "folders"
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom huggingface_hub import snapshot_download\n"
+        "for name in sys.argv[2:]:\n"
+        "    snapshot_download('alice/bench', revision=name, local_dir=Path(sys.argv[1]) / name)"
+    )
+    steps = [f"step{path.name.removeprefix('global_step')}" for path in run.glob("global_step*")]
+    with RehearsalHub(work / "hub", api_quota=10**9, resolver_quota=10**9, enforce_quota=False) as hub:
+        environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(work / "home")}
+        subprocess.run([sys.executable, "-c", OURS, *release], check=True, env=environment, capture_output=True)
+        subprocess.run(
+            [sys.executable, "-c", code, str(folders), *steps], check=True, env=environment, capture_output=True
+        )
+    shutil.rmtree(work / "hub")
+    for folder in folders.iterdir():
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
+        (folder / ".gitattributes").unlink()
+    return folders
+
+
+def main(steps: int) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        work = Path(place)
+        run = samples(work)
+        for folder in sorted(run.glob("global_step*"), key=lambda each: int(each.name[11:]))[steps:]:
+            shutil.rmtree(folder)
+        release = ["all-steps", str(run), TARGET, "--work-dir", str(work / "work"), "--json"]
+        folders = ready_made(work, run, release)
+        ours, plain = [], []
+        for _ in range(3):
+            shutil.rmtree(work / "work", ignore_errors=True)
+            ours.append(on_a_fresh_hub(work, OURS, *release))
+            plain.append(on_a_fresh_hub(work, PLAIN, str(folders)))
+        ratio = median(one / other for one, other in zip(ours, plain, strict=True))
+        print(json.dumps({"steps": steps, "publish": median(ours), "huggingface_hub": median(plain), "ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 154)

@@ -1,0 +1,60 @@
+"""How often chance misleads `publish compare`: pairs of seeds of GPT-NeoX's initialisation at Pythia-14M's size.
+
+Usage: python scripts/bench/verdicts.py [PAIRS]
+
+Every pair is two new seeds. Printed: the verdicts, and how far the largest departures came to the limit. Then models
+with one layer type off by 2 % and by 0.1 %, each against a true one.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.compare.models import Model, report, save
+
+OFF = {
+    "embedding": "embed_in",
+    "QKV": "query_key_value",
+    "attention dense": "attention.dense",
+    "MLP up": "h_to_4h",
+    "MLP down": "4h_to_h",
+    "unembedding": "embed_out",
+}
+TRIES = 10
+
+
+def compared(seeds: tuple[int, int], folder: Path, factors: dict[str, float] | None = None) -> tuple[str, float, str]:
+    """Verdict, largest departure as a part of the limit, first reason."""
+    left, right = folder / "left", folder / "right"
+    save(left, Model().draw(seeds[0]))
+    save(right, Model(factors=factors or {}).draw(seeds[1]))
+    found = report(left, right)
+    for path in (*left.iterdir(), *right.iterdir()):
+        path.unlink()
+    left.rmdir()
+    right.rmdir()
+    tests = found.evidence.tests
+    worst = max(abs(value) for test in tests for value in (test.std, test.mean, test.correlation))
+    return found.verdict.name, worst / found.evidence.limit, found.verdict.reasons[0]
+
+
+def main(pairs: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        results = [compared((2 * pair, 2 * pair + 1), folder) for pair in range(pairs)]
+        print(dict(Counter(verdict for verdict, _, _ in results)))
+        print(f"largest departure: {max(worst for _, worst, _ in results):.2f} of the limit")
+        for kind, end in OFF.items():
+            for factor in (1.02, 1.001):
+                tries = [compared((9000 + t, 9500 + t), folder, {end: factor}) for t in range(TRIES)]
+                named = sum(verdict == "different-init" and why.startswith(kind) for verdict, _, why in tries)
+                print(f"{kind:16} {factor}: named in {named} of {TRIES}", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)

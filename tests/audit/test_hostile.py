@@ -1,0 +1,98 @@
+"""Files made to hurt whoever reads them: the audit ends, says what is wrong, and shows nothing that is not text."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+
+from publish.audit.headers import NoHeader, length_of, parse_header
+from publish.rehearsal import RehearsalHub
+from tests.audit.conftest import Audit
+from tests.audit.suites import CONFIG, publish_suite
+
+STEPS = (1, 2, 3, 4)
+BOMB = "\n".join(
+    ["---", "a: &a [x, x, x, x, x, x, x, x, x]"]
+    + [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefghi", "bcdefghij", strict=True)]
+    + ["---", "text"]
+)
+
+
+def kinds(report: object) -> set[tuple[str, tuple[int, ...]]]:
+    return {(each.kind, each.steps) for each in report.findings}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "card",
+    [BOMB, f"---\n{'[' * 20_000}\n---\n", "---\ndate: 2000-99-99\n---\n", "---\n", "\0" * 1000, "---\n? \n---\n"],
+    ids=["aliases", "nesting", "no date", "unfinished", "zeros", "no key"],
+)
+def test_cards(hub: RehearsalHub, audit: Audit, card: str) -> None:
+    suite = publish_suite(hub.root, "lab/a", STEPS)
+    suite.put("step2", {"README.md": card.encode()})
+    assert ("card-metadata", (2,)) in kinds(audit("lab/a"))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"[" * 100_000,
+        b"\xff",
+        b"[]",
+        json.dumps({**CONFIG, "num_hidden_layers": 10**12}).encode(),
+        json.dumps({**CONFIG, "vocab_size": -1}).encode(),
+        json.dumps({**CONFIG, "note": "x" * 100_000}).encode(),
+        json.dumps({**CONFIG, "num_attention_heads": 0}).encode(),
+    ],
+    ids=["nesting", "no text", "a list", "endless layers", "negative", "long", "no heads"],
+)
+def test_configs(hub: RehearsalHub, audit: Audit, config: bytes) -> None:
+    suite = publish_suite(hub.root, "lab/a", STEPS)
+    suite.put("step2", {"config.json": config})
+    report = audit("lab/a")
+    assert kinds(report) == {("config-mismatch", (2,))}
+    assert all(len(finding.detail) < 300 for finding in report.findings)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [b"[" * 100_000, b'{"weight_map": []}', b'{"weight_map": {"a": "../../etc/passwd"}}', b'{"weight_map": {"a": 3}}'],
+    ids=["nesting", "a list", "outside", "no name"],
+)
+def test_indices(hub: RehearsalHub, audit: Audit, index: bytes) -> None:
+    suite = publish_suite(hub.root, "lab/a", STEPS, shards=2)
+    suite.put("step2", {"model.safetensors.index.json": index})
+    assert all(finding.steps == (2,) for finding in audit("lab/a").findings)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F16", "shape": [2], "data_offsets": [0, 10**400]},
+        {"dtype": "F16", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F16", "shape": [True], "data_offsets": [0, 4]},
+        {"dtype": 3, "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F16", "shape": [2], "data_offsets": [4, 0]},
+        {"dtype": "F16", "shape": [2]},
+        [],
+        None,
+    ],
+)
+def test_headers_that_are_none(entry: object) -> None:
+    with pytest.raises(NoHeader):
+        parse_header(json.dumps({"a": entry}).encode())
+
+
+def test_headers_that_contradict_themselves() -> None:
+    one = {"dtype": "F16", "shape": [2, 2], "data_offsets": [0, 8]}
+    other = {"dtype": "F16", "shape": [3], "data_offsets": [4, 12]}
+    problems = parse_header(json.dumps({"a": one, "b": other}).encode()).problems
+    assert any("begins at byte" in problem for problem in problems)
+    assert any("F16 [3] and has 8 bytes" in problem for problem in problems)
+    with pytest.raises(NoHeader, match="twice"):
+        parse_header(b'{"a": {}, "a": {}}')
+    for length in (0, 1, 10**9, 2**63):
+        with pytest.raises(NoHeader):
+            length_of(struct.pack("<Q", length))
