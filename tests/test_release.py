@@ -83,6 +83,13 @@ def test_what_is_wrong_is_named_with_its_line(text: str, what: str, line: int) -
     assert caught.value.where == f"release.yaml, line {line}"
 
 
+def test_the_documented_file_can_be_read() -> None:
+    docs = (Path(__file__).parents[1] / "docs" / "release-file.md").read_text("utf-8")
+    release = parse_release(docs.split("```yaml")[1].split("```")[0], "docs/release-file.md")
+    assert (release.dtype, release.commits_per_hour) == ("float32", 128)
+    assert (len(release.compare), len(release.expect), len(release.jumps), len(release.overrides)) == (1, 1, 1, 1)
+
+
 def test_an_absent_file_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(ReleaseError, match="cannot read the release file"):
         read_release(tmp_path / "none.yaml")
