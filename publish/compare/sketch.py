@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -74,12 +74,14 @@ class TensorSketch:
 StepSketch = Mapping[str, TensorSketch]
 
 
+@lru_cache(maxsize=1024)
 def places(elements: int, count: int) -> NDArray[np.int64]:
     """``count`` places out of ``elements``, ascending: one in each of as many equal parts, by the golden ratio."""
     count = min(elements, count)
     edges = np.arange(count + 1, dtype=np.int64) * elements // max(1, count)
     within = np.modf((np.arange(count) + 1) * _GOLDEN)[0]
     at: NDArray[np.int64] = edges[:-1] + (within * np.diff(edges)).astype(np.int64)
+    at.flags.writeable = False  # all steps of a run share it
     return at
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,14 +35,14 @@ def check_comparisons(release: Release, steps: tuple[int, ...]) -> None:
         parse_location(each.other, release.base)
 
 
-def comparisons_of(job: Job, step: int, folder: Path, account: Account) -> tuple[ComparisonRecord, ...]:
-    """What the release wants ``step`` compared with; ``folder`` holds it, ``account`` is the raw checkpoint's.
+def comparisons_of(job: Job, step: int, folder: Path, account: Callable[[], Account]) -> tuple[ComparisonRecord, ...]:
+    """What the release wants ``step`` compared with; ``folder`` holds it, ``account`` gives the raw checkpoint's.
 
     Raises:
         PublishError: the other model cannot be read.
     """
     wanted = [each for each in job.release.compare if each.step == step]
-    return tuple(_compared(job, each, folder, account) for each in wanted)
+    return tuple(_compared(job, each, folder, account()) for each in wanted)
 
 
 def _compared(job: Job, wanted: WantedComparison, folder: Path, account: Account) -> ComparisonRecord:

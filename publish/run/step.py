@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from publish.card.render import render_step
@@ -131,6 +132,7 @@ class _Made:
 
 def _described(job: Job, made: _Made, tokenizer: str | None, bytes_read: int) -> ProvenStep:
     written, folder = made.converted.written, made.converted.folder
+    account = partial(account_of, made.checkpoint, made.config, made.plan)
     records = [FileRecord(file.path, file.size, file.sha256) for file in written.files]
     digest = hashlib.sha256("".join(f"{each.name} {each.xxh3}\n" for each in written.tensors).encode()).hexdigest()
     manifest = step_manifest(
@@ -144,7 +146,7 @@ def _described(job: Job, made: _Made, tokenizer: str | None, bytes_read: int) ->
         tokenizer=tokenizer,
         statistics=statistics_of(made.sketch),
         explanation=explanation_of(made.checkpoint, made.source),
-        comparisons=comparisons_of(job, made.source.step, folder, account_of(made.checkpoint, made.config, made.plan)),
+        comparisons=comparisons_of(job, made.source.step, folder, account),
     )
     card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub), job.templates)
     readme = BranchFile.of_bytes(README, card.encode())

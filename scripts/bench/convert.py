@@ -34,7 +34,6 @@ from publish.convert.recipes import ConversionPlan
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.release import CardText, Release
-from publish.run.engine import share_cores
 from publish.run.job import Wishes, make_job
 from publish.run.step import make_step
 from publish.source.checkpoints import CheckpointSource
@@ -92,10 +91,15 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
     sources = [job.run.steps[step] for step in job.steps]
 
     def made(source: CheckpointSource, logits: str = "off") -> None:
-        make_step(job, source, work, logits=logits, tokenizer=None, stop=STOP).discard()
+        make_step(job, source, work, logits=logits, tokenizer=None, stop=STOP)
 
-    share_cores(2)
+    def clean() -> None:  # removing files is in nobody's time
+        for path in work.iterdir():
+            if path != run:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
     made(sources[0], "all")  # imports, the model's skeleton
+    clean()
     taken: dict[str, list[float]] = {"floor": [], "weights": [], "proven": [], "logits": []}
     for number, source in enumerate(sources):
         folder = run / source.name
@@ -109,8 +113,7 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
         }
         for name in [*list(ways)[number % 4 :], *list(ways)[: number % 4]]:
             taken[name].append(seconds(ways[name]))
-            shutil.rmtree(work / "out", ignore_errors=True)
-            (work / "floor.bin").unlink(missing_ok=True)
+            clean()
     with ThreadPoolExecutor(2) as pool:
         together = seconds(lambda: list(pool.map(made, sources)))
     shutil.rmtree(run)
