@@ -187,9 +187,9 @@ def test_a_source_on_a_hub_gives_the_same_branches(
     assert run_release("lab/raw", client_of("hf_alice"), tmp_path, tokenizer=tokenizer).commits == 0
 
 
-def test_a_14m_checkpoint_on_a_hub_costs_its_weights_and_no_more(
-    tmp_path: Path, hub: RehearsalHub, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def raw14m(tmp_path: Path, hub: RehearsalHub, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A real 14M checkpoint with its optimizer state, on the Hub; nothing is counted yet."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     run = tmp_path / "run"
     with tarfile.open(shared("real14m/global_step0.tar.xz")) as archive:
@@ -197,25 +197,22 @@ def test_a_14m_checkpoint_on_a_hub_costs_its_weights_and_no_more(
     raw_on_hub(hub, run, "lab/raw14m", (0,))
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     hub.reset_stats()
+    return "lab/raw14m"
+
+
+def test_a_14m_checkpoint_on_a_hub_costs_its_weights_and_no_more(
+    raw14m: str, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
+) -> None:
     tokenizer = str(shared("pythia/20B_tokenizer.json"))
-    outcome = run_release("lab/raw14m", client_of("hf_alice"), tmp_path, tokenizer=tokenizer)
+    outcome = run_release(raw14m, client_of("hf_alice"), tmp_path, tokenizer=tokenizer)
     assert (outcome.published, outcome.failed) == ((0,), ())
-    fetched, weights = hub.stats().bytes_out_by_repo["lab/raw14m"], 28_135_424
+    fetched, weights = hub.stats().bytes_out_by_repo[raw14m], 28_135_424
     print(f"fetched {fetched:,} bytes for {weights:,} bytes of weights: {fetched / weights:.4f} x")
     assert fetched <= 1.02 * weights
 
 
-def test_a_14m_checkpoint_on_a_hub_takes_six_requests(
-    tmp_path: Path, hub: RehearsalHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    run = tmp_path / "run"
-    with tarfile.open(shared("real14m/global_step0.tar.xz")) as archive:
-        archive.extractall(run, filter="data")
-    raw_on_hub(hub, run, "lab/raw14m", (0,))
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    hub.reset_stats()
-    source, files = open_checkpoint(parse_location("lab/raw14m@step0"), None)
+def test_a_14m_checkpoint_on_a_hub_takes_six_requests(raw14m: str, tmp_path: Path, hub: RehearsalHub) -> None:
+    source, files = open_checkpoint(parse_location(f"{raw14m}@step0"), None)
     try:
         convert_one(source, files, tmp_path / "out", Wanted(tokenizer="none"))
     finally:
