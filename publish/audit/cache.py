@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from pathlib import Path
 
 from publish.errors import StorageError
+from publish.sealed import read_sealed, write_sealed
 
-_SEAL = 32  # bytes of the sha256 before the content
 _NAME = re.compile(r"[0-9A-Za-z._-]{1,128}")
 
 
 class Cache:
-    """Files below ``folder``, each sealed by the sha256 of its content; a torn or edited one counts as absent."""
+    """Sealed files below ``folder``; a torn or edited one counts as absent."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,13 +31,9 @@ class Cache:
         """What was put there; None where nothing was."""
         path = self._path(kind, key)
         try:
-            content = path.read_bytes() if path is not None else b""
-        except FileNotFoundError:
-            return None
+            return None if path is None else read_sealed(path)
         except OSError as error:
             raise self._error(error) from error
-        seal, content = content[:_SEAL], content[_SEAL:]
-        return content if hashlib.sha256(content).digest() == seal else None
 
     def put(self, kind: str, key: str, content: bytes) -> None:
         """Keep ``content``; another process may do so at the same time.
@@ -50,10 +45,7 @@ class Cache:
         if path is None:
             return
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-                file.write(hashlib.sha256(content).digest() + content)
-            Path(file.name).replace(path)
+            write_sealed(path, content)
         except OSError as error:
             raise self._error(error) from error
 

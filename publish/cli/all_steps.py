@@ -10,7 +10,7 @@ import click
 
 from publish.cli import show
 from publish.cli.engines import on_an_engine
-from publish.cli.given import commit_quota, given_release, in_flight, of_a_release
+from publish.cli.given import commit_quota, given_release, in_flight, of_a_release, sources_of
 from publish.run.engine import Engine
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.outcome import Outcome
@@ -78,10 +78,11 @@ def command(
     """
     stop, bar = threading.Event(), progress()
     here = Client(interrupt=stop, notify=bar.wait)
-    given = given_release(release_or_source, target, here)
+    sources = sources_of(here, work_dir)
+    given = given_release(release_or_source, target, sources)
     plan = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
     repair = read_repair(audit, plan.target) if audit else None
-    job = replace(make_job(plan, Wishes(steps, tokenizer), here), templates=templates)
+    job = replace(make_job(plan, Wishes(steps, tokenizer), sources), templates=templates)
     with hub_of(rehearse, work_dir, here, plan.target) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
         with workplace(folder) as place:

@@ -11,6 +11,9 @@ import click
 from publish.errors import ReleaseError
 from publish.release import Release, read_release
 from publish.run.init import propose
+from publish.run.workplace import sources_folder
+from publish.source.kept import KeptReads
+from publish.source.sources import Sources
 from publish.wire.client import Client
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -43,14 +46,19 @@ in_flight = click.option(
 )
 
 
-def given_release(release_or_source: str, target: str | None, client: Client | None = None) -> Release:
+def sources_of(client: Client | None, work_dir: Path | None = None) -> Sources:
+    """What a release is made from, read by ``client``; what earlier runs read of it is not asked for again."""
+    return Sources(client, KeptReads(sources_folder(work_dir)))
+
+
+def given_release(release_or_source: str, target: str | None, sources: Sources) -> Release:
     """The release file at the path, or (with ``target``) the release that fits the source.
 
     Raises:
         ReleaseError: a file and a target, or neither.
     """
     if target is not None:
-        return propose(release_or_source, target, client)
+        return propose(release_or_source, target, sources)
     path = Path(release_or_source)
     if path.is_dir() or not (path.suffix in (".yaml", ".yml") or path.exists()):
         raise ReleaseError(

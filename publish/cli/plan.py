@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from publish.cli import show
-from publish.cli.given import commit_quota, given_release, in_flight, of_a_release
+from publish.cli.given import commit_quota, given_release, in_flight, of_a_release, sources_of
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.plan import ReleasePlan, plan_release
 from publish.run.workers import sane_workers
@@ -30,9 +30,10 @@ def command(
     as_json: bool,
 ) -> None:
     """Dry run of a release: steps, bytes, commits, hours under the quota, disk. Changes nothing, writes nothing."""
-    given = given_release(release_or_source, target)
+    sources = sources_of(None)
+    given = given_release(release_or_source, target, sources)
     release = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
-    job = make_job(release, Wishes(steps, tokenizer))
+    job = make_job(release, Wishes(steps, tokenizer), sources)
     planned = plan_release(job, workers or sane_workers(job, Path()))
     show.as_json(planned.document()) if as_json else click.echo(_text(planned))
 

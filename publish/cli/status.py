@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from publish.cli import show
-from publish.cli.given import given_release, of_a_release
+from publish.cli.given import given_release, of_a_release, sources_of
 from publish.run.job import Wishes, adopt, make_job
 from publish.run.standing import look_at
 from publish.wire.client import Client
@@ -31,8 +31,9 @@ def command(
 ) -> None:
     """Each step of a release: published, stale, missing or foreign, with the reason. Changes nothing."""
     client = Client()
-    plan = adopt(given_release(release_or_source, target, client), schedule=schedule)
-    job = make_job(plan, Wishes(steps, tokenizer), client, need_tokenizer=False)
+    sources = sources_of(client, work_dir)
+    plan = adopt(given_release(release_or_source, target, sources), schedule=schedule)
+    job = make_job(plan, Wishes(steps, tokenizer), sources, need_tokenizer=False)
     found = look_at(job, client, work_dir)
     counts: dict[str, list[int]] = {}
     for each in found:

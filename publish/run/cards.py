@@ -23,6 +23,7 @@ from publish.run.cardfacts import README, hub_address, run_facts, step_facts
 from publish.run.job import Job, make_job
 from publish.run.plots import MainPlots, PlotsThere, main_plots
 from publish.run.suite import as_listed, suite_card
+from publish.source.sources import Sources
 from publish.wire.client import Client
 
 MAIN = "main"
@@ -99,7 +100,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     jobs: list[Job] = []
 
     def from_source() -> tuple[int, ...]:
-        jobs.append(make_job(release, client=client, need_tokenizer=False))
+        jobs.append(make_job(release, sources=Sources(client), need_tokenizer=False))
         return jobs[0].steps
 
     published = published_cards(client, release.target, from_source)

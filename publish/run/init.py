@@ -11,22 +11,22 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.release import ExpectedEqual, Release
 from publish.schedule import FROM_CONFIG, NAMED, from_config
-from publish.source.checkpoints import RunSource, open_run
+from publish.source.checkpoints import RunSource
 from publish.source.location import parse_location
-from publish.wire.client import Client
+from publish.source.sources import Sources
 
 FIRST_STEP = "the learning rate is 0 on the first iteration (gpt-neox before 19f294d5, May 2026)"
 
 
-def propose(source: str, target: str, client: Client | None = None) -> Release:
+def propose(source: str, target: str, sources: Sources | None = None) -> Release:
     """The release that fits the run at ``source``: a schedule that its steps make up, its declared equality of 0 and 1.
 
     Raises:
         PublishError: as the source and config stages do.
     """
-    run = open_run(parse_location(source), client)
+    run = (sources or Sources()).run(parse_location(source))
     first = next(iter(run.steps))
-    files = run.open(run.steps[first])
+    files = run.open_index(run.steps[first])
     try:
         checkpoint = RawCheckpoint.open(files, weights=False)
         config = read_config(checkpoint)
@@ -65,7 +65,7 @@ def _same_index(run: RunSource, one: int, other: int) -> bool:
 
 
 def _fingerprint(run: RunSource, step: int) -> str:
-    files = run.open(run.steps[step])
+    files = run.open_index(run.steps[step])
     try:
         return RawCheckpoint.open(files, weights=False).fingerprint
     finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,16 +20,17 @@ from publish.release import Release, schedule_named
 from publish.run.schedule import expected_steps
 from publish.run.tokens import tokens_per_step
 from publish.schedule import parse_steps
-from publish.source.checkpoints import RunSource, open_run
+from publish.source.checkpoints import RunSource
 from publish.source.location import parse_location
-from publish.wire.client import Client
+from publish.source.sources import Sources
 
 
 @dataclass(frozen=True)
 class Job:
     """What every step of one release shares. ``steps`` is the whole schedule, ``chosen`` what this run is asked for.
 
-    ``hub`` is where links in cards lead, ``templates`` a maintainer's own folder of them.
+    ``hub`` is where links in cards lead, ``templates`` a maintainer's own folder of them. ``sources`` is what all of it
+    was read from.
     """
 
     release: Release
@@ -43,6 +44,7 @@ class Job:
     data_parallel: int | None
     hub: str = HUB
     templates: Path | None = None
+    sources: Sources = field(default_factory=Sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +56,17 @@ class Wishes:
 
 
 def make_job(
-    release: Release, wishes: Wishes = Wishes(), client: Client | None = None, *, need_tokenizer: bool = True
+    release: Release, wishes: Wishes = Wishes(), sources: Sources | None = None, *, need_tokenizer: bool = True
 ) -> Job:
     """Open the source and plan the first step: everything that can be known before a weight is read.
-
-    ``client`` reads what is on a Hub.
 
     Raises:
         ScheduleError: steps of the schedule are missing in the source, or steps that are not in it are asked for.
         TokenizerError: none is found and ``need_tokenizer``.
         PublishError: as the stages do.
     """
-    run = open_run(parse_location(release.source, release.base), client)
+    sources = sources or Sources()
+    run = sources.run(parse_location(release.source, release.base))
     steps = expected_steps(run, release.schedule)
     if missing := [step for step in steps if step not in run.steps]:
         shown = ", ".join(map(str, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
@@ -77,11 +78,12 @@ def make_job(
     chosen = _chosen(steps, wishes.steps)
     checkpoint, config, plan = _first(release, run, chosen[0])
     choice = wishes.tokenizer or _relative(release)
-    tokenizer = find_tokenizer(choice, config, _folder(run, chosen[0]), partial(fetch_tokenizer, client=client))
+    tokenizer = find_tokenizer(choice, config, _folder(run, chosen[0]), partial(fetch_tokenizer, sources=sources))
     if tokenizer is None and need_tokenizer and choice != "none":
         raise not_found(config)
     tokens = tokens_per_step(config.options, checkpoint)
-    return Job(release, run, steps, chosen, config, plan, tokenizer, tokens, checkpoint.data_parallel)
+    parallel = checkpoint.data_parallel
+    return Job(release, run, steps, chosen, config, plan, tokenizer, tokens, parallel, sources=sources)
 
 
 def _chosen(steps: tuple[int, ...], wish: str | None) -> tuple[int, ...]:
@@ -108,7 +110,7 @@ def plan_of(release: Release, checkpoint: RawCheckpoint, config: NeoxConfig) -> 
 
 
 def _first(release: Release, run: RunSource, step: int) -> tuple[TrainingState, NeoxConfig, ConversionPlan]:
-    files = run.open(run.steps[step])
+    files = run.open_index(run.steps[step])
     try:
         checkpoint = RawCheckpoint.open(files, weights=False)
         config = read_config(checkpoint)
@@ -129,17 +131,15 @@ def _relative(release: Release) -> str | None:
     return str(release.base / release.tokenizer)
 
 
-def fetch_tokenizer(repo: str, client: Client | None = None) -> Mapping[str, bytes]:
+def fetch_tokenizer(repo: str, sources: Sources | None = None) -> Mapping[str, bytes]:
     """The tokenizer files of a Hub repo (``owner/name``, optional ``@revision``).
 
     Raises:
         TokenizerError: it has none. HubError: no such repo, no access, no connection.
     """
-    from publish.source.remote import HubReader
-
     name, _, revision = repo.removeprefix("hf://").partition("@")
-    reader = HubReader(name, client)
-    files = reader.files(reader.resolve(revision or "main"), repo)
+    reader = (sources or Sources()).repo(name)
+    files = reader.index(reader.resolve(revision or "main"), repo)
     wanted = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     found = {path: bytes(files.open(path).read(0, files.sizes[path])) for path in wanted if path in files.sizes}
     files.close()

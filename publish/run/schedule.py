@@ -54,7 +54,7 @@ def expected_steps(run: RunSource, schedule: str | tuple[int, ...]) -> tuple[int
     if schedule in NAMED:
         return NAMED[schedule]
     assert schedule == FROM_CONFIG
-    files = run.open(next(iter(run.steps.values())))
+    files = run.open_index(next(iter(run.steps.values())))
     try:
         texts = yamlfile.config_files(files)
         if not texts:

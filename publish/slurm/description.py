@@ -16,6 +16,7 @@ from publish.release import ExpectedEqual, ExpectedJump, Override, Release, Want
 from publish.run.engine import Making
 from publish.run.job import Job, Wishes, make_job
 from publish.source.checkpoints import CheckpointSource
+from publish.source.sources import Sources
 from publish.wire.client import Client
 from publish.wire.endpoint import Endpoint
 
@@ -111,7 +112,7 @@ class JobDescription:
             base=Path(self.base),
         )
         tokenizer = str(folder / TOKENIZER) if self.tokenizer else NONE
-        job = make_job(release, Wishes(str(self.planned), tokenizer), client)
+        job = make_job(release, Wishes(str(self.planned), tokenizer), Sources(client))
         if (__version__, job.plan.digest) != (self.version, self.plan):
             what = f"this node plans otherwise than the driver: publish {__version__}, plan {job.plan.digest[:12]}"
             fix = "use one installation on a file system that all nodes share, and run again"

@@ -13,6 +13,7 @@ from publish.source.files import CheckpointFiles, LocalFiles
 from publish.source.location import Location
 
 if TYPE_CHECKING:
+    from publish.source.kept import KeptReads
     from publish.wire.client import Client
 
 
@@ -42,6 +43,10 @@ class RunSource(Protocol):
 
     def open(self, checkpoint: CheckpointSource) -> CheckpointFiles: ...
 
+    def open_index(self, checkpoint: CheckpointSource) -> CheckpointFiles:
+        """For a reader of what is small; what was read of a commit before is not asked for again."""
+        ...
+
 
 class FolderRun:
     """A folder of ``global_stepN/`` or ``stepN/``."""
@@ -67,15 +72,18 @@ class FolderRun:
     def open(self, checkpoint: CheckpointSource) -> CheckpointFiles:
         return LocalFiles(self.folder / checkpoint.name)
 
+    def open_index(self, checkpoint: CheckpointSource) -> CheckpointFiles:
+        return self.open(checkpoint)
+
 
 class HubRun:
     """A Hub repo with a branch per step; every branch is resolved to its commit once, here."""
 
-    def __init__(self, repo: str, client: Client | None = None) -> None:
+    def __init__(self, repo: str, client: Client | None = None, kept: KeptReads | None = None) -> None:
         from publish.source.remote import HubReader
 
         self.repo = repo
-        self._reader = HubReader(repo, client)
+        self._reader = HubReader(repo, client, kept)
         branches = self._reader.branches()
         self.names = tuple(sorted(name for name in branches if step_of(name) is not None or looks_like_a_step(name)))
         self.steps: Mapping[int, CheckpointSource] = _by_step(
@@ -91,9 +99,16 @@ class HubRun:
         return self.repo
 
     def open(self, checkpoint: CheckpointSource) -> CheckpointFiles:
+        return self._reader.files(*self._at(checkpoint))
+
+    def open_index(self, checkpoint: CheckpointSource) -> CheckpointFiles:
+        return self._reader.index(*self._at(checkpoint))
+
+    def _at(self, checkpoint: CheckpointSource) -> tuple[str, str]:
+        """The checkpoint's commit, and how errors name it."""
         if checkpoint.commit is None:
             raise ValueError("a checkpoint on a Hub has a commit")
-        return self._reader.files(checkpoint.commit, f"{self.repo}@{checkpoint.name}")
+        return checkpoint.commit, f"{self.repo}@{checkpoint.name}"
 
 
 def _by_step(where: str, names: Mapping[str, str | None]) -> Mapping[int, CheckpointSource]:
@@ -109,8 +124,8 @@ def _by_step(where: str, names: Mapping[str, str | None]) -> Mapping[int, Checkp
     return dict(sorted(steps.items()))
 
 
-def open_run(location: Location, client: Client | None = None) -> RunSource:
-    """The run at ``location``; ``client`` is used where that is on a Hub.
+def open_run(location: Location, client: Client | None = None, kept: KeptReads | None = None) -> RunSource:
+    """The run at ``location``; ``client`` and ``kept`` are used where that is on a Hub.
 
     Raises:
         SourceError: nothing there, no steps, or one step twice.
@@ -125,7 +140,7 @@ def open_run(location: Location, client: Client | None = None) -> RunSource:
             str(location),
             "drop the @revision",
         )
-    return HubRun(location.repo, client)
+    return HubRun(location.repo, client, kept)
 
 
 def open_checkpoint(location: Location, step: int | None) -> tuple[CheckpointSource, CheckpointFiles]:

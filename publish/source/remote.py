@@ -12,7 +12,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from publish.errors import SourceError
+from publish.source.commitreads import CommitKey, CommitReads
 from publish.source.files import ByteCount, Checksum
+from publish.source.index import IndexFiles
+from publish.source.kept import KeptReads
 from publish.source.spool import SmallFile, SpooledFile
 
 if TYPE_CHECKING:
@@ -22,13 +25,14 @@ if TYPE_CHECKING:
 
 
 class HubReader:
-    """One raw-checkpoint repo on a Hub."""
+    """One raw-checkpoint repo on a Hub. ``kept``: what was read of its commits before, and is read now."""
 
-    def __init__(self, repo: str, client: Client | None = None) -> None:
+    def __init__(self, repo: str, client: Client | None = None, kept: KeptReads | None = None) -> None:
         from publish.wire.client import Client as WireClient
 
         self.repo = repo
         self.client = client or WireClient()
+        self._kept = kept or KeptReads()
 
     def branches(self) -> Mapping[str, str]:
         """Branch -> full commit id, in one request."""
@@ -46,18 +50,30 @@ class HubReader:
             raise SourceError("the Hub tells no commit", f"{self.repo}@{revision}", "check the revision")
         return str(info.sha)
 
-    def files(self, commit: str, where: str) -> HubFiles:
-        """The files of ``commit``."""
+    def tree(self, commit: str) -> tuple[TreeEntry, ...]:
+        """What the Hub lists at ``commit``; a request per 1000 files."""
         from publish.wire.repo import list_tree
 
-        return HubFiles(self.client, self.repo, commit, where, list_tree(self.client, self.repo, commit))
+        return list_tree(self.client, self.repo, commit)
+
+    def files(self, commit: str, where: str) -> HubFiles:
+        """The files of ``commit``."""
+        return HubFiles(self.client, self.repo, commit, where, self.tree(commit))
+
+    def index(self, commit: str, where: str) -> IndexFiles:
+        """The files of ``commit`` for a reader of what is small in them; what was read before is not asked for."""
+        key = CommitKey(self.client.endpoint.url, self.repo, commit)
+        reads = self._kept.find(key)
+        if reads is None:
+            reads = CommitReads(self.tree(commit))
+            self._kept.note(key, reads)
+        return IndexFiles(HubFiles(self.client, self.repo, commit, where, reads.entries), reads)
 
     def stream(self, commit: str, where: str) -> StreamedFiles:
         """The files of ``commit`` for a reader that passes over them once; nothing is kept on disk."""
         from publish.source.streamed import StreamedFiles
-        from publish.wire.repo import list_tree
 
-        return StreamedFiles(self.client, self.repo, commit, where, list_tree(self.client, self.repo, commit))
+        return StreamedFiles(self.client, self.repo, commit, where, self.tree(commit))
 
 
 class HubFiles:
@@ -101,6 +117,10 @@ class HubFiles:
         file = self.open(name)
         if isinstance(file, SpooledFile):
             file.fetch(ranges, proof)
+
+    def in_git(self, name: str) -> bool:
+        """Whether git holds the file itself, not LFS: it is fetched as a whole, and proven."""
+        return self._entries[name].lfs_sha256 is None
 
     def digest(self, name: str) -> str | None:
         entry = self._entries[name]

@@ -13,7 +13,9 @@ from publish.run.job import Wishes, make_job
 from publish.run.outcome import Outcome
 from publish.run.progress import Silent
 from publish.run.release import Options, release
-from publish.run.workplace import workplace
+from publish.run.workplace import sources_folder, workplace
+from publish.source.kept import KeptReads
+from publish.source.sources import Sources
 from publish.wire.client import Client
 
 FEW = (0, 1, 2, 512)
@@ -33,7 +35,8 @@ def run_release(
     source: str | Path, client: Client, folder: Path, change: dict[str, object] | None = None, **options: object
 ) -> Outcome:
     """Release ``source`` to alice/tiny and say what became of it."""
-    proposed: Release = replace(propose(str(source), TARGET, client), **(change or {}))  # type: ignore[arg-type]
-    job = make_job(proposed, Wishes(tokenizer=str(options.pop("tokenizer", "")) or None), client)
+    sources = Sources(client, KeptReads(sources_folder(folder / "work")))
+    proposed: Release = replace(propose(str(source), TARGET, sources), **(change or {}))  # type: ignore[arg-type]
+    job = make_job(proposed, Wishes(tokenizer=str(options.pop("tokenizer", "")) or None), sources)
     with workplace(folder / "work") as place:
         return release(job, client, place, Options(**options), Silent(), threading.Event())  # type: ignore[arg-type]
