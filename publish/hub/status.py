@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from typing import Literal
@@ -22,7 +23,8 @@ class Expected:
     """What a step must be made of. A digest that is None is not compared.
 
     ``files`` are the sha256 of files that all steps share: config and tokenizer. ``wording`` is a digest of what its
-    card is made from besides: it only decides whether a ledger's proof still holds.
+    card is made from besides: it only decides whether a ledger's proof still holds. ``comparisons`` are the locations
+    of the models that it shall be compared with, as its manifest names them; None: any.
     """
 
     step: int
@@ -31,6 +33,7 @@ class Expected:
     plan: str | None
     files: tuple[tuple[str, str], ...] = ()
     wording: str | None = None
+    comparisons: tuple[str, ...] | None = None
 
     @property
     def proof(self) -> str:
@@ -99,10 +102,23 @@ def _stale(expected: Expected, record: CheckpointRecord) -> list[str]:
         ("plan", expected.plan, record.plan),
         *((path, digest, published.get(path)) for path, digest in expected.files),
     )
-    return [
+    changed = [
         f"{name} {short(is_now)}, published from {short(was)}"
         for name, is_now, was in compared
         if is_now is not None and is_now != was
+    ]
+    return [*changed, *_other_comparisons(expected, record)]
+
+
+def _other_comparisons(expected: Expected, record: CheckpointRecord) -> list[str]:
+    """What the release asks to be compared and the step does not show, and the other way round; in any order."""
+    if expected.comparisons is None or record.published is None:
+        return []
+    wanted = Counter(expected.comparisons)
+    shown = Counter(each.location for each in record.published.comparisons)
+    return [
+        *(f"not compared with {each}" for each in sorted((wanted - shown).elements())),
+        *(f"compared with {each}, which the release does not ask for" for each in sorted((shown - wanted).elements())),
     ]
 
 

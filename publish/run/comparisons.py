@@ -35,6 +35,16 @@ def check_comparisons(release: Release, steps: tuple[int, ...]) -> None:
         parse_location(each.other, release.base)
 
 
+def compared_with(release: Release, step: int) -> tuple[str, ...]:
+    """The models that ``step`` shall be compared with, as its manifest names them.
+
+    Raises:
+        SourceError: a location is none.
+    """
+    wanted = (each for each in release.compare if each.step == step)
+    return tuple(_name(parse_location(each.other, release.base)) for each in wanted)
+
+
 def comparisons_of(job: Job, step: int, folder: Path, account: Callable[[], Account]) -> tuple[ComparisonRecord, ...]:
     """What the release wants ``step`` compared with; ``folder`` holds it, ``account`` gives the raw checkpoint's.
 

@@ -6,14 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 
-from publish import __version__
-from publish.card.render import render_step, templates_folder
-from publish.convert.folder import small_files
+from publish.card.render import render_step
 from publish.errors import HubError
 from publish.hub import manifest
 from publish.hub.branchfile import BranchFile, differences
@@ -24,18 +22,17 @@ from publish.hub.look import READERS, look, read_listed, read_listing
 from publish.hub.manifest import GateRecord, Manifest
 from publish.hub.status import Expected, StepStatus
 from publish.run.cardfacts import README, run_facts, step_facts
+from publish.run.expected import expectations, wording_digest
 from publish.run.job import Job
 from publish.run.plots import PlotsThere
 from publish.run.suite import main_files
 from publish.run.workplace import default_folder
-from publish.source.files import fingerprint
 from publish.wire.client import Client
 from publish.wire.download import fetch_text_if_there
 from publish.wire.failures import Refused
 from publish.wire.repo import TreeEntry, list_branches, list_tree
 
 MAIN = "main"
-NOT_WORDING = ("source", "schedule", "tokenizer", "where", "base", "commits_per_hour")
 
 
 def branches_of(client: Client, repo: str) -> dict[str, str]:
@@ -50,18 +47,6 @@ def branches_of(client: Client, repo: str) -> dict[str, str]:
         if error.status != 404:
             raise
         return {}
-
-
-def source_commit(job: Job, step: int) -> str | None:
-    """What pins a step's source: its commit on a Hub, a fingerprint of its files' indices in a folder."""
-    source = job.run.steps[step]
-    if source.commit is not None:
-        return source.commit
-    files = job.run.open(source)
-    try:
-        return fingerprint(files)
-    finally:
-        files.close()
 
 
 @dataclass(frozen=True)
@@ -182,12 +167,10 @@ def stand(
     ``known``: records of steps that this process published itself.
 
     Raises:
-        HubError: no access, no connection. StorageError: the ledger cannot be written.
+        HubError: no access, no connection. StorageError: the ledger cannot be written. SourceError: a model that the
+            release compares with is neither a folder nor a repo.
     """
-    files, wording = shared_files(job), wording_digest(job)
-    expected = {
-        step: Expected(step, f"step{step}", source_commit(job, step), job.plan.digest, files, wording) for step in steps
-    }
+    expected = expectations(job, steps)
     run = run_facts(job)
 
     def card_of(record: Manifest) -> str:
@@ -208,23 +191,6 @@ def look_at(job: Job, client: Client, work_dir: Path | None) -> tuple[StepStatus
     repo = job.release.target
     ledger = Ledger(work_dir or default_folder(client.endpoint.url, repo))
     return tuple(stand(job, client, ledger, branches_of(client, repo), job.chosen).steps.values())
-
-
-def shared_files(job: Job) -> tuple[tuple[str, str], ...]:
-    """Path and sha256 of the files that every step has alike; none where the tokenizer was not found."""
-    if job.tokenizer is None:
-        return ()
-    files = small_files(job.plan, job.tokenizer)
-    return tuple((name, hashlib.sha256(content).hexdigest()) for name, content in sorted(files.items()))
-
-
-def wording_digest(job: Job) -> str:
-    """A digest of all that cards are made from besides a step's manifest: words, templates, this version."""
-    words = {name: value for name, value in asdict(job.release).items() if name not in NOT_WORDING}
-    folders = [templates_folder(), *([job.templates] if job.templates else [])]
-    templates = [(path.name, path.read_text("utf-8")) for folder in folders for path in sorted(folder.glob("*.j2"))]
-    document = [__version__, words, job.steps, job.hub, templates]
-    return hashlib.sha256(json.dumps(document, default=str).encode()).hexdigest()
 
 
 def main_proof(job: Job, commits: Mapping[int, str]) -> str:

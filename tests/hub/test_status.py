@@ -9,7 +9,7 @@ from publish.hub.branchfile import BranchFile
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
 from publish.hub.ledger import Ledger
 from publish.hub.look import look
-from publish.hub.manifest import FileRecord, Manifest
+from publish.hub.manifest import ComparisonRecord, FileRecord, Manifest
 from publish.hub.repository import Base
 from publish.hub.status import Expected, Seen, judge
 from publish.hub.transaction import publish_branch
@@ -153,6 +153,18 @@ def test_judge_says_all_that_is_stale() -> None:
         judge(Expected(1, "step1", None, None), Seen("x", CheckpointRecord.of(manifest(1), "x"))).state == "published"
     )
     assert judge(Expected(1, "step1", "a", "b"), Seen("x", CheckpointRecord.of(manifest(2), "x"))).state == "foreign"
+
+
+def test_a_step_shows_exactly_the_comparisons_that_are_asked_for() -> None:
+    shown = tuple(ComparisonRecord(f"a/b@{revision}", "", "") for revision in ("step0", "step0", "step1"))
+    seen = Seen("x", CheckpointRecord.of(replace(manifest(1), comparisons=shown), "x"))
+    wanted = Expected(1, "step1", None, None, comparisons=("a/b@step1", "a/b@step0", "a/b@step0"))
+    assert judge(wanted, seen).state == "published"
+    assert judge(replace(wanted, comparisons=None), seen).state == "published"
+    other = judge(replace(wanted, comparisons=("a/b@step0", "a/b@step1", "c/d")), seen)
+    said = "not compared with c/d; compared with a/b@step0, which the release does not ask for"
+    assert (other.state, other.reason, other.only_card) == ("stale", said, False)
+    assert len({replace(wanted, comparisons=each).proof for each in (None, (), ("a/b",), ("a/c",))}) == 4
 
 
 DAMAGES = {
