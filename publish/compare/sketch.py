@@ -14,7 +14,6 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
 from publish.compare.layers import RANDOM, layer_type
@@ -30,11 +29,14 @@ from publish.compare.moments import (
     power_sums,
 )
 from publish.convert.recipes import ConversionPlan, Recipe
+from publish.convert.written import Digest
 from publish.verify.statistics import NotFinite, count_not_finite
 
 BUDGET = 4096  # sampled values of all matrices together
 VECTOR = 16  # and of a vector: norms and biases are many and small
 _GOLDEN = (math.sqrt(5) - 1) / 2
+_FIRST = 256  # elements that choose the pivot
+_PIECE = 1 << 16  # elements that are searched for a negative zero at a time: they stay in the processor's cache
 _DIGITS = 9  # of a stored figure: more depend on the machine that summed
 
 
@@ -85,6 +87,16 @@ def places(elements: int, count: int) -> NDArray[np.int64]:
     return at
 
 
+@lru_cache(maxsize=4096)
+def _within(elements: int, count: int, at: int, size: int) -> NDArray[np.int64]:
+    """Those of the places that lie in ``size`` elements from ``at`` on, counted from there."""
+    wanted = places(elements, count)
+    first, last = np.searchsorted(wanted, [at, at + size])
+    found: NDArray[np.int64] = wanted[first:last] - at
+    found.flags.writeable = False
+    return found
+
+
 class Sketcher:
     """Draws a step's sketch while the writer writes: pass it as ``observer``, then ask for ``result``."""
 
@@ -94,11 +106,12 @@ class Sketcher:
         self._scratch = (np.empty(BLOCK), np.empty(BLOCK))
         self._drawn: dict[str, _Drawing] = {}
 
-    def __call__(self, recipe: Recipe, chunk: memoryview) -> None:
+    def __call__(self, recipe: Recipe, chunk: memoryview, digest: Digest) -> None:
         if recipe.name not in self._drawn:
             count = self._share if layer_type(recipe.name) in RANDOM else VECTOR
-            self._drawn[recipe.name] = _Drawing(recipe, places(recipe.elements, count))
-        self._drawn[recipe.name].add(chunk, *self._scratch)
+            self._drawn[recipe.name] = _Drawing(recipe, digest, count)
+        with np.errstate(invalid="ignore", over="ignore"):
+            self._drawn[recipe.name].add(chunk, *self._scratch)
 
     @property
     def counts(self) -> dict[str, NotFinite]:
@@ -113,10 +126,10 @@ class Sketcher:
 class _Drawing:
     """One tensor's sketch in the making."""
 
-    def __init__(self, recipe: Recipe, wanted: NDArray[np.int64]) -> None:
-        self._recipe, self._wanted = recipe, wanted
-        self._own = xxhash.xxh3_128()
-        self._unsigned: xxhash.xxh3_128 | None = None
+    def __init__(self, recipe: Recipe, digest: Digest, count: int) -> None:
+        self._recipe, self._count = recipe, count
+        self._own = digest  # the writer's
+        self._unsigned: Digest | None = None
         self._at, self._pivot, self._sums = 0, 0.0, PowerSums()
         self._sample: list[bytes] = []
         self.counts = NotFinite(0, 0, 0)
@@ -124,29 +137,32 @@ class _Drawing:
     def add(self, chunk: memoryview, values: Doubles, scratch: Doubles) -> None:
         dtype = self._recipe.dtype
         held = numbers(chunk, dtype)
-        self._hash(chunk, held.view(f"u{held.itemsize}"))
-        first, last = np.searchsorted(self._wanted, [self._at, self._at + held.size])
-        self._sample.append(held[self._wanted[first:last] - self._at].tobytes())
-        self.counts = self.counts.plus(count_not_finite(chunk, dtype))
-        if not self._at:
-            self._pivot = choose_pivot(doubles(held[:256], dtype, values))
-        with np.errstate(invalid="ignore", over="ignore"):
-            for start, end in _sampled(self._at, held.size):
-                block = doubles(held[start:end], dtype, values)
-                if self._pivot:
-                    np.subtract(block, self._pivot, out=block)
-                self._sums = self._sums.plus(power_sums(block, scratch[: block.size], sampled=False))
+        self._unsign(held.view(f"u{held.itemsize}"))
+        self._sample.append(held[_within(self._recipe.elements, self._count, self._at, held.size)].tobytes())
+        counts = count_not_finite(chunk, dtype)
+        self.counts = self.counts.plus(counts) if self._at else counts
+        for start, end in _sampled(self._at, held.size):
+            block = doubles(held[start:end], dtype, values)
+            if not self._at and not start:
+                self._pivot = choose_pivot(block[:_FIRST])
+            if self._pivot:
+                np.subtract(block, self._pivot, out=block)
+            self._sums = self._sums.plus(power_sums(block, scratch[: block.size], sampled=False))
         self._at += held.size
 
-    def _hash(self, chunk: memoryview, bits: NDArray[Any]) -> None:
-        """Both digests; the second one is kept apart from the first negative zero on."""
+    def _unsign(self, bits: NDArray[Any]) -> None:
+        """The second digest, which is kept apart from the first negative zero on."""
         negative = 1 << 8 * bits.itemsize - 1  # as a signed number it is the least
-        if self._unsigned is None and bits.view(f"i{bits.itemsize}").min(initial=0) == -negative:
+        if bits.view(f"i{bits.itemsize}").min(initial=0) > -negative:
+            if self._unsigned is not None:
+                self._unsigned.update(bits.data)
+            return
+        if self._unsigned is None:
             self._unsigned = self._own.copy()
-        self._own.update(chunk)
-        if self._unsigned is not None:
-            zero = bits.dtype.type(0)
-            self._unsigned.update(np.where(bits == bits.dtype.type(negative), zero, bits).data)
+        for start in range(0, bits.size, _PIECE):
+            piece = bits[start : start + _PIECE]
+            signed = piece.view(f"i{bits.itemsize}").min() == -negative
+            self._unsigned.update(_positive(piece, negative).data if signed else piece.data)
 
     def result(self) -> TensorSketch:
         found, recipe = self._sums.about(self._pivot), self._recipe
@@ -161,6 +177,13 @@ class _Drawing:
             _rounded(found.std),
             b"".join(self._sample),
         )
+
+
+def _positive(bits: NDArray[Any], negative: int) -> NDArray[Any]:
+    """A copy in which every zero is positive; ``negative`` are the bits of one that is not."""
+    cleared = bits.copy()
+    cleared[bits == negative] = 0
+    return cleared
 
 
 def _sampled(at: int, size: int) -> Iterator[tuple[int, int]]:

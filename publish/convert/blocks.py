@@ -16,7 +16,7 @@ from publish.convert.recipes import Recipe
 from publish.errors import ConversionError
 from publish.neox.checkpoint import RawCheckpoint, RawTensor
 
-CHUNK = 2 << 20  # bytes read at a time: hashed and written while in the cache
+CHUNK = 1 << 20  # bytes read at a time: looked at, hashed and written while in the cache
 
 
 def tensor_bytes(checkpoint: RawCheckpoint, recipe: Recipe) -> Iterator[memoryview]:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-import xxhash
-
-from publish.convert.blocks import check_identical, tensor_bytes
+from publish.convert.behind import HashBehind
+from publish.convert.blocks import check_identical, streams, tensor_bytes
 from publish.convert.recipes import INDEX_NAME, ConversionPlan, Recipe, WeightFile
 from publish.convert.safetensors_file import header, index
-from publish.convert.written import TensorDigest, Written, WrittenFile, save
+from publish.convert.written import Digest, TensorDigest, Written, WrittenFile, save
 from publish.errors import StorageError
 from publish.neox.checkpoint import RawCheckpoint
 
-_WORTH_A_THREAD = 1 << 16  # bytes: handing over takes some 20 microseconds, as long as hashing them
-Observer = Callable[[Recipe, memoryview], None]  # called with every chunk of every tensor, in order
+Observer = Callable[[Recipe, memoryview, Digest], None]
+"""Called with every chunk of every tensor, in order, and the digest of the tensor's bytes before the chunk."""
 
 
 def write_weights(
@@ -68,32 +65,16 @@ def storage_error(error: OSError, folder: Path) -> StorageError:
 
 
 class _Output:
-    """A file and its SHA-256, which a second thread computes while the next bytes are read and written."""
+    """A file and the SHA-256 of what was written."""
 
-    def __init__(self, file: BinaryIO, hasher: ThreadPoolExecutor) -> None:
+    def __init__(self, file: BinaryIO, whole: HashBehind) -> None:
         self.size = 0
-        self._file, self._hasher = file, hasher
-        self._whole = hashlib.sha256()
-        self._pending: Future[None] | None = None
+        self.whole, self._file = whole, file
 
     def write(self, data: bytes | memoryview) -> None:
-        self.settle()
-        if len(data) < _WORTH_A_THREAD:
-            self._whole.update(data)
-        else:
-            self._pending = self._hasher.submit(self._whole.update, data)
+        self.whole.update(data)
         self._file.write(data)
         self.size += len(data)
-
-    def settle(self) -> None:
-        """Wait until all bytes are hashed, so that their buffer can go."""
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
-
-    def sha256(self) -> str:
-        self.settle()
-        return self._whole.hexdigest()
 
 
 def _write_file(
@@ -105,25 +86,27 @@ def _write_file(
 ) -> WrittenFile:
     temporary = folder / f".{file.name}.tmp-{os.getpid()}"
     try:
-        with temporary.open("wb", buffering=1 << 18) as raw, ThreadPoolExecutor(1) as hasher:
-            out = _Output(raw, hasher)
+        with temporary.open("wb", buffering=1 << 18) as raw, HashBehind() as whole:
+            out = _Output(raw, whole)
             out.write(header(file))
             digests.extend(_write_tensor(checkpoint, recipe, out, observer) for recipe in file.recipes)
+            sha256 = whole.hexdigest()
         temporary.replace(folder / file.name)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return WrittenFile(file.name, out.size, out.sha256(), None)
+    return WrittenFile(file.name, out.size, sha256, None)
 
 
 def _write_tensor(checkpoint: RawCheckpoint, recipe: Recipe, out: _Output, observer: Observer | None) -> TensorDigest:
-    own, start = xxhash.xxh3_128(), out.size
+    own, start = Digest(), out.size
     for chunk in tensor_bytes(checkpoint, recipe):
-        out.write(chunk)
-        own.update(chunk)
         if observer is not None:
-            observer(recipe, chunk)
-    out.settle()
+            observer(recipe, chunk, own)
+        own.update(chunk)
+        out.write(chunk)
+    if not streams(recipe):
+        out.whole.settle()  # its chunks are all of one buffer, as large as the tensor
     if out.size - start != recipe.nbytes:
         raise AssertionError(f"{recipe.name}: {out.size - start} bytes where the plan has {recipe.nbytes}")
     return TensorDigest(recipe.name, own.hexdigest())

@@ -6,6 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+import xxhash
+
+Digest = xxhash.xxh3_128
+
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:

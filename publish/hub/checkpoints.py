@@ -7,7 +7,7 @@ from this one file.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from publish.card.run import RunFacts
 from publish.errors import HubError
@@ -125,7 +125,7 @@ class Checkpoints:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        return canonical(asdict(self))
+        return canonical(self)
 
     @classmethod
     def from_bytes(cls, content: bytes, where: object) -> Checkpoints:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from publish.card.explanation import Explanation
@@ -139,7 +139,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON. Raises ValueError on NaN or infinity, which JSON does not have."""
-        return canonical(asdict(self))
+        return canonical(self)
 
     @property
     def digest(self) -> str:

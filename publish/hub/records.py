@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -14,10 +13,14 @@ T = TypeVar("T")
 FIX = "it was not written by this tool, or was edited: publish the branch again"
 
 
-def canonical(document: Mapping[str, Any]) -> bytes:
+def canonical(document: object) -> bytes:
     """Sorted keys, two spaces, a newline at the end. Raises ValueError on NaN or infinity."""
-    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False, default=_fields)
     return text.encode() + b"\n"
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def read_record(kind: type[T], content: bytes, where: object) -> T:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publish import __version__
@@ -85,7 +85,7 @@ class JobDescription:
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
-        return canonical(asdict(self))
+        return canonical(self)
 
     def source_of(self, job: Job, step: int) -> CheckpointSource:
         """The step's checkpoint, pinned to what it was when the release began."""

@@ -21,7 +21,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from publish.errors import SlurmError, StorageError
@@ -106,7 +106,7 @@ class SharedFolder:
         """Note an array, before it is submitted or with fewer tasks unsettled; an empty one goes."""
         path = self.root / "batches" / f"{name}.json"
         if batch.steps:
-            _replace(path, canonical(asdict(batch)))
+            _replace(path, canonical(batch))
         else:
             path.unlink(missing_ok=True)
 
@@ -153,7 +153,7 @@ class SharedFolder:
 
     def leave(self, attempt: Attempt, result: Result) -> None:
         """A task's result, there at once and whole."""
-        _replace(self.root / "results" / f"{attempt}.json", canonical(asdict(result)))
+        _replace(self.root / "results" / f"{attempt}.json", canonical(result))
 
     def results(self) -> frozenset[Attempt]:
         """The tasks whose result is there."""

@@ -19,6 +19,8 @@ from publish.verify.weightfile import DTYPES, WeightFolder
 
 COMPLETENESS, FINITE, BITS, FILE_LENGTH = "completeness", "finite", "bits", "file-length"
 
+_BUFFER = 1 << 20  # bytes: read and digested within the processor's cache
+
 
 def completeness(checkpoint: RawCheckpoint, plan: ConversionPlan, folder: Path) -> GateResult:
     """Every source tensor is in the result or dropped with a reason; every tensor of the plan is in its file, whole."""
@@ -127,10 +129,10 @@ def bits(folder: Path, digests: Sequence[TensorDigest]) -> GateResult:
     try:
         tensors = WeightFolder.open(folder).tensors
         wrong = [f"{name} is only {'written' if name in tensors else 'read'}" for name in sorted(tensors.keys() ^ due)]
-        count = 0
+        count, buffer = 0, memoryview(bytearray(_BUFFER))
         for name in sorted(tensors.keys() & due):
             own = xxhash.xxh3_128()
-            for chunk in tensors[name].chunks():
+            for chunk in tensors[name].chunks(buffer):
                 own.update(chunk)
             count += tensors[name].nbytes
             if own.hexdigest() != due[name]:

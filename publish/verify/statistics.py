@@ -36,16 +36,15 @@ def count_not_finite(data: memoryview | bytes, dtype: str) -> NotFinite:
     """Count in little-endian bytes of ``dtype`` (float16, bfloat16, float32), by their bits.
 
     What is not finite is at least infinity as a signed number, or at least minus infinity as an unsigned one: two
-    maxima tell, without a copy, that a block has none.
+    maxima tell, without a copy, that there is none.
     """
     kind, infinity = _BITS[dtype]
     bits = np.frombuffer(data, kind)
     sign = 1 << (bits.itemsize * 8 - 1)
     nans = infinities = 0
-    for start in range(0, bits.size, _BLOCK):
-        block = bits[start : start + _BLOCK]
-        if block.view(f"i{bits.itemsize}").max() >= infinity or block.max() >= sign | infinity:
-            magnitude = block & kind(sign - 1)
+    if bits.size and (bits.view(f"i{bits.itemsize}").max() >= infinity or bits.max() >= sign | infinity):
+        for start in range(0, bits.size, _BLOCK):
+            magnitude = bits[start : start + _BLOCK] & kind(sign - 1)
             nans += int(np.count_nonzero(magnitude > infinity))
             infinities += int(np.count_nonzero(magnitude == infinity))
     return NotFinite(bits.size, nans, infinities)
@@ -57,6 +56,6 @@ class FiniteObserver:
     def __init__(self) -> None:
         self.counts: dict[str, NotFinite] = {}
 
-    def __call__(self, recipe: Recipe, chunk: memoryview) -> None:
+    def __call__(self, recipe: Recipe, chunk: memoryview, _digest: object) -> None:
         so_far = self.counts.get(recipe.name, NotFinite(0, 0, 0))
         self.counts[recipe.name] = so_far.plus(count_not_finite(chunk, recipe.dtype))

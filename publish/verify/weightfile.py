@@ -34,18 +34,18 @@ class WrittenTensor:
     offset: int
     nbytes: int
 
-    def chunks(self, size: int = CHUNK) -> Iterator[memoryview]:
-        """The bytes in order, at most ``size`` at a time; each is valid until the next.
+    def chunks(self, buffer: memoryview | None = None) -> Iterator[memoryview]:
+        """The bytes in order, in ``buffer``, else in one of at most `CHUNK`; each is valid until the next.
 
         Raises:
             GateError: the file is shorter than its header says, or cannot be read.
         """
-        buffer = memoryview(bytearray(min(size, self.nbytes)))
+        buffer = memoryview(bytearray(min(CHUNK, self.nbytes))) if buffer is None else buffer
         with _opened(self.path) as file:
             file.seek(self.offset)
             left = self.nbytes
             while left:
-                got = file.readinto(buffer[: min(size, left)])
+                got = file.readinto(buffer[:left])
                 if not got:
                     raise _error(f"the file ends inside {self.name}", self.path)
                 left -= got

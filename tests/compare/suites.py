@@ -12,6 +12,7 @@ from publish.compare.sketch import Sketcher, StepSketch, TensorSketch
 from publish.compare.sketchrecord import document, from_document
 from publish.convert.blocks import tensor_bytes
 from publish.convert.plan import make_plan
+from publish.convert.written import Digest
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.release import CardText, ExpectedEqual, ExpectedJump, Release
@@ -31,8 +32,10 @@ def sketches(run: Path) -> Suite:
         plan = make_plan(checkpoint, read_config(checkpoint))
         sketcher = Sketcher(plan)
         for recipe in plan.recipes:
+            digest = Digest()
             for chunk in tensor_bytes(checkpoint, recipe):
-                sketcher(recipe, chunk)
+                sketcher(recipe, chunk, digest)
+                digest.update(chunk)
         suite[step] = from_document(document(sketcher.result()), run)
         files.close()
     return suite

@@ -12,6 +12,7 @@ from publish.compare.sketch import Sketcher, TensorSketch
 from publish.compare.sketchrecord import document, from_document
 from publish.convert.plan import make_plan
 from publish.convert.recipes import ConversionPlan, Recipe
+from publish.convert.written import Digest
 from publish.errors import HubError
 from tests.convert.rawmodel import NEOX, Case, config_of, raw_of
 
@@ -32,9 +33,11 @@ def recipe_of(plan: ConversionPlan, elements: int, dtype: str = "float16") -> Re
 
 def drawn(plan: ConversionPlan, values: np.ndarray, dtype: str, chunk: int) -> tuple[TensorSketch, Sketcher]:
     sketcher, recipe = Sketcher(plan), recipe_of(plan, values.size, dtype)
-    data = memoryview(values.tobytes())
+    data, digest = memoryview(values.tobytes()), Digest()
     for start in range(0, len(data), chunk * values.itemsize):
-        sketcher(recipe, data[start : start + chunk * values.itemsize])
+        piece = data[start : start + chunk * values.itemsize]
+        sketcher(recipe, piece, digest)
+        digest.update(piece)
     return sketcher.result()[NAME], sketcher
 
 

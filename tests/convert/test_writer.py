@@ -27,6 +27,7 @@ from publish.convert.hfconfig import with_overrides
 from publish.convert.plan import Recipe, make_plan
 from publish.convert.safetensors_file import file_size
 from publish.convert.writer import write_weights
+from publish.convert.written import Digest
 from publish.errors import StorageError
 from publish.neox.checkpoint import RawCheckpoint
 from tests.convert.rawmodel import LLAMA, NEOX, Case, checkpoint_of, config_of, hf_model, raw_of, split, written_arrays
@@ -72,7 +73,8 @@ def test_the_observer_sees_every_tensor_in_order(tmp_path: Path) -> None:
     model, raw = raw_of(case)
     seen: dict[str, bytes] = {}
 
-    def observe(recipe: Recipe, chunk: memoryview) -> None:
+    def observe(recipe: Recipe, chunk: memoryview, before: Digest) -> None:
+        assert before.digest() == Digest(seen.get(recipe.name, b"")).digest()
         seen[recipe.name] = seen.get(recipe.name, b"") + bytes(chunk)
 
     write_weights(raw, make_plan(raw, config_of(case)), tmp_path, observe)

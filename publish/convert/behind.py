@@ -1,0 +1,68 @@
+"""A SHA-256 that a second thread computes, a few chunks behind whoever has the bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from queue import SimpleQueue
+from types import TracebackType
+
+_WORTH_A_THREAD = 1 << 16  # bytes: handing over takes some 20 microseconds, as long as hashing them
+_BEHIND = 3  # chunks that hashing may lag behind
+
+
+class HashBehind:
+    """Fed with :meth:`update`, within a ``with`` block, which ends the thread. Chunks must not change once given."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._small = bytearray()  # too little to be handed over
+        self._given: SimpleQueue[bytes | bytearray | memoryview | None] = SimpleQueue()
+        self._hashed: SimpleQueue[None] = SimpleQueue()
+        self._behind = 0
+        self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
+
+    def __enter__(self) -> HashBehind:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._given.put(None)
+        self._thread.join()
+
+    def update(self, data: bytes | memoryview) -> None:
+        """The next bytes."""
+        if len(data) < _WORTH_A_THREAD:
+            self._small += data
+            return
+        self._hand_over()
+        self._give(data)
+        self.settle(_BEHIND)
+
+    def settle(self, behind: int = 0) -> None:
+        """Wait until no more than ``behind`` chunks are to be hashed: the others' memory can go."""
+        while self._behind > behind:
+            self._hashed.get()
+            self._behind -= 1
+
+    def hexdigest(self) -> str:
+        """Of all bytes."""
+        self._hand_over()
+        self.settle()
+        return self._hash.hexdigest()
+
+    def _hand_over(self) -> None:
+        if self._small:
+            self._give(self._small)
+            self._small = bytearray()
+
+    def _give(self, data: bytes | bytearray | memoryview) -> None:
+        self._given.put(data)
+        self._behind += 1
+
+    def _run(self) -> None:
+        while (data := self._given.get()) is not None:
+            self._hash.update(data)
+            self._hashed.put(None)
