@@ -23,9 +23,8 @@ def test_it_is_the_digest_of_all_pieces_in_order(sizes: list[int]) -> None:
 
 def test_the_thread_ends_when_the_block_fails() -> None:
     before = threading.active_count()
-    with pytest.raises(OSError, match="full"), HashBehind() as whole:
-        whole.update(bytes(1 << 20))
-        raise OSError("full")
+    with pytest.raises(TypeError), HashBehind() as whole:
+        whole.update(None)  # type: ignore[arg-type]
     assert threading.active_count() == before
 
 
