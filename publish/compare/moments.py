@@ -17,7 +17,15 @@ BLOCK = 1 << 15  # elements: two blocks and their difference stay in a 2 MiB cac
 SAMPLED = 16  # every so many blocks are summed to the fourth power: a kurtosis only scales an error
 _FLAT = 1e-13  # variance below this part of the mean square is what rounding leaves of a constant
 _ROW = 1 << 13
+_LINE = 64  # bytes
 _DOUBLE = np.dtype("<f8")
+
+
+def room(count: int = BLOCK) -> Doubles:
+    """Space for ``count`` numbers from a cache line's start: what lies across lines takes up to twice as long."""
+    space = np.empty(count + _LINE // _DOUBLE.itemsize)
+    first = -space.ctypes.data % _LINE // _DOUBLE.itemsize
+    return space[first : first + count]
 
 
 def numbers(data: memoryview, dtype: str) -> NDArray[Any]:

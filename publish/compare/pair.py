@@ -22,6 +22,7 @@ from publish.compare.moments import (
     inner,
     numbers,
     power_sums,
+    room,
 )
 
 _FIRST = 256  # elements that choose the pivot
@@ -53,7 +54,7 @@ class Scratch:
     """Room for a block of both sides and of their difference; one for all pairs that are summed one after another."""
 
     def __init__(self) -> None:
-        self.x, self.y, self.d = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+        self.x, self.y, self.d = room(), room(), room()
 
 
 class Pair:

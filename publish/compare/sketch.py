@@ -27,6 +27,7 @@ from publish.compare.moments import (
     doubles,
     numbers,
     power_sums,
+    room,
 )
 from publish.convert.recipes import ConversionPlan, Recipe
 from publish.convert.written import Digest
@@ -103,7 +104,7 @@ class Sketcher:
     def __init__(self, plan: ConversionPlan) -> None:
         matrices = sum(layer_type(recipe.name) in RANDOM for recipe in plan.recipes)
         self._share = max(VECTOR, BUDGET // max(1, matrices))
-        self._scratch = (np.empty(BLOCK), np.empty(BLOCK))
+        self._scratch = (room(), room())
         self._drawn: dict[str, _Drawing] = {}
 
     def __call__(self, recipe: Recipe, chunk: memoryview, digest: Digest) -> None:
