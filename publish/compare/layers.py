@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 EMBEDDING, UNEMBEDDING = "embedding", "unembedding"
 QKV, DENSE = "QKV", "attention dense"
@@ -29,6 +30,7 @@ _BUFFERS = re.compile(r"\.(attention\.bias|masked_bias|rotary_emb\.inv_freq)$")
 _LAYER = re.compile(r"layers\.(\d+)\.")
 
 
+@lru_cache(maxsize=1 << 14)
 def layer_type(name: str) -> str:
     """The type of the tensor ``name``; `OTHER` for what no known architecture has."""
     return next((kind for pattern, kind in _RULES if pattern.search(name)), OTHER)
