@@ -31,7 +31,8 @@ def one_line(value: object) -> str:
 def escaped(value: object) -> Markup:
     """``value`` as text: what Markdown or HTML gives a meaning becomes entities, spaces and line ends one space."""
     text = one_line(value)
-    text = "".join("\ufffd" if unicodedata.category(char) in _UNSEEN else char for char in text)
+    if not text.isprintable():
+        text = "".join("\ufffd" if unicodedata.category(char) in _UNSEEN else char for char in text)
     text = _SPECIAL.sub(lambda found: _NAMED.get(found[0], f"&#{ord(found[0])};"), text)
     return Markup(_BLOCK_START.sub(_not_a_block, text))
 

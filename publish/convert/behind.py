@@ -7,7 +7,7 @@ import threading
 from queue import SimpleQueue
 from types import TracebackType
 
-_WORTH_A_THREAD = 1 << 16  # bytes: handing over takes some 20 microseconds, as long as hashing them
+_WORTH_A_THREAD = 1 << 18  # bytes: less is gathered, since handing over takes both threads some 20 microseconds
 _BEHIND = 3  # chunks that hashing may lag behind
 
 
@@ -16,7 +16,7 @@ class HashBehind:
 
     def __init__(self) -> None:
         self._hash = hashlib.sha256()
-        self._small = bytearray()  # too little to be handed over
+        self._gathered = bytearray()  # too little to be handed over
         self._given: SimpleQueue[bytes | bytearray | memoryview | None] = SimpleQueue()
         self._hashed: SimpleQueue[None] = SimpleQueue()
         self._behind = 0
@@ -34,11 +34,13 @@ class HashBehind:
 
     def update(self, data: bytes | memoryview) -> None:
         """The next bytes."""
-        if len(data) < _WORTH_A_THREAD:
-            self._small += data
-            return
-        self._hand_over()
-        self._give(data)
+        small = len(data) < _WORTH_A_THREAD
+        if small:
+            self._gathered += data
+        if not small or len(self._gathered) >= _WORTH_A_THREAD:
+            self._hand_over()
+        if not small:
+            self._give(data)
         self.settle(_BEHIND)
 
     def settle(self, behind: int = 0) -> None:
@@ -54,9 +56,9 @@ class HashBehind:
         return self._hash.hexdigest()
 
     def _hand_over(self) -> None:
-        if self._small:
-            self._give(self._small)
-            self._small = bytearray()
+        if self._gathered:
+            self._give(self._gathered)
+            self._gathered = bytearray()
 
     def _give(self, data: bytes | bytearray | memoryview) -> None:
         self._given.put(data)

@@ -15,17 +15,17 @@ from publish.errors import GateError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.verify.gate import GateResult, could_not_read, failed, passed, some
 from publish.verify.statistics import NotFinite, count_not_finite
-from publish.verify.weightfile import DTYPES, WeightFolder
+from publish.verify.weightfile import DTYPES, WeightFolder, chunks_of, opened
 
 COMPLETENESS, FINITE, BITS, FILE_LENGTH = "completeness", "finite", "bits", "file-length"
 
-_BUFFER = 1 << 20  # bytes: read and digested within the processor's cache
+_BUFFER = 1 << 19  # bytes: read and digested within the processor's cache
 
 
-def completeness(checkpoint: RawCheckpoint, plan: ConversionPlan, folder: Path) -> GateResult:
+def completeness(checkpoint: RawCheckpoint, plan: ConversionPlan, folder: Path | WeightFolder) -> GateResult:
     """Every source tensor is in the result or dropped with a reason; every tensor of the plan is in its file, whole."""
     try:
-        written = WeightFolder.open(folder)
+        written = opened(folder)
     except GateError as error:
         return could_not_read(COMPLETENESS, error)
     wrong = [*_unused(checkpoint, plan), *_unfilled(plan), *_misplaced(plan, written)]
@@ -86,14 +86,14 @@ def _misplaced(plan: ConversionPlan, written: WeightFolder) -> Iterator[str]:
             yield f"{name} is {got[0]} {list(got[1])} in {got[2]}, planned as {due[0]} {list(due[1])} in {due[2]}"
 
 
-def count_in(folder: Path) -> dict[str, NotFinite]:
+def count_in(folder: Path | WeightFolder) -> dict[str, NotFinite]:
     """Count in the written files, a chunk at a time; `statistics.FiniteObserver` does so while they are written.
 
     Raises:
         GateError: a file is broken.
     """
     counts = {}
-    for name, tensor in WeightFolder.open(folder).tensors.items():
+    for name, tensor in opened(folder).tensors.items():
         parts = [count_not_finite(chunk, DTYPES[tensor.dtype]) for chunk in tensor.chunks()]
         counts[name] = NotFinite(
             sum(part.elements for part in parts),
@@ -103,7 +103,7 @@ def count_in(folder: Path) -> dict[str, NotFinite]:
     return counts
 
 
-def finite(folder: Path, counts: Mapping[str, NotFinite] | None = None) -> GateResult:
+def finite(folder: Path | WeightFolder, counts: Mapping[str, NotFinite] | None = None) -> GateResult:
     """No element is NaN or infinite; ``counts`` are those of the writer's observer, else the files are read."""
     try:
         found = count_in(folder) if counts is None else counts
@@ -123,22 +123,21 @@ def finite(folder: Path, counts: Mapping[str, NotFinite] | None = None) -> GateR
     return passed(FINITE, f"all {elements:,} elements are finite", **figures)
 
 
-def bits(folder: Path, digests: Sequence[TensorDigest]) -> GateResult:
+def bits(folder: Path | WeightFolder, digests: Sequence[TensorDigest]) -> GateResult:
     """XXH3-128 of every tensor as read back from the files equals that of the bytes that came from the source."""
     due = {digest.name: digest.xxh3 for digest in digests}
     try:
-        tensors = WeightFolder.open(folder).tensors
-        wrong = [f"{name} is only {'written' if name in tensors else 'read'}" for name in sorted(tensors.keys() ^ due)]
-        count, buffer = 0, memoryview(bytearray(_BUFFER))
-        for name in sorted(tensors.keys() & due):
-            own = xxhash.xxh3_128()
-            for chunk in tensors[name].chunks(buffer):
-                own.update(chunk)
-            count += tensors[name].nbytes
-            if own.hexdigest() != due[name]:
-                wrong.append(f"{name} has digest {own.hexdigest()}, and the source's is {due[name]}")
+        tensors = opened(folder).tensors
+        found = {name: xxhash.xxh3_128() for name in sorted(tensors.keys() & due)}
+        for tensor, chunk in chunks_of((tensors[name] for name in found), _BUFFER):
+            found[tensor.name].update(chunk)
     except GateError as error:
         return could_not_read(BITS, error)
+    wrong = [f"{name} is only {'written' if name in tensors else 'read'}" for name in sorted(tensors.keys() ^ due)]
+    for name, own in found.items():
+        if own.hexdigest() != due[name]:
+            wrong.append(f"{name} has digest {own.hexdigest()}, and the source's is {due[name]}")
+    count = sum(tensors[name].nbytes for name in found)
     if wrong:
         return failed(BITS, some(wrong), tensors=len(tensors), bytes=count, different=len(wrong))
     return passed(
@@ -146,10 +145,10 @@ def bits(folder: Path, digests: Sequence[TensorDigest]) -> GateResult:
     )
 
 
-def file_length(folder: Path, files: Sequence[WrittenFile]) -> GateResult:
+def file_length(folder: Path | WeightFolder, files: Sequence[WrittenFile]) -> GateResult:
     """Each weight file is as long as its header and the writer's record say; its tensors fill it without a gap."""
     try:
-        sizes = WeightFolder.open(folder).sizes
+        sizes = opened(folder).sizes
     except GateError as error:
         return could_not_read(FILE_LENGTH, error)
     recorded = {file.path: file.size for file in files if file.path.endswith(".safetensors")}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from publish.convert.recipes import ConversionPlan
 from publish.convert.written import Written
+from publish.errors import GateError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig
 from publish.verify.contents import BITS, COMPLETENESS, FILE_LENGTH, FINITE, bits, completeness, file_length, finite
@@ -17,6 +18,7 @@ from publish.verify.identity import IDENTITY, identity
 from publish.verify.logits import LOGITS, logits
 from publish.verify.statistics import NotFinite
 from publish.verify.validation import VALIDATION, validation_logits
+from publish.verify.weightfile import WeightFolder
 
 NOT_ASKED = "not asked for"
 
@@ -52,13 +54,13 @@ class Evidence:
     vocabulary: int | None = None
 
 
-_WITHOUT_MODEL: Mapping[str, Callable[[Evidence], GateResult]] = {
-    IDENTITY: lambda e: identity(e.checkpoint, e.config, e.step),
-    FILE_LENGTH: lambda e: file_length(e.folder, e.written.files),
-    COMPLETENESS: lambda e: completeness(e.checkpoint, e.plan, e.folder),
-    FINITE: lambda e: finite(e.folder, e.counts),
-    BITS: lambda e: bits(e.folder, e.written.tensors),
-    STRICT_LOAD: lambda e: strict_load(e.folder),
+_WITHOUT_MODEL: Mapping[str, Callable[[Evidence, Path | WeightFolder], GateResult]] = {
+    IDENTITY: lambda e, _: identity(e.checkpoint, e.config, e.step),
+    FILE_LENGTH: lambda e, folder: file_length(folder, e.written.files),
+    COMPLETENESS: lambda e, folder: completeness(e.checkpoint, e.plan, folder),
+    FINITE: lambda e, folder: finite(folder, e.counts),
+    BITS: lambda e, folder: bits(folder, e.written.tensors),
+    STRICT_LOAD: lambda _, folder: strict_load(folder),
 }
 GATES = (*_WITHOUT_MODEL, LOGITS, VALIDATION)  # every name, in the order in which they are asked
 
@@ -71,11 +73,20 @@ def first_gates(
     Without ``compute_logits`` the gate of logits is skipped too. Logits need a model that loads: that gate is then
     asked as well, and its result left out where nobody wanted it.
     """
-    results = {name: gate(evidence) for name, gate in _WITHOUT_MODEL.items() if name in only}
+    folder = _opened_once(evidence.folder)
+    results = {name: gate(evidence, folder) for name, gate in _WITHOUT_MODEL.items() if name in only}
     for name in _WITHOUT_MODEL:
         results.setdefault(name, skipped(name, NOT_ASKED))
     ordered = [results[name] for name in _WITHOUT_MODEL]
     return (*ordered, *_of_logits(evidence, results[STRICT_LOAD], only if compute_logits else ()))
+
+
+def _opened_once(folder: Path) -> Path | WeightFolder:
+    """The folder with its headers read; one that cannot be opened is left to each gate, which says why."""
+    try:
+        return WeightFolder.open(folder)
+    except GateError:
+        return folder
 
 
 def _of_logits(evidence: Evidence, loads: GateResult, only: Collection[str]) -> Iterator[GateResult]:

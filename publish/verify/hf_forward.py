@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from publish.errors import GateError
 from publish.verify.gate import GateResult, could_not_read, failed, passed, some
 from publish.verify.hf_model import hollow_model
-from publish.verify.weightfile import WeightFolder
+from publish.verify.weightfile import WeightFolder, opened
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +35,11 @@ def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = No
         return hollow.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
 
 
-def strict_load(folder: Path) -> GateResult:
+def strict_load(folder: Path | WeightFolder) -> GateResult:
     """The files' tensors are exactly those of the transformers model: names (tied ones once) and shapes."""
     try:
-        written = WeightFolder.open(folder)
-        with hollow_model(folder) as hollow:
+        written = opened(folder)
+        with hollow_model(written.folder) as hollow:
             found, expected = hollow.names(written), hollow.expected
             architecture = type(hollow.model).__name__
     except GateError as error:

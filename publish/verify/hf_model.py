@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ class HollowModel:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.expected: dict[str, tuple[int, ...]] = {}
+        self._renamed = cache(_renamer(model))
         self._canonical: dict[str, str] = {}
         first: dict[int, str] = {}
         for name, parameter in model.named_parameters(remove_duplicate=False):
@@ -49,10 +51,11 @@ class HollowModel:
         Raises:
             GateError: two tensors of the folder load as one.
         """
-        renamed, found = _renamer(self.model), dict[str, WrittenTensor]()
+        found = dict[str, WrittenTensor]()
         for name, tensor in folder.tensors.items():
-            if (other := found.setdefault(renamed(name), tensor)) is not tensor:
-                raise GateError(f"{other.name} and {name} both load as {renamed(name)}", folder.folder, "drop one")
+            renamed = self._renamed(name)
+            if (other := found.setdefault(renamed, tensor)) is not tensor:
+                raise GateError(f"{other.name} and {name} both load as {renamed}", folder.folder, "drop one")
         return found
 
     def tensor(self, name: str) -> WrittenTensor:

@@ -9,8 +9,10 @@ import json
 import math
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +36,26 @@ class WrittenTensor:
     offset: int
     nbytes: int
 
-    def chunks(self, buffer: memoryview | None = None) -> Iterator[memoryview]:
-        """The bytes in order, in ``buffer``, else in one of at most `CHUNK`; each is valid until the next.
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes in order, at most `CHUNK` at a time; each is valid until the next.
 
         Raises:
             GateError: the file is shorter than its header says, or cannot be read.
         """
-        buffer = memoryview(bytearray(min(CHUNK, self.nbytes))) if buffer is None else buffer
+        buffer = memoryview(bytearray(min(CHUNK, self.nbytes)))
         with _opened(self.path) as file:
-            file.seek(self.offset)
-            left = self.nbytes
-            while left:
-                got = file.readinto(buffer[:left])
-                if not got:
-                    raise _error(f"the file ends inside {self.name}", self.path)
-                left -= got
-                yield buffer[:got]
+            yield from self.read(file, buffer)
+
+    def read(self, file: FileIO, buffer: memoryview) -> Iterator[memoryview]:
+        """As `chunks`, of a file that is open, as much at a time as ``buffer`` holds."""
+        file.seek(self.offset)
+        left = self.nbytes
+        while left:
+            got = file.readinto(buffer[:left])
+            if not got:
+                raise _error(f"the file ends inside {self.name}", self.path)
+            left -= got
+            yield buffer[:got]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,28 @@ class WeightFolder:
                 if places.get(name) != actual:
                     raise _error(f"the index has {name} in {places.get(name, 'no file')}, it is in {actual}", index)
         return cls(folder, tensors, {name: (folder / name).stat().st_size for name in files})
+
+
+def opened(place: Path | WeightFolder) -> WeightFolder:
+    """The folder at ``place``, where it is not open yet.
+
+    Raises:
+        GateError: as `WeightFolder.open` does.
+    """
+    return place if isinstance(place, WeightFolder) else WeightFolder.open(place)
+
+
+def chunks_of(tensors: Iterable[WrittenTensor], size: int) -> Iterator[tuple[WrittenTensor, memoryview]]:
+    """The bytes of ``tensors``, at most ``size`` at a time, every file opened once; each is valid until the next.
+
+    Raises:
+        GateError: a file is shorter than its header says, or cannot be read.
+    """
+    buffer = memoryview(bytearray(size))
+    for path, of_file in groupby(sorted(tensors, key=lambda each: (each.path, each.offset)), lambda each: each.path):
+        with _opened(path) as file:
+            for tensor in of_file:
+                yield from ((tensor, chunk) for chunk in tensor.read(file, buffer))
 
 
 def read_header(path: Path) -> tuple[WrittenTensor, ...]:
@@ -159,7 +187,7 @@ def _index(path: Path) -> dict[str, str]:
         raise _error(f"the index cannot be read: {error}", path) from error
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path) -> FileIO:
     try:
         return path.open("rb", buffering=0)
     except OSError as error:
