@@ -18,7 +18,7 @@ class HashBehind:
         self._hash = hashlib.sha256()
         self._gathered = bytearray()  # too little to be handed over
         self._given: SimpleQueue[bytes | bytearray | memoryview | None] = SimpleQueue()
-        self._hashed: SimpleQueue[None] = SimpleQueue()
+        self._hashed: SimpleQueue[Exception | None] = SimpleQueue()  # for each chunk, why it could not be
         self._behind = 0
         self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
 
@@ -44,10 +44,15 @@ class HashBehind:
         self.settle(_BEHIND)
 
     def settle(self, behind: int = 0) -> None:
-        """Wait until no more than ``behind`` chunks are to be hashed: the others' memory can go."""
+        """Wait until no more than ``behind`` chunks are to be hashed: the others' memory can go.
+
+        Raises:
+            Exception: what hashing one of them raised.
+        """
         while self._behind > behind:
-            self._hashed.get()
             self._behind -= 1
+            if (error := self._hashed.get()) is not None:
+                raise error
 
     def hexdigest(self) -> str:
         """Of all bytes."""
@@ -66,5 +71,9 @@ class HashBehind:
 
     def _run(self) -> None:
         while (data := self._given.get()) is not None:
-            self._hash.update(data)
-            self._hashed.put(None)
+            error = None
+            try:
+                self._hash.update(data)
+            except Exception as found:  # noqa: BLE001  raised by `settle`, which would else wait for ever
+                error = found
+            self._hashed.put(error)

@@ -4,7 +4,8 @@ Usage: python scripts/bench/release.py [STEPS]
 
 Both run in processes of their own, in turn, three times each, onto a fresh Hub: ``publish all-steps`` from the raw
 sample checkpoints (reading, converting, proving, cards, ``main``), and a plain loop of ``create_branch`` and
-``create_commit`` over folders that are already converted.
+``create_commit`` over folders that are already converted. ``imports`` is what a process takes that only imports what
+either side imports; the last ratio is without.
 """
 
 from __future__ import annotations
@@ -36,6 +37,11 @@ for folder in sorted(root.iterdir(), key=lambda each: int(each.name[4:])):
     api.create_commit("alice/bench", operations, commit_message=folder.name, revision=folder.name)
 """
 OURS = "from publish.cli import main; main()"
+OUR_IMPORTS = (
+    "import publish.cli.all_steps, huggingface_hub.hf_api, jinja2, matplotlib.backends.backend_svg, matplotlib.figure\n"
+    "from transformers import AutoModelForCausalLM, GPTNeoXForCausalLM"
+)
+PLAIN_IMPORTS = "from huggingface_hub import CommitOperationAdd, HfApi"
 
 
 def samples(folder: Path) -> Path:
@@ -50,11 +56,20 @@ def on_a_fresh_hub(work: Path, code: str, *arguments: str) -> float:
     root = work / "hub"
     with RehearsalHub(root, api_quota=10**9, resolver_quota=10**9, enforce_quota=False) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(work / "home")}
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code, *arguments], check=True, env=environment, capture_output=True)
-        taken = time.perf_counter() - begin
+        taken = timed([sys.executable, "-c", code, *arguments], environment)
     shutil.rmtree(root)
     return taken
+
+
+def importing(code: str) -> float:
+    """Seconds of a process that only imports, the median of three."""
+    return median(timed([sys.executable, "-c", code]) for _ in range(3))
+
+
+def timed(command: list[str], environment: dict[str, str] | None = None) -> float:
+    begin = time.perf_counter()
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+    return time.perf_counter() - begin
 
 
 def ready_made(work: Path, run: Path, release: list[str]) -> Path:
@@ -92,10 +107,14 @@ def main(steps: int) -> None:
             shutil.rmtree(work / "work", ignore_errors=True)
             ours.append(on_a_fresh_hub(work, OURS, *release))
             plain.append(on_a_fresh_hub(work, PLAIN, str(folders)))
-        ratio = median(one / other for one, other in zip(ours, plain, strict=True))
-        print("| steps | `publish all-steps`, s | `create_commit` of ready-made folders, s | ratio |")
-        print("|---:|---:|---:|---:|")
-        print(f"| {steps} | {median(ours):.1f} | {median(plain):.1f} | {ratio:.2f} |")
+        imports = importing(OUR_IMPORTS), importing(PLAIN_IMPORTS)
+        pairs = list(zip(ours, plain, strict=True))
+        ratio = median(one / other for one, other in pairs)
+        apart = median((one - imports[0]) / (other - imports[1]) for one, other in pairs)
+        print("| steps | `publish all-steps`, s | `create_commit`, s | ratio | imports, s | ratio without imports |")
+        print("|---:|---:|---:|---:|---:|---:|")
+        seconds = f"{median(ours):.1f} | {median(plain):.1f} | {ratio:.2f} | {imports[0]:.1f} and {imports[1]:.1f}"
+        print(f"| {steps} | {seconds} | {apart:.2f} |")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ def test_it_is_the_digest_of_all_pieces_in_order(sizes: list[int]) -> None:
         assert whole.hexdigest() == hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
-def test_the_thread_ends_when_the_block_fails() -> None:
+def test_what_hashing_raises_is_raised_here_and_the_thread_ends() -> None:
     before = threading.active_count()
-    with pytest.raises(TypeError), HashBehind() as whole:
-        whole.update(None)  # type: ignore[arg-type]
+    with HashBehind() as whole:
+        whole.update(memoryview(bytes(1 << 20))[::2])
+        with pytest.raises(BufferError):
+            whole.hexdigest()
     assert threading.active_count() == before
 
 
