@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -15,6 +16,7 @@ import click
 from publish import __version__
 from publish.errors import PublishError
 
+COLLECTED = (50_000, 20, 100)  # as often as objects were made: importing torch makes a million, none of them garbage
 STEP_THREADS = "step"  # how run.release names its threads
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("publish.cli.init", "Write a release file from the checkpoint's own config."),
@@ -50,6 +52,7 @@ class PublishGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        gc.set_threshold(*COLLECTED)
         try:
             return super().invoke(ctx)
         except PublishError as error:
