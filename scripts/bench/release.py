@@ -5,7 +5,8 @@ Usage: python scripts/bench/release.py [STEPS]
 Both run in processes of their own, in turn, three times each, onto a fresh Hub: ``publish all-steps`` from the raw
 sample checkpoints (reading, converting, proving, cards, ``main``), and a plain loop of ``create_branch`` and
 ``create_commit`` over folders that are already converted. ``imports`` is what a process takes that only imports what
-either side imports; the last ratio is without.
+either side imports; the last ratio is without. huggingface_hub uploads by Xet where it can, and by LFS where it is told
+to; ours uploads by LFS to any Hub but Hugging Face's own.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ for folder in sorted(root.iterdir(), key=lambda each: int(each.name[4:])):
 """
 OURS = "from publish.cli import main; main()"
 OUR_IMPORTS = (
+    "import gc\nfrom publish.cli.group import COLLECTED\ngc.set_threshold(*COLLECTED)\n"
     "import publish.cli.all_steps, huggingface_hub.hf_api, jinja2, matplotlib.backends.backend_svg, matplotlib.figure\n"
     "from transformers import AutoModelForCausalLM, GPTNeoXForCausalLM"
 )
@@ -51,11 +53,12 @@ def samples(folder: Path) -> Path:
     return folder / "pythia-tiny-seed1234"
 
 
-def on_a_fresh_hub(work: Path, code: str, *arguments: str) -> float:
-    """Seconds of the process."""
+def on_a_fresh_hub(work: Path, code: str, *arguments: str, xet: bool = True) -> float:
+    """Seconds of the process. huggingface_hub uploads by Xet unless it is told not to."""
     root = work / "hub"
     with RehearsalHub(root, api_quota=10**9, resolver_quota=10**9, enforce_quota=False) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(work / "home")}
+        environment |= {} if xet else {"HF_HUB_DISABLE_XET": "1"}
         taken = timed([sys.executable, "-c", code, *arguments], environment)
     shutil.rmtree(root)
     return taken
@@ -102,19 +105,22 @@ def main(steps: int) -> None:
             shutil.rmtree(folder)
         release = ["all-steps", str(run), TARGET, "--work-dir", str(work / "work"), "--json"]
         folders = ready_made(work, run, release)
-        ours, plain = [], []
+        ours: list[float] = []
+        plain: dict[str, list[float]] = {"Xet": [], "LFS": []}
         for _ in range(3):
             shutil.rmtree(work / "work", ignore_errors=True)
             ours.append(on_a_fresh_hub(work, OURS, *release))
-            plain.append(on_a_fresh_hub(work, PLAIN, str(folders)))
+            for way, taken in plain.items():
+                taken.append(on_a_fresh_hub(work, PLAIN, str(folders), xet=way == "Xet"))
         imports = importing(OUR_IMPORTS), importing(PLAIN_IMPORTS)
-        pairs = list(zip(ours, plain, strict=True))
-        ratio = median(one / other for one, other in pairs)
-        apart = median((one - imports[0]) / (other - imports[1]) for one, other in pairs)
         print("| steps | `publish all-steps`, s | `create_commit`, s | ratio | imports, s | ratio without imports |")
         print("|---:|---:|---:|---:|---:|---:|")
-        seconds = f"{median(ours):.1f} | {median(plain):.1f} | {ratio:.2f} | {imports[0]:.1f} and {imports[1]:.1f}"
-        print(f"| {steps} | {seconds} | {apart:.2f} |")
+        for way, taken in plain.items():
+            pairs = list(zip(ours, taken, strict=True))
+            ratio = median(one / other for one, other in pairs)
+            apart = median((one - imports[0]) / (other - imports[1]) for one, other in pairs)
+            seconds = f"{median(ours):.1f} | {median(taken):.1f} by {way} | {ratio:.2f}"
+            print(f"| {steps} | {seconds} | {imports[0]:.1f} and {imports[1]:.1f} | {apart:.2f} |")
 
 
 if __name__ == "__main__":
