@@ -8,6 +8,7 @@ import tarfile
 from importlib import resources
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -22,6 +23,12 @@ def shared(path: str) -> Path:
     if not found.exists():
         pytest.skip(f"../shared/{path} is absent")
     return found
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an ``.npz`` file, which is closed again."""
+    with np.load(path) as file:
+        return dict(file)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
@@ -16,7 +17,6 @@ import click
 from publish import __version__
 from publish.errors import PublishError
 
-COLLECTED = (50_000, 20, 100)  # as often as objects were made: importing torch makes a million, none of them garbage
 STEP_THREADS = "step"  # how run.release names its threads
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("publish.cli.init", "Write a release file from the checkpoint's own config."),
@@ -52,9 +52,9 @@ class PublishGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
-        gc.set_threshold(*COLLECTED)
         try:
-            return super().invoke(ctx)
+            with seldom_collected():
+                return super().invoke(ctx)
         except PublishError as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()
@@ -66,6 +66,17 @@ class PublishGroup(click.Group):
         except BrokenPipeError:
             sys.stdout = None  # the reader went away; nothing is left to say
             ctx.exit(1)
+
+
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    """As often as objects were made: importing torch and transformers makes a million, none of them garbage."""
+    before = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def leave(ctx: click.Context, code: int) -> NoReturn:

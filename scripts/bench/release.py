@@ -39,9 +39,11 @@ for folder in sorted(root.iterdir(), key=lambda each: int(each.name[4:])):
 """
 OURS = "from publish.cli import main; main()"
 OUR_IMPORTS = (
-    "import gc\nfrom publish.cli.group import COLLECTED\ngc.set_threshold(*COLLECTED)\n"
-    "import publish.cli.all_steps, huggingface_hub.hf_api, jinja2, matplotlib.backends.backend_svg, matplotlib.figure\n"
-    "from transformers import AutoModelForCausalLM, GPTNeoXForCausalLM"
+    "from publish.cli.group import seldom_collected\n"
+    "with seldom_collected():\n"
+    "    import publish.cli.all_steps, huggingface_hub.hf_api, jinja2\n"
+    "    import matplotlib.backends.backend_svg, matplotlib.figure\n"
+    "    from transformers import AutoModelForCausalLM, GPTNeoXForCausalLM"
 )
 PLAIN_IMPORTS = "from huggingface_hub import CommitOperationAdd, HfApi"
 

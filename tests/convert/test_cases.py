@@ -15,7 +15,7 @@ from publish.errors import ConfigError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.source.files import LocalFiles
-from tests.conftest import shared
+from tests.conftest import arrays, shared
 
 REACH = {
     "legacy_llama_pipe": 9e-4,
@@ -54,7 +54,7 @@ def difference(folder: Path, known: Path) -> float:
     import torch
     from transformers import AutoModelForCausalLM
 
-    numbers = np.load(known)
+    numbers = arrays(known)
     model, info = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     assert not any(info.values()), info
     with torch.no_grad():

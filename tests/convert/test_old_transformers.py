@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import SHARED
+from tests.conftest import SHARED, arrays
 from tests.convert.rawfiles import write
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case
 from tests.convert.test_cases import REACH, converted
@@ -35,7 +35,7 @@ def loaded(folders: list[Path], out: Path, path: str) -> dict[str, np.ndarray]:
     command = [sys.executable, "-m", "tests.convert.load", str(out), *map(str, folders)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(np.load(out))
+    return arrays(out)
 
 
 def test_equal_logits_in_both_versions(tmp_path: Path, samples: Path) -> None:

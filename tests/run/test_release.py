@@ -23,7 +23,7 @@ from publish.source.checkpoints import open_checkpoint
 from publish.source.location import parse_location
 from publish.wire.client import Client
 from publish.wire.endpoint import Endpoint
-from tests.conftest import shared
+from tests.conftest import arrays, shared
 from tests.run.releases import FEW, TARGET, few, run_release
 
 FILES = [
@@ -232,7 +232,7 @@ def test_published_steps_load_as_any_user_would_load_them(
     model = AutoModelForCausalLM.from_pretrained(local, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(local)
     assert (tokenizer("t5 t7")["input_ids"], tokenizer.eos_token_id, model.config.eos_token_id) == ([5, 7], 0, 0)
-    truth = np.load(shared("suite/logits/pythia-tiny-seed1234_step512.npz"))
+    truth = arrays(shared("suite/logits/pythia-tiny-seed1234_step512.npz"))
     with torch.no_grad():
         logits = model(torch.from_numpy(truth["tokens"])).logits.numpy()
     assert float(np.abs(logits - truth["logits_fp32"]).max()) <= 5e-5

@@ -14,7 +14,7 @@ from publish.errors import GateError
 from publish.verify import shards as shards_module
 from publish.verify.forward import neox_logits
 from publish.verify.shards import Arithmetic
-from tests.conftest import shared
+from tests.conftest import arrays, shared
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, checkpoint_of, hf_model, raw_of, split
 from tests.verify.faults import raw_case
 
@@ -44,7 +44,7 @@ STORED = Arithmetic(stored_frequencies=True)
 
 def difference(folder: Path, known: Path, arithmetic: Arithmetic) -> float:
     raw, config = raw_case(folder)
-    numbers = np.load(known)
+    numbers = arrays(known)
     logits = neox_logits(raw, config.network, numbers["tokens"].astype(np.int64), arithmetic)
     return float(np.abs(logits.numpy() - numbers["logits_fp32"]).max())
 
@@ -68,7 +68,7 @@ def test_pythia_14m(tmp_path: Path) -> None:
     with tarfile.open(shared("real14m/global_step0.tar.xz")) as tar:
         tar.extractall(tmp_path, filter="data")
     raw, config = raw_case(tmp_path / "global_step0")
-    numbers = np.load(shared("real14m/logits_step0.npz"))
+    numbers = arrays(shared("real14m/logits_step0.npz"))
     for arithmetic, bound in ((STORED, 5e-6), (Arithmetic(), 6e-5)):
         logits = neox_logits(raw, config.network, numbers["tokens"].astype(np.int64), arithmetic)
         assert np.abs(logits[:, -4:].numpy() - numbers["logits_fp32_last4"]).max() <= bound
