@@ -106,7 +106,7 @@ def _write_tensor(checkpoint: RawCheckpoint, recipe: Recipe, out: _Output, obser
         own.update(chunk)
         out.write(chunk)
     if not streams(recipe):
-        out.whole.settle()  # its chunks are all of one buffer, as large as the tensor
+        out.whole.settle()  # its chunks may be of one buffer, as large as the tensor: two would be held
     if out.size - start != recipe.nbytes:
         raise AssertionError(f"{recipe.name}: {out.size - start} bytes where the plan has {recipe.nbytes}")
     return TensorDigest(recipe.name, own.hexdigest())
