@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from publish.errors import PublishError
 from publish.wire.clock import Clock, SystemClock, stop_if
-from publish.wire.commit_quota import PER_HOUR, CommitQuota
+from publish.wire.commit_quota import PER_HOUR, UNLIMITED, CommitQuota
 from publish.wire.endpoint import Endpoint, Patience, Timeouts, origin_of
 from publish.wire.failures import RateLimited, Transient, Unavailable, Uncertain, Unreachable
 from publish.wire.quota import RequestQuota
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FIRST_UNTOLD_WAIT = 5.0  # a 429 that says nothing: 5 s, then twice as long each time
 LONGEST_UNTOLD_WAIT = 300.0
-UNLIMITED = 10**6  # commits an hour
 
 
 class Client:
