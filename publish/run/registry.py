@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from publish.compare.repeats import repeats
+from publish.compare.repeats import Repeats
 from publish.compare.sketch import StepSketch
 from publish.errors import GateError
 from publish.release import Release
@@ -17,7 +17,7 @@ class Registry:
         self._release = release
         self._lock = threading.Lock()
         self._steps: dict[str, list[int]] = {}
-        self._sketches: dict[int, StepSketch] = {}
+        self._repeats = Repeats(release)
 
     def note(self, step: int, weights: tuple[str, ...]) -> None:
         """Remember the weight files of a step that is published already."""
@@ -35,11 +35,9 @@ class Registry:
         with self._lock:
             for digest in (fingerprint, *weights):
                 self._check_file(step, digest, whole=digest == fingerprint or len(weights) == 1)
-            suite = dict(sorted({**self._sketches, step: sketch}.items()))
-            for finding in repeats(suite, self._release):
-                if step in finding.steps:
-                    raise GateError(finding.detail, self._release.source, finding.fix)
-            self._sketches[step] = sketch
+            for finding in self._repeats.findings(step, sketch):
+                raise GateError(finding.detail, self._release.source, finding.fix)
+            self._repeats.add(step, sketch)
 
     def _check_file(self, step: int, digest: str, *, whole: bool) -> None:
         others = self._steps.setdefault(digest, [])

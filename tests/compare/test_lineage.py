@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from publish.compare.course import Course
-from publish.compare.finding import FLAT, JUMP, NOT_EQUAL, OUT_OF_ORDER, REPEAT, REPEAT_ZEROS, SHARED
+from publish.compare.finding import FLAT, JUMP, NOT_EQUAL, OUT_OF_ORDER, REPEAT, REPEAT_ZEROS, SHARED, LineageFinding
 from publish.compare.lineage import trace
+from publish.compare.repeats import Repeats, repeats
 from publish.compare.sketch import places
 from publish.neox.checkpoint import RawCheckpoint
 from publish.source.files import LocalFiles
@@ -56,6 +58,29 @@ def test_sampled_distances_are_those_of_all_weights(suite: Suite) -> None:
             squares = [np.square((steps[one][n] - steps[another][n]) / typical[n]).mean() for n in matrices]
             exact = np.sqrt(np.mean(squares))
             assert course.distance(row, column) == pytest.approx(exact, rel=4 * course.error)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_repeats_are_found_in_whatever_order_steps_come(suite: Suite, other: Suite, seed: int) -> None:
+    """A release meets its steps as they are made; what is wrong with two of them does not depend on that."""
+    steps = {step: suite[step] for step in (0, 1, 2, 64, 512, 1000, 5000, 6000, 90000, 143000)}
+    steps |= {1000: suite[512], 2000: suite[512], 6000: other[6000], 7000: other[6000]}
+    steps[90000] = changed(suite[90000], MATRIX, lambda _: suite[5000][MATRIX])
+    steps[143000] = changed(suite[143000], MATRIX, zeroed)
+    wanted = release(equal=(0, 1, 64))
+    whole = repeats(steps, wanted)
+    assert {each.kind for each in whole} == {REPEAT, SHARED, NOT_EQUAL, FLAT}
+    assert [each.steps for each in whole if each.kind == REPEAT] == [
+        (512, 1000),
+        (512, 2000),
+        (1000, 2000),
+        (6000, 7000),
+    ]
+    seen, met = Repeats(wanted), list[LineageFinding]()
+    for step in random.Random(seed).sample(sorted(steps), len(steps)):
+        met += seen.findings(step, steps[step])
+        seen.add(step, steps[step])
+    assert sorted(met, key=whole.index) == whole
 
 
 @pytest.mark.parametrize("pair", [(5000, 6000), (512, 1000), (100000, 101000), (16, 32), (142000, 143000)])
