@@ -29,6 +29,13 @@ def available() -> bool:
     return find_spec("matplotlib") is not None
 
 
+def load() -> None:
+    """Import what draws, where it is installed: half a second that is better spent before somebody waits for a plot."""
+    if available():
+        import matplotlib.backends.backend_svg
+        import matplotlib.figure  # noqa: F401  loaded, not used
+
+
 @contextmanager
 def figure_of(height: float, fill: Callable[[Figure], None]) -> Iterator[Figure]:
     """A figure of ``height`` inches that ``fill`` drew into, to be saved inside the block.

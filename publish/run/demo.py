@@ -20,6 +20,7 @@ from publish.run.progress import Progress
 from publish.run.release import Options, release
 from publish.run.where import REHEARSAL_TOKEN, UNPACED
 from publish.run.workplace import workplace
+from publish.verify.apart import apart
 from publish.wire.client import Client
 from publish.wire.endpoint import Endpoint
 
@@ -71,7 +72,7 @@ def demo(folder: Path, progress: Progress, stop: threading.Event, look: Callable
         with workplace(folder / "work") as place:
             outcome = release(job, client, place, Options(), progress, stop)
         progress.stop()
-        loaded = "not tried, since steps failed" if outcome.failed else _loaded(hub.url, folder)
+        loaded = "not tried, since steps failed" if outcome.failed else apart(_loaded, hub.url, folder)
         if look is not None:
             look(f"{hub.url}/{TARGET}")
     return Demo(outcome, loaded, folder, folder / "hub")

@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from publish.hub.status import Expected
 from publish.run.job import Job
-from publish.run.progress import Progress
-from publish.run.step import ProvenStep, make_step
+from publish.run.line import Line, know_model
+from publish.run.making import Making
+from publish.run.step import ProvenStep
 from publish.run.workers import sane_workers
-from publish.run.workplace import Workplace
-from publish.source.checkpoints import CheckpointSource
-from publish.wire.client import Client
+from publish.verify.apart import Compute, apart
+from publish.verify.models import Models
 
 GRACE = 5.0  # seconds that steps in flight get to end after Ctrl-C; then the process ends without them
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Making:
-    """What it takes to make the steps of one release, wherever that happens.
-
-    ``tokenizer`` is the fingerprint of the job's, ``workers`` how many steps are in flight. Once ``hopeless`` is set,
-    no further step is begun: what one was refused, all would be.
-    """
-
-    job: Job
-    expected: Mapping[int, Expected]
-    tokenizer: str | None
-    client: Client
-    place: Workplace
-    workers: int
-    logits: str
-    progress: Progress
-    stop: threading.Event
-    hopeless: threading.Event = field(default_factory=threading.Event)
-
-    def source(self, step: int) -> CheckpointSource:
-        """The step's checkpoint, pinned to what it was when the release began."""
-        return replace(self.job.run.steps[step], commit=self.expected[step].source_commit)
 
 
 class Engine(Protocol):
@@ -71,8 +45,15 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class LocalEngine:
-    """Threads of this process: hashing, reading and uploading release the interpreter lock."""
+    """Threads of this process: hashing, reading and uploading release the interpreter lock.
+
+    ``compute`` does what needs torch and transformers. Until it knows the run's model, which takes it seconds, small
+    steps are begun ahead of the gates that ask for it.
+    """
+
+    compute: Compute = apart
 
     def usual_workers(self, job: Job, folder: Path) -> int:
         return sane_workers(job, folder)
@@ -80,40 +61,19 @@ class LocalEngine:
     def run(
         self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
     ) -> Generator[tuple[int, Future[T | None]], None, None]:
-        def whole(step: int) -> T | None:
-            if making.hopeless.is_set():
-                return None
-            return then(
-                make_step(
-                    making.job,
-                    making.source(step),
-                    making.place.work,
-                    logits=making.logits,
-                    tokenizer=making.tokenizer,
-                    stop=making.stop,
-                )
-            )
-
-        share_cores(making.workers)
-        pool = ThreadPoolExecutor(making.workers, "step")
-        waiting: dict[Future[T | None], int] = {}
-        with broken_off(pool, waiting, making.stop):
-            waiting |= {pool.submit(whole, step): step for step in steps}
-            while waiting:
-                ended, _ = wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED)
-                for future in ended:
-                    yield waiting.pop(future), future
-
-
-def share_cores(workers: int) -> None:
-    """Let torch use its share of the cores for each of ``workers`` steps, unless the environment says how many.
-
-    Steps that all use every core wait for each other in every product: ten times as long for small matrices.
-    """
-    if "OMP_NUM_THREADS" not in os.environ:
-        import torch
-
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+        apart.share(making.workers)
+        models = Models(self.compute)
+        pool = ThreadPoolExecutor(making.workers + 1, "step")
+        with closing(Line(making, steps, then, models)) as line, broken_off(pool, line.running, making.stop):
+            ready = pool.submit(know_model, making.job, models)
+            while line.fill(pool, known=ready.done()):
+                awaited = line.running if ready.done() else (*line.running, ready)
+                ended, _ = wait(awaited, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in ended - {ready}:
+                    if (step := line.ended(future)) is not None:
+                        yield step, future
+                if not ready.done():
+                    making.progress.note(f"{line.begun} converted, transformers is loading")
 
 
 @contextmanager

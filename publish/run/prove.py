@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from publish.verify.gate import SKIPPED, GateResult, skipped
-from publish.verify.gates import GATES, Evidence, first_gates
+from publish.verify.gates import GATES, Evidence, first_gates, model_gates
 
 
 def prove(
@@ -23,6 +23,12 @@ def prove(
         only=only,
     )
     return tuple(_said(result, named, with_logits, why_not) for result in results)
+
+
+def prove_model(evidence: Evidence, *, with_logits: bool, why_not: str) -> tuple[GateResult, ...]:
+    """What the gates that need a model found of a step that `gates.file_gates` have looked at."""
+    results = model_gates(evidence, compute_logits=with_logits)
+    return tuple(_said(result, True, with_logits, why_not) for result in results)
 
 
 def _said(result: GateResult, named: bool, with_logits: bool, why_not: str) -> GateResult:

@@ -14,12 +14,14 @@ from publish.hub.ledger import Ledger, LedgerEntry
 from publish.hub.manifest import GateRecord
 from publish.hub.repository import check_name
 from publish.hub.transaction import Committed, publish_branch
+from publish.plots.svg import load
 from publish.run.cardfacts import hub_address
 from publish.run.cards import make_cards
 from publish.run.comparisons import check_comparisons
 from publish.run.ending import Ending
-from publish.run.engine import Engine, LocalEngine, Making
+from publish.run.engine import Engine, LocalEngine
 from publish.run.job import Job
+from publish.run.making import Making
 from publish.run.mending import Mending, wrong_steps
 from publish.run.outcome import Done, Failure, Outcome
 from publish.run.progress import Progress, Silent
@@ -28,7 +30,7 @@ from publish.run.registry import Registry
 from publish.run.repair import Repair
 from publish.run.standing import MAIN, Standing, branches_of, stand
 from publish.run.step import ProvenStep
-from publish.run.target import Target, preflight
+from publish.run.target import Target, preflight, steps_ahead
 from publish.run.workplace import Workplace
 from publish.wire.client import Client
 from publish.wire.clock import Interrupted
@@ -145,6 +147,7 @@ class _Release:
         )
 
     def _work(self, target: Target) -> None:
+        threading.Thread(target=load, name="plots").start()
         steps = [step for step in self.todo if not self._foreign(step)]
         run = self.options.engine.run(self.making, steps, partial(self._publish, target))
         with closing(run) as ended:
@@ -161,6 +164,7 @@ class _Release:
             client=self.client,
             place=self.place,
             workers=options.workers,
+            ahead=steps_ahead(job),
             logits=options.logits,
             progress=self.progress,
             stop=self.stop,

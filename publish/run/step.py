@@ -14,12 +14,11 @@ from publish.card.render import render_step
 from publish.compare.neox_side import account_of
 from publish.compare.sketch import Sketcher, StepSketch
 from publish.convert.folder import Converted, convert
-from publish.convert.recipes import ConversionPlan
 from publish.hub import manifest as manifests
 from publish.hub.branchfile import BranchFile
 from publish.hub.manifest import FileRecord, Manifest
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.config import NeoxConfig, read_config
+from publish.neox.config import read_config
 from publish.run.cardfacts import README, run_facts, step_facts, with_card
 from publish.run.claims import check_same_run, check_step, claims
 from publish.run.comparisons import comparisons_of
@@ -27,11 +26,12 @@ from publish.run.explain import explanation_of
 from publish.run.facts import step_manifest
 from publish.run.job import Job, plan_of
 from publish.run.lineage import statistics_of
-from publish.run.prove import prove
+from publish.run.prove import prove_model
 from publish.run.stopping import StoppingFiles
 from publish.source.checkpoints import CheckpointSource
 from publish.verify.gate import GateResult, require
-from publish.verify.gates import Evidence
+from publish.verify.gates import Evidence, file_gates
+from publish.verify.models import Models
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,57 @@ class ProvenStep:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class BegunStep:
+    """A step that is converted, and passed over by every gate that needs no model. Its folder is on the disk.
+
+    It owns that folder, and files that may be open: it ends by :meth:`finish` or :meth:`discard`.
+    """
+
+    job: Job
+    source: CheckpointSource
+    files: StoppingFiles
+    evidence: Evidence
+    converted: Converted
+    sketch: StepSketch
+    results: tuple[GateResult, ...]
+    logits: str
+    bytes_read: int
+
+    @property
+    def asks_for_logits(self) -> bool:
+        """Whether ``logits``, the wish, means this step."""
+        job, evidence = self.job, self.evidence
+        ends = self.source.step in (job.steps[0], job.steps[-1])
+        changed = evidence.plan.digest != job.plan.digest or evidence.config.options != job.config.options
+        return self.logits == "all" or (self.logits == "changed" and (ends or changed))
+
+    @property
+    def reads_on(self) -> bool:
+        """Whether the raw checkpoint will be looked at again."""
+        step = self.source.step
+        return self.asks_for_logits or step == 0 or any(each.step == step for each in self.job.release.compare)
+
+    def finish(self, tokenizer: str | None) -> ProvenStep:
+        """Ask the other gates, and describe what passed them all; ``tokenizer`` is the fingerprint of the job's.
+
+        Raises:
+            GateError: a gate found something. PublishError: as the stages do. Nothing is left behind.
+        """
+        try:
+            return _described(self, _proven(self), tokenizer)
+        except BaseException:
+            self.discard()
+            raise
+        finally:
+            self.files.close()
+
+    def discard(self) -> None:
+        """Close the files and remove the folder."""
+        self.files.close()
+        shutil.rmtree(self.converted.folder, ignore_errors=True)
+
+
 def make_step(
     job: Job, source: CheckpointSource, work: Path, *, logits: str, tokenizer: str | None, stop: threading.Event
 ) -> ProvenStep:
@@ -62,6 +113,17 @@ def make_step(
     Raises:
         GateError: a gate found something. PublishError: as the stages do. Interrupted: ``stop`` was set.
         Nothing is left behind.
+    """
+    return begin_step(job, source, work, logits=logits, models=Models(), stop=stop).finish(tokenizer)
+
+
+def begin_step(
+    job: Job, source: CheckpointSource, work: Path, *, logits: str, models: Models, stop: threading.Event
+) -> BegunStep:
+    """The first part of :func:`make_step`; ``models`` computes what the second part needs torch or transformers for.
+
+    Raises:
+        PublishError: as the stages do. Interrupted: ``stop`` was set. Nothing is left behind.
     """
     files = StoppingFiles(job.run.open(source), stop)
     folder = work / f"step{source.step}"
@@ -75,78 +137,58 @@ def make_step(
         sketcher = Sketcher(plan)
         converted = convert(checkpoint, plan, job.tokenizer, folder, overwrite=True, observer=sketcher)
         bytes_read = files.bytes_read  # gates may look at a weight again; that is no other byte
-        results = _proven(job, source, checkpoint, config, plan, converted, sketcher, logits)
-        made = _Made(source, checkpoint, config, plan, converted, sketcher.result(), results)
-        return _described(job, made, tokenizer, bytes_read)
+        evidence = Evidence(
+            checkpoint,
+            config,
+            plan,
+            folder,
+            converted.written,
+            source.step,
+            counts=sketcher.counts,
+            vocabulary=job.tokenizer.ids if job.tokenizer else None,
+            models=models,
+        )
+        results, sketch = file_gates(evidence), sketcher.result()
+        begun = BegunStep(job, source, files, evidence, converted, sketch, results, logits, bytes_read)
     except BaseException:
+        files.close()
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    finally:
+    if not begun.reads_on:
         files.close()
+    return begun
 
 
-def _proven(
-    job: Job,
-    source: CheckpointSource,
-    checkpoint: RawCheckpoint,
-    config: NeoxConfig,
-    plan: ConversionPlan,
-    converted: Converted,
-    sketcher: Sketcher,
-    logits: str,
-) -> tuple[GateResult, ...]:
-    ends = source.step in (job.steps[0], job.steps[-1])
-    changed = plan.digest != job.plan.digest or config.options != job.config.options
-    evidence = Evidence(
-        checkpoint,
-        config,
-        plan,
-        converted.folder,
-        converted.written,
-        source.step,
-        counts=sketcher.counts,
-        vocabulary=job.tokenizer.ids if job.tokenizer else None,
+def _proven(begun: BegunStep) -> tuple[GateResult, ...]:
+    evidence = begun.evidence
+    why_not = "same plan and config as the first step" if begun.logits == "changed" else "turned off"
+    results = (
+        *begun.results,
+        *prove_model(evidence, with_logits=begun.asks_for_logits, why_not=why_not),
+        claims(begun.job.release, evidence.config, evidence.plan, begun.source.step),
     )
-    results = prove(
-        evidence,
-        with_logits=logits == "all" or (logits == "changed" and (ends or changed)),
-        why_not="same plan and config as the first step" if logits == "changed" else "turned off",
-    )
-    results = (*results, claims(job.release, config, plan, source.step))
-    require(results, checkpoint.where)
+    require(results, evidence.checkpoint.where)
     return results
 
 
-@dataclass(frozen=True)
-class _Made:
-    """All that is known of a step once its gates have passed."""
-
-    source: CheckpointSource
-    checkpoint: RawCheckpoint
-    config: NeoxConfig
-    plan: ConversionPlan
-    converted: Converted
-    sketch: StepSketch
-    results: Sequence[GateResult]
-
-
-def _described(job: Job, made: _Made, tokenizer: str | None, bytes_read: int) -> ProvenStep:
-    written, folder = made.converted.written, made.converted.folder
-    account = partial(account_of, made.checkpoint, made.config, made.plan)
+def _described(begun: BegunStep, results: Sequence[GateResult], tokenizer: str | None) -> ProvenStep:
+    job, source, written, folder = begun.job, begun.source, begun.converted.written, begun.converted.folder
+    checkpoint, config, plan = begun.evidence.checkpoint, begun.evidence.config, begun.evidence.plan
+    explained = begun.evidence.models.compute(explanation_of, checkpoint, source) if source.step == 0 else None
     records = [FileRecord(file.path, file.size, file.sha256) for file in written.files]
     digest = hashlib.sha256("".join(f"{each.name} {each.xxh3}\n" for each in written.tensors).encode()).hexdigest()
     manifest = step_manifest(
         job,
-        made.source,
-        made.checkpoint,
-        made.plan,
+        source,
+        checkpoint,
+        plan,
         records,
-        made.results,
+        results,
         tensors_digest=digest,
         tokenizer=tokenizer,
-        statistics=statistics_of(made.sketch),
-        explanation=explanation_of(made.checkpoint, made.source),
-        comparisons=comparisons_of(job, made.source.step, folder, account),
+        statistics=statistics_of(begun.sketch),
+        explanation=explained,
+        comparisons=comparisons_of(job, source.step, folder, partial(account_of, checkpoint, config, plan)),
     )
     card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub), job.templates)
     readme = BranchFile.of_bytes(README, card.encode())
@@ -154,11 +196,11 @@ def _described(job: Job, made: _Made, tokenizer: str | None, bytes_read: int) ->
     small = BranchFile.of_bytes(manifests.NAME, manifest.to_bytes())
     large = [BranchFile(each.path, folder / each.path, each.size, each.sha256) for each in written.files]
     return ProvenStep(
-        step=made.source.step,
+        step=source.step,
         folder=folder,
         files=(*large, readme, small),
         manifest=manifest,
-        fingerprint=made.checkpoint.fingerprint,
-        sketch=made.sketch,
-        bytes_read=bytes_read,
+        fingerprint=checkpoint.fingerprint,
+        sketch=begun.sketch,
+        bytes_read=begun.bytes_read,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 from publish.card import metadata
 from publish.card.claims import lint_claims
 from publish.card.lint import METADATA, lint_card
+from publish.convert.folder import small_files
 from publish.errors import CardError, StorageError
 from publish.hub.branchfile import BranchFile
 from publish.hub.repository import (
@@ -30,8 +31,8 @@ from publish.run.standing import MAIN, Standing
 from publish.run.step import ProvenStep
 from publish.wire.client import Client
 
-_SPARE = 64 << 20
-
+_SPARE = 64 << 20  # bytes for cards, ledger, and what a file system takes
+_AHEAD = 32 << 20  # bytes of steps that are begun ahead
 
 Begin = Callable[[str, Sequence[BranchFile]], str | None]  # (branch, its files) -> the tip to publish them on
 
@@ -103,7 +104,13 @@ def check_disk(job: Job, work: Path, workers: int) -> None:
 
 def disk_needed(job: Job, workers: int) -> int:
     """Bytes in the work folder at most."""
-    return job.plan.weight_bytes * (2 * workers + 1) + _SPARE
+    return job.plan.weight_bytes * (2 * workers + 1) + _SPARE + _AHEAD
+
+
+def steps_ahead(job: Job) -> int:
+    """Steps that may be begun and wait, beyond those in flight: none where they are large."""
+    small = sum(len(content) for content in small_files(job.plan, job.tokenizer).values())
+    return _AHEAD // (2 * job.plan.weight_bytes + small)
 
 
 def push_main(target: Target, final: ProvenStep, now: Standing, begin: Begin | None = None) -> Outcome:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from publish.run.job import Job
 from publish.run.target import disk_needed
+from publish.verify.apart import MEMORY
 
 MOST = 8  # more commits on their way at once gain nothing under any quota
-_IMPORTS = 400 << 20  # bytes that the process takes without a step
+_IMPORTS = (150 << 20) + MEMORY  # bytes that the process takes without a step, and the one that computes with models
 _STEP = 64 << 20  # chunks, logits, an index: what a step takes beside its largest tensors
 
 

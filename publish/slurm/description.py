@@ -13,8 +13,8 @@ from publish.convert.tokenizer import NONE
 from publish.errors import SlurmError
 from publish.hub.records import canonical
 from publish.release import ExpectedEqual, ExpectedJump, Override, Release, WantedComparison
-from publish.run.engine import Making
 from publish.run.job import Job, Wishes, make_job
+from publish.run.making import Making
 from publish.source.checkpoints import CheckpointSource
 from publish.source.sources import Sources
 from publish.wire.client import Client

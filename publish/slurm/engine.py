@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from publish.errors import PublishError
-from publish.run.engine import Making, broken_off
+from publish.run.engine import broken_off
 from publish.run.job import Job
+from publish.run.making import Making
 from publish.run.step import ProvenStep
 from publish.slurm.array import Array, Made, Pace, job_name
 from publish.slurm.commands import Slurm

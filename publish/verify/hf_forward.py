@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from publish.errors import GateError
 from publish.verify.gate import GateResult, could_not_read, failed, passed, some
-from publish.verify.hf_model import hollow_model
+from publish.verify.hf_model import config_of, hollow_model
+from publish.verify.models import Models
 from publish.verify.weightfile import WeightFolder, opened
 
 if TYPE_CHECKING:
@@ -35,13 +36,13 @@ def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = No
         return hollow.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
 
 
-def strict_load(folder: Path | WeightFolder) -> GateResult:
+def strict_load(folder: Path | WeightFolder, models: Models | None = None) -> GateResult:
     """The files' tensors are exactly those of the transformers model: names (tied ones once) and shapes."""
     try:
         written = opened(folder)
-        with hollow_model(written.folder) as hollow:
-            found, expected = hollow.names(written), hollow.expected
-            architecture = type(hollow.model).__name__
+        names = tuple(sorted(written.tensors))
+        model = (models or Models()).skeleton(written.folder, config_of(written.folder), names)
+        found, expected = model.loaded(written), model.expected
     except GateError as error:
         return could_not_read(STRICT_LOAD, error)
     missing = sorted(expected.keys() - found.keys())
@@ -59,7 +60,7 @@ def strict_load(folder: Path | WeightFolder) -> GateResult:
     }
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
     if wrong := [f"{kind}: {some(names)}" for kind, names in kinds if names]:
-        return failed(STRICT_LOAD, f"{architecture}: {'; '.join(wrong)}", **figures)
+        return failed(STRICT_LOAD, f"{model.architecture}: {'; '.join(wrong)}", **figures)
     return passed(
-        STRICT_LOAD, f"{architecture} loads all {len(expected)} tensors, none missing or left over", **figures
+        STRICT_LOAD, f"{model.architecture} loads all {len(expected)} tensors, none missing or left over", **figures
     )

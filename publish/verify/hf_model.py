@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
@@ -25,11 +25,35 @@ _idle: dict[bytes, list[HollowModel]] = defaultdict(list)
 _lock = threading.Lock()  # transformers patches torch while it builds a model
 
 
-class HollowModel:
-    """A causal language model whose parameters exist only while their own module computes.
+@dataclass(frozen=True, slots=True)
+class Skeleton:
+    """A transformers model without weights, as a record: the class, the shape of every parameter, and renamings.
 
-    ``expected`` maps each parameter's name to its shape; tied names stand once, under the first of them.
+    ``expected`` maps each parameter's name to its shape; tied names stand once, under the first of them. ``renamed``
+    maps a file's tensor names to those that transformers loads them under.
     """
+
+    architecture: str
+    expected: Mapping[str, tuple[int, ...]]
+    renamed: Mapping[str, str]
+
+    def loaded(self, folder: WeightFolder) -> dict[str, WrittenTensor]:
+        """The folder's tensors by the names that transformers gives them when it loads: its own renamings apply.
+
+        Raises:
+            GateError: two tensors of the folder load as one.
+        """
+        found = dict[str, WrittenTensor]()
+        for name, tensor in folder.tensors.items():
+            if (other := found.setdefault(self.renamed[name], tensor)) is not tensor:
+                what = f"{other.name} and {name} both load as {self.renamed[name]}"
+                raise GateError(what, folder.folder, "drop one")
+        return found
+
+
+class HollowModel:
+    """A causal language model whose parameters exist only while their own module computes; ``expected`` as in
+    :class:`Skeleton`."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -45,18 +69,9 @@ class HollowModel:
             if module._parameters:
                 _Filling(self, name, module).install()
 
-    def names(self, folder: WeightFolder) -> dict[str, WrittenTensor]:
-        """The folder's tensors by the names that transformers gives them when it loads: its own renamings apply.
-
-        Raises:
-            GateError: two tensors of the folder load as one.
-        """
-        found = dict[str, WrittenTensor]()
-        for name, tensor in folder.tensors.items():
-            renamed = self._renamed(name)
-            if (other := found.setdefault(renamed, tensor)) is not tensor:
-                raise GateError(f"{other.name} and {name} both load as {renamed}", folder.folder, "drop one")
-        return found
+    def skeleton(self, names: Iterable[str]) -> Skeleton:
+        """What the model is made of, and what becomes of a file's tensors of these names."""
+        return Skeleton(type(self.model).__name__, self.expected, {name: self._renamed(name) for name in names})
 
     def tensor(self, name: str) -> WrittenTensor:
         return self._files[self._canonical[name]]
@@ -69,7 +84,7 @@ class HollowModel:
         """
         import torch
 
-        self._files = self.names(folder)
+        self._files = self.skeleton(folder.tensors).loaded(folder)
         if missing := [name for name in self.expected if name not in self._files]:
             raise GateError(f"{missing[0]} is missing", folder.folder, "see the strict-load gate")
         try:
@@ -166,6 +181,18 @@ def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(tensor, requires_grad=False)
 
 
+def config_of(folder: Path) -> bytes:
+    """The folder's ``config.json``.
+
+    Raises:
+        GateError: there is none that can be read.
+    """
+    try:
+        return (folder / "config.json").read_bytes()
+    except OSError as error:
+        raise GateError(f"config.json: {error.strerror}", folder, "convert the step again") from error
+
+
 @contextmanager
 def hollow_model(folder: Path, config: bytes | None = None) -> Iterator[HollowModel]:
     """The model of ``folder/config.json``, for this thread alone; built once per config, and once more for each thread.
@@ -175,10 +202,7 @@ def hollow_model(folder: Path, config: bytes | None = None) -> Iterator[HollowMo
     Raises:
         GateError: no config, or transformers cannot build a model of it.
     """
-    try:
-        config = (folder / "config.json").read_bytes() if config is None else config
-    except OSError as error:
-        raise GateError(f"config.json: {error.strerror}", folder, "convert the step again") from error
+    config = config_of(folder) if config is None else config
     with _lock:
         if len(_idle) > _CONFIGS:
             _idle.clear()

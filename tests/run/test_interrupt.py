@@ -16,12 +16,14 @@ from tests.run.releases import TARGET, few
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
 SECONDS = 8.0
+EARLY = {"preflight": ("whoami", 1), "a model that loads": ("create-repo", 1)}  # what to wait for, else the 3rd commit
 # where the release is when Ctrl-C comes: at its third step, in an answer that does not come, in a wait as told
 MOMENTS: dict[str, list[dict[str, Any]]] = {
     "at work": [],
     "a stalled commit": [{"route": "commit", "nth": 3, "count": 99, "delay": 60}],
     "a wait as told": [{"route": "commit", "nth": 3, "count": 99, "status": 429, "headers": {"Retry-After": "3600"}}],
     "preflight": [{"route": "whoami", "delay": 60}],
+    "a model that loads": [],
 }
 
 
@@ -37,7 +39,7 @@ def test_ctrl_c(moment: str, samples: Path, tmp_path: Path) -> None:
     run = few(samples, tmp_path, STEPS)
     with RehearsalHub(tmp_path / "hub", faults=MOMENTS[moment], api_quota=10**6) as hub:
         process = start(hub.url, run, tmp_path / "work")
-        until(hub, *(("whoami", 1) if moment == "preflight" else ("commit", 3)))
+        until(hub, *EARLY.get(moment, ("commit", 3)))
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)

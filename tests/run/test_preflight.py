@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from publish.errors import CardError, HubError, PublishError, StorageError
 from publish.rehearsal import RehearsalHub
 from publish.release import CardText
-from publish.run import engine
+from publish.run import line
 from publish.wire.client import Client
 from publish.wire.clock import ManualClock
 from publish.wire.endpoint import Endpoint
@@ -80,10 +80,10 @@ CASES = {
 
 @pytest.fixture
 def never(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make_step(*_: object, **__: object) -> None:
+    def begin_step(*_: object, **__: object) -> None:
         raise AssertionError("a weight would have been read")
 
-    monkeypatch.setattr(engine, "make_step", make_step)
+    monkeypatch.setattr(line, "begin_step", begin_step)
 
 
 @pytest.mark.usefixtures("never")

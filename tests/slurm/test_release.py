@@ -18,7 +18,8 @@ from huggingface_hub import HfApi
 
 from publish.errors import SlurmError
 from publish.rehearsal import RehearsalHub
-from publish.run.engine import LocalEngine, Making
+from publish.run.engine import LocalEngine
+from publish.run.making import Making
 from publish.run.outcome import Outcome
 from publish.run.step import ProvenStep
 from publish.slurm.commands import Slurm

@@ -1,0 +1,112 @@
+"""Steps that are begun before the model is known: bounded, never published before their gates, and cleared away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi
+
+from publish.errors import GateError, ProcessError
+from publish.rehearsal import RehearsalHub
+from publish.run import target
+from publish.run.engine import LocalEngine
+from publish.verify.apart import here
+from publish.verify.logits import logits
+from publish.verify.models import skeleton
+from publish.wire.client import Client
+from tests.run.releases import TARGET, few, run_release
+
+STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
+WORKERS = 2
+
+
+class Late:
+    """Computes here, but nothing before ``now`` is set."""
+
+    def __init__(self) -> None:
+        self.now = threading.Event()
+
+    def __call__(self, function: Callable[..., Any], /, *arguments: object) -> Any:
+        assert self.now.wait(60)
+        return here(function, *arguments)
+
+
+def begun(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "work").glob("steps-*/step*")}
+
+
+def settled(folder: Path) -> set[str]:
+    """The steps that are begun, once no more are."""
+    seen: set[str] = set()
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        time.sleep(0.5)
+        if seen and begun(folder) == seen:
+            return seen
+        seen = begun(folder)
+    raise AssertionError("no end of beginning")
+
+
+@pytest.mark.parametrize("room", [10**9, 0], ids=["small steps", "large steps"])
+def test_steps_wait_for_the_model(
+    room: int,
+    samples: Path,
+    tmp_path: Path,
+    hub: RehearsalHub,
+    client_of: Callable[[str], Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(target, "_AHEAD", room)
+    run, compute = few(samples, tmp_path, STEPS), Late()
+    engine = LocalEngine(compute)
+    with ThreadPoolExecutor(1) as pool:
+        outcome = pool.submit(run_release, run, client_of("hf_alice"), tmp_path, workers=WORKERS, engine=engine)
+        try:
+            assert len(settled(tmp_path)) == (len(STEPS) if room else WORKERS)
+            assert set(hub.stats().requests) & {"commit", "create-branch", "lfs-batch", "lfs-upload"} == set()
+        finally:
+            compute.now.set()
+        done = outcome.result(60)
+    assert (done.published, done.failed, done.main) == (STEPS, (), "published")
+    assert done.gates["strict-load passed"] == len(STEPS)
+    assert done.gates["logits passed"] == 2
+    assert begun(tmp_path) == set()
+
+
+def test_a_model_that_cannot_be_built_is_every_steps_failure(
+    samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: Callable[[str], Client]
+) -> None:
+    def refusing(function: Callable[..., Any], /, *arguments: object) -> Any:
+        if function is skeleton:
+            raise GateError("transformers cannot build this model", "config.json", "mend it")
+        return here(function, *arguments)
+
+    run = few(samples, tmp_path, STEPS)
+    outcome = run_release(run, client_of("hf_alice"), tmp_path, engine=LocalEngine(refusing))
+    assert [each.step for each in outcome.failed] == list(STEPS)
+    assert {each.kind for each in outcome.failed} == {"gate"}
+    assert all("strict-load: transformers cannot build" in each.detail for each in outcome.failed)
+    assert [branch.name for branch in HfApi(endpoint=hub.url).list_repo_refs(TARGET).branches] == ["main"]
+    assert begun(tmp_path) == set()
+
+
+def test_a_process_that_ends_fails_its_step_alone(
+    samples: Path, tmp_path: Path, client_of: Callable[[str], Client]
+) -> None:
+    def dying(function: Callable[..., Any], /, *arguments: object) -> Any:
+        if function is logits:
+            raise ProcessError("the process ended: signal 9", "python", "free memory")
+        return here(function, *arguments)
+
+    run, client = few(samples, tmp_path, STEPS), client_of("hf_alice")
+    first = run_release(run, client, tmp_path, engine=LocalEngine(dying))
+    assert {each.step: each.kind for each in first.failed} == {0: "process", 64: "process"}
+    assert first.published == STEPS[1:-1]
+    again = run_release(run, client, tmp_path)
+    assert (again.published, again.main) == ((0, 64), "published")
