@@ -138,8 +138,11 @@ class Apart:
     def _taken(self) -> _Process:
         with self._free:
             self._free.wait_for(lambda: self._idle or self._running < self._most)
-            if self._idle:
-                return self._idle.pop()
+            while self._idle:
+                if (process := self._idle.pop()).alive:
+                    return process
+                process.close()
+                self._running -= 1
             self._running += 1
         try:
             return _Process(self._threads)
@@ -177,6 +180,10 @@ class _Process:
                 raise ProcessError(
                     f"cannot start a process: {error.strerror}", sys.executable, "free memory, or lower --workers"
                 ) from error
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
 
     def ask(self, call: bytes, files: Mapping[int, CheckpointFiles]) -> Answer:
         """Send the pickled call, read what it wants of ``files``, and wait for the answer.

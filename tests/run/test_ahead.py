@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from publish.verify.apart import here
 from publish.verify.logits import logits
 from publish.verify.models import skeleton
 from publish.wire.client import Client
+from tests.run.processes import start
 from tests.run.releases import TARGET, few, run_release
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
@@ -110,3 +112,23 @@ def test_a_process_that_ends_fails_its_step_alone(
     assert first.published == STEPS[1:-1]
     again = run_release(run, client, tmp_path)
     assert (again.published, again.main) == ((0, 64), "published")
+
+
+NAMED = """
+import sys
+from publish.cli import main
+try:
+    main()
+finally:
+    print(*({"torch", "transformers"} & sys.modules.keys()), file=sys.stderr)
+"""
+
+
+def test_the_process_that_publishes_imports_neither_torch_nor_transformers(
+    samples: Path, tmp_path: Path, hub: RehearsalHub
+) -> None:
+    run = few(samples, tmp_path)
+    out, err = start(hub.url, run, tmp_path / "work", "--json", code=NAMED).communicate(timeout=60)
+    document = json.loads(out)
+    assert err.strip() == ""
+    assert document["gates"] == {**dict.fromkeys(document["gates"], 4), "logits passed": 2, "logits skipped": 2}
