@@ -9,7 +9,6 @@ from typing import TypeVar
 
 from publish.audit.expected import expectation
 from publish.audit.fetch import Reader
-from publish.audit.headers import PREFIX, Header
 from publish.audit.naming import Names, read_names
 from publish.audit.records import MAIN, Branch, Suite, digest
 from publish.audit.weights import INDICES, SAFETENSORS, weight_sets
@@ -18,6 +17,7 @@ from publish.hub import checkpoints, manifest
 from publish.hub.checkpoints import CheckpointRecord, Checkpoints
 from publish.hub.manifest import Manifest
 from publish.release import Release
+from publish.source.safetensors import PREFIX, Header
 from publish.wire.repo import TreeEntry, latest_commits
 
 README, CONFIG = "README.md", "config.json"

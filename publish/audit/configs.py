@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from publish.audit.headers import HeaderTensor
 from publish.audit.records import Branch, Evidence, Finding, Suite, named, steps_of
 from publish.audit.weights import SAFETENSORS, weight_sets
+from publish.source.safetensors import HeaderTensor
 
 CONFIG = "config.json"
 FREE = frozenset({"transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache"})

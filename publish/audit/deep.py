@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from publish.audit.fetch import Reader
-from publish.audit.headers import HeaderTensor
 from publish.audit.records import Branch, Suite, digest
 from publish.audit.weights import SAFETENSORS, weight_sets
+from publish.source.safetensors import HeaderTensor
 from publish.wire.repo import TreeEntry
 
 if TYPE_CHECKING:

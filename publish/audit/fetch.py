@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from publish.audit.cache import Cache
-from publish.audit.headers import PREFIX, Header, NoHeader, cut_short, length_of, parse_header
 from publish.audit.records import digest
 from publish.errors import HubError
+from publish.source.safetensors import PREFIX, Header, NoHeader, cut_short, length_of, parse_header
 from publish.wire.client import Client
 from publish.wire.download import fetch_file
 from publish.wire.ranges import RemoteFile

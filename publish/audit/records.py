@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from publish.audit.headers import Header
 from publish.hub.checkpoints import CheckpointRecord
 from publish.hub.manifest import Manifest
 from publish.release import Release
+from publish.source.safetensors import Header
 from publish.wire.repo import CommitRecord, TreeEntry
 
 MAIN = "main"

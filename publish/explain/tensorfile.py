@@ -1,11 +1,7 @@
-"""Safetensors files of a location, on disk or on a Hub: what the headers claim, checked, and rows read by position.
-
-Format: https://huggingface.co/docs/safetensors: a length (8 bytes, little endian), a JSON header, the tensors' bytes.
-"""
+"""Safetensors files of a location, on disk or on a Hub: their tensors, and rows of those read by position."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,9 +13,9 @@ from numpy.typing import NDArray
 from publish.convert.dtypes import SAFETENSORS, VIEWS
 from publish.errors import CheckpointError
 from publish.source.files import CheckpointFile, CheckpointFiles
+from publish.source.safetensors import NoHeader, read_header
 
 _DTYPES = {spelt: dtype for dtype, spelt in SAFETENSORS.items()}
-_MAX_HEADER = 100_000_000  # safetensors' own limit
 _SUFFIX = ".safetensors"
 
 
@@ -63,24 +59,13 @@ def file_tensors(files: CheckpointFiles) -> dict[str, FileTensor]:
 
 
 def _header(file: CheckpointFile) -> Iterator[FileTensor]:
-    length = int.from_bytes(bytes(file.read(0, 8)), "little") if file.size >= 8 else 0
-    if not 2 <= length <= min(_MAX_HEADER, file.size - 8):
-        raise _broken(file, f"a header of {length:,} bytes is claimed in a file of {file.size:,}")
     try:
-        entries = json.loads(bytes(file.read(8, length)))
-        entries.pop("__metadata__", None)
-        for name, entry in entries.items():
-            dtype = _DTYPES.get(entry["dtype"])
-            shape, (first, last) = tuple(entry["shape"]), entry["data_offsets"]
-            if not all(type(number) is int and 0 <= number < 2**62 for number in (*shape, first, last)):
-                raise ValueError(f"{name} has an impossible place")
-            if dtype is None:
-                continue
-            if last - first != math.prod(shape) * VIEWS[dtype].itemsize or 8 + length + last > file.size:
-                raise ValueError(f"{name} does not fit its bytes")
-            yield FileTensor(name, file, dtype, shape, 8 + length + first)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _broken(file, f"the header cannot be read: {error}") from error
+        places = read_header(file.size, file.read).tensors
+    except NoHeader as error:
+        raise _broken(file, str(error)) from error
+    for place in places:
+        if (dtype := _DTYPES.get(place.dtype)) is not None:
+            yield FileTensor(place.name, file, dtype, place.shape, place.offset)
 
 
 def _broken(file: CheckpointFile, what: str) -> CheckpointError:

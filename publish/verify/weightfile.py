@@ -1,28 +1,22 @@
-"""Safetensors files read by code of our own: what the header claims, checked against the file, and the tensors' bytes.
-
-Format: https://huggingface.co/docs/safetensors: a length (8 bytes, little endian), a JSON header, the tensors' bytes.
-"""
+"""Safetensors files that we wrote, read back by code of our own: stricter than what reads anybody's."""
 
 from __future__ import annotations
 
 import json
-import math
 import os
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from publish.errors import GateError
+from publish.source.safetensors import NoHeader, read_header
 
 ITEM_SIZES: Mapping[str, int] = {"F16": 2, "BF16": 2, "F32": 4}
 DTYPES: Mapping[str, str] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHUNK = 4 << 20
-_MAX_HEADER = 100_000_000  # safetensors' own limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +72,7 @@ class WeightFolder:
         files = [SINGLE] if places is None else sorted(set(places.values()))
         tensors: dict[str, WrittenTensor] = {}
         for name in files:
-            for tensor in read_header(folder / name):
+            for tensor in read_tensors(folder / name):
                 if tensor.name in tensors:
                     raise _error(f"{tensor.name} is in {tensors[tensor.name].path.name} too", tensor.path)
                 tensors[tensor.name] = tensor
@@ -114,67 +108,26 @@ def chunks_of(tensors: Iterable[WrittenTensor], size: int) -> Iterator[tuple[Wri
                 yield from ((tensor, chunk) for chunk in tensor.read(file, buffer))
 
 
-def read_header(path: Path) -> tuple[WrittenTensor, ...]:
+def read_tensors(path: Path) -> tuple[WrittenTensor, ...]:
     """The tensors of one file in file order; their bytes fill the rest of it without gap or overlap.
 
     Raises:
         GateError: says which claim is not true, with the numbers.
     """
     with _opened(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        start = file.read(8)
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(_MAX_HEADER, size - 8):
-            raise _error(f"a header of {length:,} bytes is claimed in a file of {size:,}", path)
-        entries = _entries(file.read(length), path)
-    begin = 8 + length
-    tensors = sorted((_tensor(path, name, entry, begin) for name, entry in entries.items()), key=_place)
-    at = begin
-    for tensor in tensors:
-        if tensor.offset != at:
-            kind = "overlaps the tensor before it" if tensor.offset < at else "leaves a gap before it"
-            raise _error(f"{tensor.name} begins at byte {tensor.offset:,}, not {at:,}: it {kind}", path)
-        at += tensor.nbytes
-    if at != size:
-        raise _error(f"the header accounts for {at:,} bytes and the file has {size:,}", path)
-    return tuple(tensors)
-
-
-def _place(tensor: WrittenTensor) -> tuple[int, int]:
-    return tensor.offset, tensor.nbytes
-
-
-def _entries(text: bytes, path: Path) -> dict[str, Any]:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise ValueError("a name stands twice")
-        return found
-
-    try:
-        entries = json.loads(text, object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise _error(f"the header is no JSON: {error}", path) from error
-    if not isinstance(entries, dict):
-        raise _error("the header is no JSON object", path)
-    metadata = entries.pop("__metadata__", None)
-    if not isinstance(metadata, dict) or metadata.get("format") != "pt":
-        raise _error(f"the metadata is {metadata!r}, and transformers wants format: pt", path)
-    return entries
-
-
-def _tensor(path: Path, name: str, entry: Any, begin: int) -> WrittenTensor:
-    try:
-        dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        numbers = (*shape, first, last)
-        if entry.keys() != {"dtype", "shape", "data_offsets"} or not all(type(n) is int and n >= 0 for n in numbers):
-            raise ValueError("fields")
-        expected = math.prod(shape) * ITEM_SIZES[dtype]
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise _error(f"{name}: {str(entry)[:200]} describes no tensor of {', '.join(ITEM_SIZES)}", path) from error
-    if last - first != expected:
-        raise _error(f"{name} is {dtype} {list(shape)}, {expected:,} bytes, and has {last - first:,}", path)
-    return WrittenTensor(name, path, dtype, shape, begin + first, expected)
+        try:
+            size = os.fstat(file.fileno()).st_size
+            header = read_header(size, lambda offset, length: os.pread(file.fileno(), length, offset))
+        except NoHeader as error:
+            raise _error(str(error), path) from error
+    if header.metadata.get("format") != "pt":
+        raise _error(f"the metadata is {dict(header.metadata)!r}, and transformers wants format: pt", path)
+    for each in header.tensors:
+        if each.dtype not in ITEM_SIZES:
+            raise _error(f"{each.name} is {each.dtype}, which is none of {', '.join(ITEM_SIZES)}", path)
+    return tuple(
+        WrittenTensor(each.name, path, each.dtype, each.shape, each.offset, each.nbytes) for each in header.tensors
+    )
 
 
 def _index(path: Path) -> dict[str, str]:

@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from publish.audit.headers import NoHeader, length_of, parse_header
 from publish.rehearsal import RehearsalHub
+from publish.source.safetensors import NoHeader, length_of, parse_header
 from tests.audit.conftest import Audit
 from tests.audit.suites import CONFIG, publish_suite
 
@@ -90,7 +90,7 @@ def test_headers_that_contradict_themselves() -> None:
     other = {"dtype": "F16", "shape": [3], "data_offsets": [4, 12]}
     problems = parse_header(json.dumps({"a": one, "b": other}).encode()).problems
     assert any("begins at byte" in problem for problem in problems)
-    assert any("F16 [3] and has 8 bytes" in problem for problem in problems)
+    assert any("F16 [3], 6 bytes, and has 8" in problem for problem in problems)
     with pytest.raises(NoHeader, match="twice"):
         parse_header(b'{"a": {}, "a": {}}')
     for length in (0, 1, 10**9, 2**63):

@@ -190,8 +190,9 @@ def test_tied_weights_that_are_not(tmp_path: Path) -> None:
 HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "shape": (lambda e: e[QKV].update(shape=[48, 17]), "48, 17"),
     "dtype": (lambda e: e[QKV].update(dtype="F32"), "F32"),
-    "unknown dtype": (lambda e: e[QKV].update(dtype="F8_E4M3"), "describes no tensor"),
-    "offsets swapped": (lambda e: e[QKV].update(data_offsets=e[QKV]["data_offsets"][::-1]), "has -1,536"),
+    "unknown dtype": (lambda e: e[QKV].update(dtype="F12"), "F12, which is none of F16, BF16, F32"),
+    "dtype of no weights": (lambda e: e[QKV].update(dtype="I16"), "I16, which is none of F16, BF16, F32"),
+    "offsets swapped": (lambda e: e[QKV].update(data_offsets=e[QKV]["data_offsets"][::-1]), "ends before it begins"),
     "gap": (lambda e: e.pop(QKV), "leaves a gap"),
     "overlap": (lambda e: e.update(other=e[QKV]), "overlaps"),
     "beyond the end": (lambda e: e.update(z={"dtype": "F16", "shape": [1], "data_offsets": [10**6, 10**6 + 2]}), "gap"),
