@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from tests.run.releases import TARGET, few
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64)
 SECONDS = 8.0
-EARLY = {"preflight": ("whoami", 1), "a model that loads": ("create-repo", 1)}  # what to wait for, else the 3rd commit
 # where the release is when Ctrl-C comes: at its third step, in an answer that does not come, in a wait as told
 MOMENTS: dict[str, list[dict[str, Any]]] = {
     "at work": [],
@@ -27,10 +27,19 @@ MOMENTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def until(hub: RehearsalHub, route: str, count: int) -> None:
-    """Wait until so many requests of a route have come."""
+def at(moment: str, hub: RehearsalHub, work: Path) -> bool:
+    """Whether a release is where Ctrl-C shall meet it."""
+    asked = hub.stats().requests
+    if moment == "preflight":
+        return asked.get("whoami", 0) >= 1
+    if moment == "a model that loads":  # seconds pass before a step that is begun can be proven
+        return any(work.glob("steps-*/step*"))
+    return asked.get("commit", 0) >= 3
+
+
+def wait_for(reached: Callable[[], bool]) -> None:
     end = time.monotonic() + 30
-    while hub.stats().requests.get(route, 0) < count and time.monotonic() < end:
+    while not reached() and time.monotonic() < end:
         time.sleep(0.01)
 
 
@@ -39,7 +48,7 @@ def test_ctrl_c(moment: str, samples: Path, tmp_path: Path) -> None:
     run = few(samples, tmp_path, STEPS)
     with RehearsalHub(tmp_path / "hub", faults=MOMENTS[moment], api_quota=10**6) as hub:
         process = start(hub.url, run, tmp_path / "work")
-        until(hub, *EARLY.get(moment, ("commit", 3)))
+        wait_for(lambda: at(moment, hub, tmp_path / "work"))
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
