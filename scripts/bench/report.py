@@ -35,10 +35,12 @@ def about(script: str) -> str:
 
 
 def main(work: list[str]) -> None:
+    for folder in work:
+        Path(folder).mkdir(parents=True, exist_ok=True)
     parts = [HEAD.format(cores=len(os.sched_getaffinity(0)))]
     for title, script, takes_folder in SECTIONS:
         command = [sys.executable, str(HERE / script), *(work if takes_folder else [])]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         parts.append(f"## {title}\n\n{about(script)}\n\n{done.stdout.strip()}\n")
         print(done.stdout, flush=True)
     (HERE.parents[1] / "docs" / "benchmarks.md").write_text("\n".join(parts), "utf-8")
