@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "publish"
-BASE = ("errors", "schedule", "nodes", "cardtext", "sealed", "release", "wire")
+BASE = ("errors", "schedule", "nodes", "cardtext", "collecting", "sealed", "release", "wire")
 STAGES = (
     "source",
     "neox",

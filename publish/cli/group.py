@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 import click
 
 from publish import __version__
+from publish.collecting import seldom_collected
 from publish.errors import PublishError
 
 STEP_THREADS = "step"  # how run.release names its threads
@@ -66,17 +65,6 @@ class PublishGroup(click.Group):
         except BrokenPipeError:
             sys.stdout = None  # the reader went away; nothing is left to say
             ctx.exit(1)
-
-
-@contextmanager
-def seldom_collected() -> Iterator[None]:
-    """As often as objects were made: importing torch and transformers makes a million, none of them garbage."""
-    before = gc.get_threshold()
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def leave(ctx: click.Context, code: int) -> NoReturn:

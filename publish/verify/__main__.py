@@ -6,7 +6,6 @@ other end is closed, whatever is being computed.
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import traceback
@@ -15,11 +14,11 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
+from publish.collecting import seldom_collected
 from publish.verify.apart import Answer, Asked, answer_of, borrowed
 
 
 def main() -> None:
-    gc.set_threshold(50_000, 20, 100)  # what is imported is a million objects, none of them garbage
     channel, heard = Connection(0), SimpleQueue[bytes]()
     Thread(target=_listen, args=(channel, heard), daemon=True).start()
 
@@ -52,4 +51,5 @@ def _listen(channel: Connection, heard: SimpleQueue[bytes]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with seldom_collected():
+        main()
