@@ -23,6 +23,7 @@ SECTIONS = (
     ("A source on a Hub", "remote.py", False),
     ("Memory", "memory.py", True),
     ("Comparing two models", "compare.py", True),
+    ("Auditing a suite", "audit.py", False),
     ("Start-up", "startup.py", False),
 )
 

@@ -1,0 +1,66 @@
+"""An audit of a published suite against a plain look at the same branches.
+
+Usage: python scripts/bench/audit.py
+
+The sample release, 154 branches, lies on a rehearsal Hub. ``publish audit`` reads refs, trees, configs, cards, manifests
+and headers and judges them; the plain look is a loop with huggingface_hub that lists the refs and each branch's tree,
+and judges nothing. Each runs in a process of its own, imports included, in turn, three times; the second audit finds
+what the first one kept. Requests and bytes are the audit's own count.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from release import OURS, TARGET, samples
+
+from publish.rehearsal import RehearsalHub
+
+PLAIN = """
+from huggingface_hub import HfApi
+api = HfApi()
+for branch in api.list_repo_refs("alice/bench").branches:
+    list(api.list_repo_tree("alice/bench", revision=branch.target_commit, recursive=True))
+"""
+
+
+def timed(code: str, environment: dict[str, str], *arguments: str) -> tuple[float, str]:
+    """Seconds of the process, and what it printed."""
+    begin = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], check=True, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    return time.perf_counter() - begin, done.stdout
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        work = Path(place)
+        run = samples(work)
+        with RehearsalHub(work / "hub", api_quota=10**9, resolver_quota=10**9, enforce_quota=False) as hub:
+            environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(work / "home")}
+            timed(OURS, environment, "all-steps", str(run), TARGET, "--work-dir", str(work / "work"), "--json")
+            first, again, plain, said = [], [], [], ""
+            for turn in range(3):
+                own = {**environment, "HF_HOME": str(work / f"home{turn}")}
+                taken, said = timed(OURS, own, "audit", TARGET, "--json")
+                first.append(taken)
+                again.append(timed(OURS, own, "audit", TARGET, "--json")[0])
+                plain.append(timed(PLAIN, own)[0])
+        document = json.loads(said)
+        ratio = median(one / other for one, other in zip(first, plain, strict=True))
+        print("| branches | requests | MB | audit, s | again, s | plain look, s | audit / plain look |")
+        print("|---:|---:|---:|---:|---:|---:|---:|")
+        cells = f"{document['branches']} | {document['requests']} | {document['bytes_downloaded'] / 1e6:.1f}"
+        print(f"| {cells} | {median(first):.1f} | {median(again):.1f} | {median(plain):.1f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
