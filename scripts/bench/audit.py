@@ -2,10 +2,10 @@
 
 Usage: python scripts/bench/audit.py
 
-The sample release, 154 branches, lies on a rehearsal Hub. ``publish audit`` reads refs, trees, configs, cards, manifests
-and headers and judges them; the plain look is a loop with huggingface_hub that lists the refs and each branch's tree,
-and judges nothing. Each runs in a process of its own, imports included, in turn, three times; the second audit finds
-what the first one kept. Requests and bytes are the audit's own count.
+The sample release, 154 branches, lies on a rehearsal Hub. ``publish audit`` reads refs, trees, configs, cards,
+manifests and headers and judges them; the plain look is a loop with huggingface_hub that lists the refs and each
+branch's tree, and judges nothing. Each runs in a process of its own, imports included, in turn, three times; the second
+audit finds what the first one kept. Requests and bytes are the audit's own count.
 """
 
 from __future__ import annotations
