@@ -24,10 +24,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from publish.errors import PublishError
+from publish.rehearsal.server import RehearsalHub
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from publish.errors import PublishError
-from publish.rehearsal import RehearsalHub
 
 CONFTEST = Path(__file__).with_suffix("") / "conftest.py"
 API = "tests/test_hf_api.py::"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from publish.errors import ReleaseError
-from publish.release import WantedComparison, parse_release, read_release
+from publish.release_file import WantedComparison, parse_release, read_release
 
 GOOD = """\
 source: runs/pythia-14m

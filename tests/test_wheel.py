@@ -20,7 +20,7 @@ def test_a_wheel_renders_cards_without_the_checkout(tmp_path: Path) -> None:
         archive.extractall(tmp_path / "installed")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r})\n"
-        "import publish.card.render as render\n"
+        "import publish.cards.render as render\n"
         f"assert render.__file__.startswith({str(tmp_path)!r}), render.__file__\n"
         f"assert str(render.templates_folder()).startswith({str(tmp_path)!r})\n"
         "from publish.cli import main; main()"

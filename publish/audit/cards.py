@@ -8,8 +8,8 @@ from dataclasses import asdict, is_dataclass
 from typing import Any
 
 from publish.audit.records import Branch, Evidence, Finding, Suite, named, steps_of
-from publish.card import lint
-from publish.release import Release
+from publish.cards import lint
+from publish.release_file import Release
 from publish.schedule import branch_of
 
 README = "README.md"

@@ -7,18 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from publish.audit.expected import expectation
-from publish.audit.fetch import Reader
-from publish.audit.naming import Names, read_names
+from publish.audit.names import Names, expectation, read_names
+from publish.audit.reader import Reader
 from publish.audit.records import MAIN, Branch, Suite, digest
 from publish.audit.weights import INDICES, SAFETENSORS, weight_sets
 from publish.errors import HubError
-from publish.hub import checkpoints, manifest
-from publish.hub.checkpoints import CheckpointRecord, Checkpoints
-from publish.hub.manifest import Manifest
-from publish.release import Release
-from publish.source.safetensors import PREFIX, Header
-from publish.wire.repo import TreeEntry, latest_commits
+from publish.formats.safetensors import PREFIX, Header
+from publish.hub.reads import TreeEntry, latest_commits
+from publish.records import checkpoints, manifest
+from publish.records.checkpoints import CheckpointRecord, Checkpoints
+from publish.records.manifest import Manifest
+from publish.release_file import Release
 
 README, CONFIG = "README.md", "config.json"
 SMALL = (README, CONFIG, *INDICES)

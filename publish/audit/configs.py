@@ -11,7 +11,7 @@ from typing import Any
 
 from publish.audit.records import Branch, Evidence, Finding, Suite, named, steps_of
 from publish.audit.weights import SAFETENSORS, weight_sets
-from publish.source.safetensors import HeaderTensor
+from publish.formats.safetensors import HeaderTensor
 
 CONFIG = "config.json"
 FREE = frozenset({"transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache"})

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 
 from publish.audit.records import Branch, Evidence, Finding, Suite, digest, named, steps_of
 from publish.audit.weights import FORMATS, weight_paths, weight_sets
-from publish.hub import checkpoints, manifest
-from publish.wire.repo import TreeEntry
+from publish.hub.reads import TreeEntry
+from publish.records import checkpoints, manifest
 
 FEWEST = 3  # siblings, from which what most of them have is a rule
 README = "README.md"

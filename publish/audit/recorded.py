@@ -6,14 +6,14 @@ import hashlib
 from collections.abc import Iterator
 
 from publish.audit.duplicates import FIRST_STEPS
+from publish.audit.names import has_weights
 from publish.audit.records import Branch, Evidence, Finding, Suite, digest, named, steps_of
-from publish.audit.steps import has_weights
 from publish.audit.weights import SAFETENSORS, weight_sets
-from publish.hub import checkpoints, manifest
-from publish.hub.checkpoints import CheckpointRecord
-from publish.hub.manifest import Manifest
+from publish.hub.reads import TreeEntry, git_blob_sha1
 from publish.hub.transaction import README
-from publish.wire.repo import TreeEntry, git_blob_sha1
+from publish.records import checkpoints, manifest
+from publish.records.checkpoints import CheckpointRecord
+from publish.records.manifest import Manifest
 
 Explained = frozenset[tuple[str, str]]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from publish.hub.checkpoints import CheckpointRecord
-from publish.hub.manifest import Manifest
-from publish.release import Release
-from publish.source.safetensors import Header
-from publish.wire.repo import CommitRecord, TreeEntry
+from publish.formats.safetensors import Header
+from publish.hub.reads import CommitRecord, TreeEntry
+from publish.records.checkpoints import CheckpointRecord
+from publish.records.manifest import Manifest
+from publish.release_file import Release
 
 MAIN = "main"
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from publish.audit.records import Evidence, Finding, Suite
-from publish.card.text import code, plain
+from publish.cards.text import code, plain
 
 MOST = 200  # lines of evidence for one finding in Markdown; JSON has them all
 

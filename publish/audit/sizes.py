@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
+from publish.audit.names import OTHER_WEIGHTS, has_weights
 from publish.audit.records import Branch, Evidence, Finding, Suite, digest, named, steps_of
-from publish.audit.steps import OTHER_WEIGHTS, has_weights
 from publish.audit.weights import BIN, SAFETENSORS, WeightSet, weight_sets
-from publish.wire.repo import TreeEntry
+from publish.hub.reads import TreeEntry
 
 SHORT = 0.99  # of its siblings' median size: pickled files of one model differ by their names' padding alone
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from publish.audit.records import Branch, digest
-from publish.wire.repo import TreeEntry
+from publish.hub.reads import TreeEntry
 
 SAFETENSORS, BIN = "safetensors", "bin"
 

@@ -8,18 +8,17 @@ from pathlib import Path
 
 import click
 
-from publish.cli import show
-from publish.cli.engines import on_an_engine
-from publish.cli.given import commit_quota, given_release, in_flight, of_a_release, sources_of
-from publish.run.engine import Engine
-from publish.run.job import Wishes, adopt, make_job
-from publish.run.outcome import Outcome
-from publish.run.progress import progress
-from publish.run.release import Options, release
-from publish.run.repair import read_repair
-from publish.run.where import hub_of
-from publish.run.workplace import default_folder, workplace
-from publish.wire.client import Client
+from publish.cli import output
+from publish.cli.options import commit_quota, given_release, in_flight, of_a_release, on_an_engine, sources_of
+from publish.cli.rehearse import hub_of
+from publish.hub.client import Client
+from publish.release.executors import Engine
+from publish.release.job import Wishes, adopt, make_job
+from publish.release.outcome import Outcome
+from publish.release.progress import progress
+from publish.release.repair import read_repair
+from publish.release.runner import Options, release
+from publish.release.work_dir import default_folder, workplace
 
 
 @click.command("all-steps")
@@ -91,7 +90,7 @@ def command(
                 outcome = release(job, client, place, options, bar, stop)
             finally:
                 bar.stop()
-    show.as_json(outcome.document()) if as_json else click.echo(summary(outcome))
+    output.as_json(outcome.document()) if as_json else click.echo(summary(outcome))
     ctx.exit(1 if outcome.failed or outcome.left else 0)
 
 
@@ -105,17 +104,17 @@ def summary(outcome: Outcome) -> str:
         *((gate.name, f"{gate.outcome}: {gate.detail}") for gate in outcome.lineage if gate.outcome != "failed"),
         ("main", outcome.main),
         ("commits", outcome.commits),
-        ("read", show.size(outcome.bytes_read)),
-        ("uploaded", show.size(outcome.bytes_uploaded)),
+        ("read", output.size(outcome.bytes_read)),
+        ("uploaded", output.size(outcome.bytes_uploaded)),
         ("time", f"{outcome.seconds:.1f} s"),
     ]
-    text = show.facts(rows)
+    text = output.facts(rows)
     if outcome.failed:
         failures = [(each.step, each.kind, each.detail, each.fix) for each in outcome.failed]
-        text += "\n\n" + show.table(("step", "kind", "what", "fix"), failures)
+        text += "\n\n" + output.table(("step", "kind", "what", "fix"), failures)
     if outcome.left:
         text += "\n\n" + "\n".join(f"left to you: {each}" for each in outcome.left)
     if outcome.removed:
         removed = [(each.branch, ", ".join(each.paths)) for each in outcome.removed]
-        text += "\n\n" + show.table(("branch", "held files that nothing here put there; they are gone"), removed)
+        text += "\n\n" + output.table(("branch", "held files that nothing here put there; they are gone"), removed)
     return text

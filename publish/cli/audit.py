@@ -9,19 +9,18 @@ from pathlib import Path
 
 import click
 
-from publish.audit.cache import Cache
 from publish.audit.collect import Wanted
 from publish.audit.examine import examine
-from publish.audit.fetch import Reader
+from publish.audit.reader import Cache, Reader
 from publish.audit.report import Report, markdown, ranges, shown
-from publish.cli import show
+from publish.cli import output
 from publish.errors import HubError, ReleaseError
-from publish.release import Release, read_release, schedule_named
+from publish.hub.client import Client
+from publish.hub.failures import Patience
+from publish.hub.rate_limits import Wait
+from publish.release_file import Release, read_release, schedule_named
 from publish.schedule import parse_steps
-from publish.source.location import parse_location
-from publish.wire.client import Client
-from publish.wire.endpoint import Patience
-from publish.wire.waits import Wait
+from publish.sources.runs import parse_location
 
 PATIENCE = Patience(tries=5, base=0.5, cap=8.0)  # an audit changes nothing: it may as well be run again
 
@@ -55,7 +54,7 @@ def command(
     reader = Reader(client, Cache.of(client.endpoint.url))
     report = examine(reader, repos, wanted, parse_steps(deep) if deep else ())
     if as_json:
-        show.as_json(report.document())
+        output.as_json(report.document())
     else:
         click.echo(markdown(report) if as_markdown else text(report), nl=not as_markdown)
     ctx.exit(0 if report.ok else 1)
@@ -92,14 +91,14 @@ def text(report: Report) -> str:
     rows += [("note", note) for each in report.examined for note in each.notes]
     rows += [
         ("requests", report.requests),
-        ("downloaded", f"{show.size(report.bytes_downloaded)}, {show.size(report.weight_bytes)} of them weights"),
+        ("downloaded", f"{output.size(report.bytes_downloaded)}, {output.size(report.weight_bytes)} of them weights"),
         ("time", f"{report.seconds:.1f} s"),
         ("findings", len(report.findings) or "none"),
     ]
-    lines = [show.facts([(name, shown(str(value))) for name, value in rows])]
+    lines = [output.facts([(name, shown(str(value))) for name, value in rows])]
     if report.findings:
         table = [(each.kind, ranges(each.steps), shown(each.detail)) for each in report.findings]
-        lines += ["", show.table(("kind", "steps", "what"), table)]
+        lines += ["", output.table(("kind", "steps", "what"), table)]
         meanings = dict.fromkeys((each.kind, each.meaning) for each in report.findings)
         lines += ["", *(f"{kind}: {meaning}" for kind, meaning in meanings)]
     return "\n".join(lines)

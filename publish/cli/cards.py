@@ -7,13 +7,11 @@ from pathlib import Path
 
 import click
 
-from publish.cli import show
-from publish.release import read_release
-from publish.run.carddiff import differences
-from publish.run.cards import MAIN, make_cards, write_cards
-from publish.run.progress import progress
-from publish.run.pushcards import Pushed, push_cards
-from publish.wire.client import Client
+from publish.cli import output
+from publish.hub.client import Client
+from publish.release.cards import MAIN, Pushed, differences, make_cards, push_cards, write_cards
+from publish.release.progress import progress
+from publish.release_file import read_release
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -55,7 +53,7 @@ def command(
     ok = out is not None or not (pushed.failed if pushed else cards.changed)
     if as_json:
         rows = [{"branch": card.branch, "changed": card.changed, "reason": card.reason} for card in cards.cards]
-        show.as_json({"cards": rows, "ok": ok, **(_pushed(pushed) if pushed else {})})
+        output.as_json({"cards": rows, "ok": ok, **(_pushed(pushed) if pushed else {})})
     else:
         click.echo(_summary(len(cards.cards), len(cards.changed), out, pushed))
         if not push and out is None:
@@ -74,8 +72,8 @@ def _summary(cards: int, changed: int, out: Path | None, pushed: Pushed | None) 
         rows.append(("written below", out))
     if pushed is not None:
         rows.append(("commits", len(pushed.branches)))
-    text = show.facts(rows)
+    text = output.facts(rows)
     if pushed and pushed.failed:
         failures = [(MAIN if each.step < 0 else each.step, each.kind, each.detail, each.fix) for each in pushed.failed]
-        text += "\n\n" + show.table(("step", "kind", "what", "fix"), failures)
+        text += "\n\n" + output.table(("step", "kind", "what", "fix"), failures)
     return text

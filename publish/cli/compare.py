@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from publish.cli import show
-from publish.compare.comparison import compare
-from publish.compare.open import open_side
+from publish.cli import output
+from publish.compare.pair import compare
 from publish.compare.report import COLUMNS, Report
+from publish.compare.side import open_side
 from publish.errors import StorageError
-from publish.run.explain import explained_apart
-from publish.source.location import parse_location
+from publish.explain.explain import explained_apart
+from publish.sources.runs import parse_location
 
 
 @click.command("compare")
@@ -50,7 +50,7 @@ def command(
     if plot is not None:
         _draw(report, plot)
     if as_json:
-        show.as_json(report.document())
+        output.as_json(report.document())
     else:
         click.echo(report.markdown() if markdown else _text(report, tensors), nl=not markdown)
 
@@ -70,14 +70,14 @@ def _draw(report: Report, path: Path) -> None:
 
 def _text(report: Report, tensors: bool) -> str:
     comparison = report.comparison
-    head = show.facts(
+    head = output.facts(
         [
             ("left", f"{comparison.left.where} ({comparison.left.format})"),
             ("right", f"{comparison.right.where} ({comparison.right.format})"),
             *((name.replace("_", " "), value) for name, value in report.counts if value or name == "tensors"),
         ]
     )
-    parts = [head, show.table([column.lower() for column in COLUMNS], report.rows())]
+    parts = [head, output.table([column.lower() for column in COLUMNS], report.rows())]
     if tensors:
         parts.append(_tensors(report))
     reasons = "\n".join(f"  - {reason}" for reason in report.verdict.reasons)
@@ -98,7 +98,7 @@ def _tensors(report: Report) -> str:
         for tensor in report.comparison.tensors
         if tensor.outcome != "bitwise-equal"
     ]
-    return show.table(("tensor", "outcome", "max |difference|", "relative L2", "cosine"), rows)
+    return output.table(("tensor", "outcome", "max |difference|", "relative L2", "cosine"), rows)
 
 
 def _figure(value: float) -> str:

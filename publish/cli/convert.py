@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from publish.cli import show
-from publish.run.convert import Conversion, Wanted, convert_one, gates_named
-from publish.source.checkpoints import open_checkpoint
-from publish.source.location import parse_location
+from publish.cli import output
+from publish.release.convert import Conversion, Wanted, convert_one, gates_named
+from publish.sources.runs import open_checkpoint, parse_location
 
 
 @click.command("convert")
@@ -48,21 +47,21 @@ def command(
         files.close()
     for note in done.notes:
         click.echo(f"Note: {note}", err=True)
-    show.as_json(done.document()) if as_json else click.echo(_text(done))
+    output.as_json(done.document()) if as_json else click.echo(_text(done))
     ctx.exit(1 if done.failed else 0)
 
 
 def _text(done: Conversion) -> str:
-    head = show.facts(
+    head = output.facts(
         [
             ("folder", done.out),
             ("step", done.step),
             ("parameters", done.parameters),
             ("tensors", done.tensors),
             ("dtype", done.dtype),
-            ("read", show.size(done.bytes_read)),
+            ("read", output.size(done.bytes_read)),
         ]
     )
-    files = show.table(("file", "bytes", "sha256"), [(each.path, each.size, each.sha256[:16]) for each in done.files])
-    gates = show.table(("gate", "outcome", "what was found"), [(g.name, g.outcome, g.detail) for g in done.gates])
+    files = output.table(("file", "bytes", "sha256"), [(each.path, each.size, each.sha256[:16]) for each in done.files])
+    gates = output.table(("gate", "outcome", "what was found"), [(g.name, g.outcome, g.detail) for g in done.gates])
     return f"{head}\n\n{files}\n\n{gates}"

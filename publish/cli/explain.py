@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import click
 
-from publish.cli import show
+from publish.cli import output
 from publish.explain.answer import REPRODUCED, Answer
-from publish.neox.randomstate import CPU
-from publish.run.explain import explain_one, open_any
-from publish.source.location import parse_location
+from publish.explain.explain import explain_one, open_any
+from publish.neox.state import CPU
+from publish.sources.runs import parse_location
 
 _SEEDS = re.compile(r"(\d+)(?:[:-](\d+))?")
 _MOST = 2**32
@@ -43,7 +43,7 @@ def command(ctx: click.Context, checkpoint: str, step: int | None, seeds: Sequen
         answer = explain_one(source, files, seeds)
     finally:
         files.close()
-    show.as_json(answer.document()) if as_json else click.echo(_text(answer))
+    output.as_json(answer.document()) if as_json else click.echo(_text(answer))
     ctx.exit(0 if answer.outcome == REPRODUCED else 1)
 
 
@@ -64,4 +64,4 @@ def _text(answer: Answer) -> str:
         if answer.within_one_ulp != answer.bit_equal:
             rows.append(("within one unit", f"{answer.within_one_ulp:,} values"))
     rows.append(("stored state", answer.stored_state))
-    return show.facts(rows) + "\n\n" + "\n".join(f"- {reason}" for reason in answer.reasons)
+    return output.facts(rows) + "\n\n" + "\n".join(f"- {reason}" for reason in answer.reasons)

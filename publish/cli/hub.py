@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 
 
 @click.command("hub")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from publish.run.init import propose, release_yaml, write_release
+from publish.release.job import propose, release_yaml, write_release
 
 
 @click.command("init")

@@ -2,13 +2,119 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import click
 
-from publish.cli import show
-from publish.explain.stored import StoredGenerator
-from publish.run.inspect import Inspection, inspect
-from publish.source.checkpoints import open_checkpoint
-from publish.source.location import parse_location
+from publish.cli import output
+from publish.convert.plan import make_plan
+from publish.errors import PublishError
+from publish.explain.stored import StoredGenerator, stored_generators
+from publish.neox import config
+from publish.neox.checkpoint import RawCheckpoint
+from publish.neox.config import read_config
+from publish.neox.state import TrainingState
+from publish.sources.files import CheckpointFiles
+from publish.sources.runs import CheckpointSource, open_checkpoint, parse_location
+
+# What a checkpoint says of itself, and why it could not be converted, if so. Reads no weights.
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What ``publish inspect`` shows; ``architecture`` and ``parameters`` are None where no plan can be made."""
+
+    where: str
+    step: int
+    layout: str
+    tensor_parallel: int
+    pipeline_parallel: int
+    dtype: str
+    architecture: str | None
+    parameters: int | None
+    tensors: int
+    weight_bytes: int
+    file_bytes: int
+    config: Mapping[str, Any]
+    state: TrainingState
+    tensor_list: Mapping[str, Mapping[str, Any]]
+    refusals: tuple[str, ...]
+    generators: tuple[StoredGenerator, ...] = ()
+
+    def document(self, *, tensors: bool) -> dict[str, Any]:
+        """The JSON of ``CLI.md``; the tensors by name where asked for."""
+        state = self.state
+        return {
+            "step": self.step if self.step >= 0 else state.iteration,
+            "layout": self.layout,
+            "tensor_parallel": self.tensor_parallel,
+            "pipeline_parallel": self.pipeline_parallel,
+            "iteration": state.iteration,
+            "dtype": self.dtype,
+            "architecture": self.architecture,
+            "parameters": self.parameters,
+            "tensors": self.tensors,
+            "weight_bytes": self.weight_bytes,
+            "file_bytes": self.file_bytes,
+            "config": dict(self.config),
+            "training": {
+                "learning_rate": state.learning_rate,
+                "loss_scale": state.loss_scale,
+                "skipped_steps": state.skipped_steps,
+                "data_parallel": state.data_parallel,
+                "deepspeed_version": state.deepspeed_version,
+                "random_states": dict(state.random_states),
+            },
+            "generators": [generator.document() for generator in self.generators],
+            "refusals": list(self.refusals),
+            **({"tensor_list": {name: dict(item) for name, item in self.tensor_list.items()}} if tensors else {}),
+        }
+
+
+def inspect(source: CheckpointSource, files: CheckpointFiles) -> Inspection:
+    """Read the index of a checkpoint and try to plan its conversion.
+
+    Raises:
+        CheckpointError: no checkpoint, or a broken one. A config that cannot be converted is a refusal, no error.
+    """
+    checkpoint = RawCheckpoint.open(files, weights=False)
+    architecture, parameters, refusals = None, None, []
+    try:
+        plan = make_plan(checkpoint, read_config(checkpoint))
+        architecture, parameters = plan.architecture, plan.parameters
+    except PublishError as error:
+        refusals.append(f"{error.what} (at {error.where})")
+    return Inspection(
+        where=files.where,
+        step=source.step,
+        layout=checkpoint.layout,
+        tensor_parallel=checkpoint.tensor_parallel,
+        pipeline_parallel=checkpoint.pipeline_parallel,
+        dtype=checkpoint.dtype,
+        architecture=architecture,
+        parameters=parameters,
+        tensors=len(checkpoint.ranks[0]),
+        weight_bytes=checkpoint.weight_bytes,
+        file_bytes=sum(files.sizes.values()),
+        config=_options(files, refusals),
+        state=checkpoint.state,
+        tensor_list={
+            name: {"dtype": tensor.dtype, "shape": list(tensor.shape), "file": tensor.file, "offset": tensor.offset}
+            for name, tensor in sorted(checkpoint.ranks[0].items())
+        },
+        refusals=tuple(dict.fromkeys(refusals)),
+        generators=stored_generators(checkpoint),
+    )
+
+
+def _options(files: CheckpointFiles, refusals: list[str]) -> Mapping[str, Any]:
+    try:
+        return config.merge(config.config_files(files), files.where)
+    except PublishError as error:
+        refusals.append(f"{error.what} (at {error.where})")
+        return {}
 
 
 @click.command("inspect")
@@ -24,12 +130,12 @@ def command(source: str, step: int | None, tensors: bool, as_json: bool) -> None
     finally:
         files.close()
     if as_json:
-        show.as_json(found.document(tensors=tensors))
+        output.as_json(found.document(tensors=tensors))
         return
-    click.echo(show.facts(_rows(found)))
+    click.echo(output.facts(_rows(found)))
     if tensors:
         rows = [(name, item["dtype"], "x".join(map(str, item["shape"]))) for name, item in found.tensor_list.items()]
-        click.echo("\n" + show.table(("tensor", "dtype", "shape on each rank"), rows))
+        click.echo("\n" + output.table(("tensor", "dtype", "shape on each rank"), rows))
 
 
 def _rows(found: Inspection) -> list[tuple[str, object]]:
@@ -43,8 +149,8 @@ def _rows(found: Inspection) -> list[tuple[str, object]]:
         ("parameters", found.parameters),
         ("tensors", found.tensors),
         ("dtype", found.dtype),
-        ("weights", show.size(found.weight_bytes)),
-        ("files", show.size(found.file_bytes)),
+        ("weights", output.size(found.weight_bytes)),
+        ("files", output.size(found.file_bytes)),
         ("learning rate", state.learning_rate),
         ("loss scale", state.loss_scale),
         ("skipped steps", state.skipped_steps),

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from publish.cli import show
-from publish.cli.given import commit_quota, given_release, in_flight, of_a_release, sources_of
-from publish.run.job import Wishes, adopt, make_job
-from publish.run.plan import ReleasePlan, plan_release
-from publish.run.workers import sane_workers
+from publish.cli import output
+from publish.cli.options import commit_quota, given_release, in_flight, of_a_release, sources_of
+from publish.release.job import Wishes, adopt, make_job
+from publish.release.preflight import ReleasePlan, plan_release, sane_workers
 
 
 @click.command("plan")
@@ -35,21 +34,21 @@ def command(
     release = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
     job = make_job(release, Wishes(steps, tokenizer), sources)
     planned = plan_release(job, workers or sane_workers(job, Path()))
-    show.as_json(planned.document()) if as_json else click.echo(_text(planned))
+    output.as_json(planned.document()) if as_json else click.echo(_text(planned))
 
 
 def _text(planned: ReleasePlan) -> str:
-    return show.facts(
+    return output.facts(
         [
             ("source", planned.source),
             ("target", planned.target),
-            ("steps", show.steps(planned.steps)),
+            ("steps", output.steps(planned.steps)),
             ("architecture", planned.architecture),
-            ("weights to read", show.size(planned.weight_bytes)),
-            ("to upload", show.size(planned.upload_bytes)),
+            ("weights to read", output.size(planned.weight_bytes)),
+            ("to upload", output.size(planned.upload_bytes)),
             ("commits", f"{planned.commits:,}"),
             ("time under the commit quota", f"{planned.hours_at_quota:.1f} h at least"),
-            ("disk at most", show.size(planned.disk_bytes)),
+            ("disk at most", output.size(planned.disk_bytes)),
             ("tokenizer", planned.tokenizer or "none"),
         ]
     )

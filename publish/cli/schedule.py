@@ -6,11 +6,10 @@ from dataclasses import asdict
 
 import click
 
-from publish.cli import show
-from publish.release import schedule_named
-from publish.run.schedule import check_schedule
-from publish.source.checkpoints import open_run
-from publish.source.location import parse_location
+from publish.cli import output
+from publish.neox.schedule import check_schedule
+from publish.release_file import schedule_named
+from publish.sources.runs import open_run, parse_location
 
 
 @click.command("schedule")
@@ -29,7 +28,7 @@ def command(ctx: click.Context, location: str, wanted: str, names_only: bool, as
     report = check_schedule(open_run(parse_location(location)), schedule_named(wanted), open_each=not names_only)
     if as_json:
         document = {"schedule": wanted, **asdict(report.comparison), "ok": report.comparison.ok}
-        show.as_json(document)
+        output.as_json(document)
     else:
         click.echo(report.text(wanted))
     ctx.exit(0 if report.comparison.ok else 1)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from publish.cli import show
-from publish.cli.given import given_release, of_a_release, sources_of
-from publish.run.job import Wishes, adopt, make_job
-from publish.run.standing import look_at
-from publish.wire.client import Client
+from publish.cli import output
+from publish.cli.options import given_release, of_a_release, sources_of
+from publish.hub.client import Client
+from publish.release.job import Wishes, adopt, make_job
+from publish.release.state import look_at
 
 
 @click.command("status")
@@ -41,10 +41,10 @@ def command(
     ok = set(counts) <= {"published"}
     if as_json:
         rows = [{"step": s.step, "state": s.state, "reason": s.reason, "commit": s.commit} for s in found]
-        show.as_json({"target": plan.target, "steps": rows, "ok": ok})
+        output.as_json({"target": plan.target, "steps": rows, "ok": ok})
     else:
-        click.echo(show.facts([(state, show.steps(numbers)) for state, numbers in counts.items()]))
+        click.echo(output.facts([(state, output.steps(numbers)) for state, numbers in counts.items()]))
         odd = [(each.step, each.state, each.reason) for each in found if each.state not in ("published", "missing")]
         if odd:
-            click.echo("\n" + show.table(("step", "state", "reason"), odd))
+            click.echo("\n" + output.table(("step", "state", "reason"), odd))
     ctx.exit(0 if ok else 1)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+
+from publish.convert.plan import ConversionPlan, Recipe
+from publish.explain.construction import NORMAL, Scale
+from publish.neox.config import NeoxConfig
 
 EMBEDDING, UNEMBEDDING = "embedding", "unembedding"
 QKV, DENSE = "QKV", "attention dense"
@@ -53,3 +58,35 @@ def by_layer(names: Iterable[str]) -> Mapping[int | None, list[str]]:
     for name in names:
         groups.setdefault(layer_of(name), []).append(name)
     return groups
+
+
+# The standard deviation that a run's init methods predict for each tensor, from its config alone.
+
+
+OUTPUT = frozenset({DENSE, MLP_DOWN})
+
+
+def _orthogonal(scale: Scale) -> float:
+    """A matrix of orthonormal rows or columns, times the root of 2."""
+    return math.sqrt(2 / max(scale.shape))
+
+
+METHODS: Mapping[str, Callable[[Scale], float]] = {
+    **NORMAL,
+    "xavier_uniform": NORMAL["xavier_normal"],
+    "orthogonal": _orthogonal,
+    "scaled_orthogonal": lambda scale: _orthogonal(scale) / math.sqrt(scale.layers),
+}
+
+
+def expected_stds(plan: ConversionPlan, config: NeoxConfig) -> dict[str, float]:
+    """Tensor -> predicted standard deviation, for the matrices that are drawn by a known method."""
+    return {recipe.name: std for recipe in plan.recipes if (std := _expected(recipe, plan, config)) is not None}
+
+
+def _expected(recipe: Recipe, plan: ConversionPlan, config: NeoxConfig) -> float | None:
+    kind, shape = layer_type(recipe.name), recipe.parts[0].tensor.shape  # a rank draws its own shard
+    method = METHODS.get(str(config.get("output_layer_init_method" if kind in OUTPUT else "init_method")))
+    if kind not in RANDOM or method is None or len(shape) != 2:
+        return None
+    return method(Scale(plan.network.layers, plan.network.hidden, float(config.get("init_method_std")), shape))

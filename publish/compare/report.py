@@ -8,11 +8,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from publish.compare.comparison import ONLY_LEFT, ONLY_RIGHT, SHAPE, Comparison, TensorComparison
-from publish.compare.evidence import Evidence, TypeComparison
-from publish.compare.origins import differences
-from publish.compare.pair import BITWISE, DIFFERENT, ZERO_SIGN
-from publish.compare.verdict import Verdict, judge
+from publish.compare.pair import (
+    BITWISE,
+    DIFFERENT,
+    ONLY_LEFT,
+    ONLY_RIGHT,
+    SHAPE,
+    ZERO_SIGN,
+    Comparison,
+    TensorComparison,
+)
+from publish.compare.verdict import Evidence, TypeComparison, Verdict, differences, judge
 
 COLUMNS = ("Layer type", "Left std", "Right std", "Ratio", "Chance", "Predicted")
 _MEANINGS: Mapping[str, str] = {

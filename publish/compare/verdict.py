@@ -3,15 +3,308 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from statistics import NormalDist
+from typing import Any
 
-from publish.compare.comparison import ONLY_LEFT, ONLY_RIGHT, SHAPE, Comparison
-from publish.compare.evidence import Evidence, TensorTests
-from publish.compare.layers import by_layer
-from publish.compare.origins import origin_reasons
-from publish.compare.pair import BITWISE, DIFFERENT, ZERO_SIGN
+from publish.compare.layers import OTHER, RANDOM, TYPES, by_layer
+from publish.compare.pair import (
+    BITWISE,
+    DIFFERENT,
+    ONLY_LEFT,
+    ONLY_RIGHT,
+    SHAPE,
+    ZERO_SIGN,
+    Comparison,
+    Distribution,
+    PairStatistics,
+    SideFacts,
+    TensorComparison,
+)
+from publish.compare.side import Account
+from publish.explain.stored import differences as state_differences
 from publish.verify.gate import some
+
+# What chance alone does to a standard deviation, a mean and a correlation of a given number of elements.
+
+
+ERROR_RATE = 1e-3
+NORMAL_KURTOSIS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pooled:
+    """Several tensors as one sample: ``std`` is that within the tensors, NaN where there is no finite element."""
+
+    elements: int
+    std: float
+    kurtosis: float
+
+
+def pool(distributions: Iterable[Distribution]) -> Pooled:
+    """One sample of several tensors, whose means may differ."""
+    parts = [each for each in distributions if each.finite]
+    elements = sum(part.finite for part in parts)
+    if not elements:
+        return Pooled(0, math.nan, math.nan)
+    std = math.sqrt(sum(part.finite * part.std**2 for part in parts) / elements)
+    weight = sum(part.finite for part in parts if part.std > 0)
+    kurtosis = sum(part.finite * part.kurtosis for part in parts if part.std > 0) / weight if weight else math.nan
+    return Pooled(elements, std, kurtosis)
+
+
+def limit(tests: int) -> float:
+    """How many standard errors chance exceeds in none of ``tests``, but for `ERROR_RATE` of the comparisons."""
+    return NormalDist().inv_cdf(1 - ERROR_RATE / (2 * max(1, tests)))
+
+
+def ratio_error(left: Pooled, right: Pooled) -> float:
+    """The standard error of log(left std / right std), both samples drawn alike."""
+    kurtosis = max(NORMAL_KURTOSIS, *(each.kurtosis for each in (left, right) if not math.isnan(each.kurtosis)))
+    return math.sqrt((kurtosis - 1) / 4 * (1 / left.elements + 1 / right.elements))
+
+
+def ratio_departure(left: Pooled, right: Pooled) -> float:
+    """log(left std / right std) in standard errors; infinite where one side alone is constant, 0 where both are."""
+    if not (left.elements and right.elements):
+        return math.nan
+    if left.std == 0 or right.std == 0:
+        return 0.0 if left.std == right.std else math.copysign(math.inf, left.std - right.std)
+    return math.log(left.std / right.std) / ratio_error(left, right)
+
+
+def mean_departure(left: Distribution, right: Distribution) -> float:
+    """The difference of the means in standard errors."""
+    error = math.sqrt(left.std**2 / max(1, left.finite) + right.std**2 / max(1, right.finite))
+    return (left.mean - right.mean) / error if error else 0.0
+
+
+def correlation_departure(correlation: float, elements: int) -> float:
+    """A correlation in the standard errors of independent samples; NaN for a constant."""
+    if math.isnan(correlation) or elements <= 3:
+        return math.nan
+    held = max(-1 + 1e-15, min(1 - 1e-15, correlation))
+    return math.atanh(held) * math.sqrt(elements - 3)
+
+
+# What the figures of a comparison amount to, test by test, before anything is concluded.
+
+
+@dataclass(frozen=True, slots=True)
+class TypeComparison:
+    """All tensors of one layer type. ``ratio`` and its ``error`` are NaN where a side is constant.
+
+    ``expected``: the deviation that the init methods of the two sides predict, None where they are not known.
+    """
+
+    name: str
+    left: Pooled
+    right: Pooled
+    expected: tuple[float | None, float | None]
+
+    @property
+    def ratio(self) -> float:
+        return self.left.std / self.right.std if self.left.std and self.right.std else math.nan
+
+    @property
+    def predicted(self) -> float | None:
+        """What the left side's init method predicts, else the right side's."""
+        return next((std for std in self.expected if std is not None), None)
+
+    @property
+    def error(self) -> float:
+        """The standard error of the ratio where both sides are drawn alike."""
+        return self.ratio * ratio_error(self.left, self.right) if math.isfinite(self.ratio) else math.nan
+
+    @property
+    def departure(self) -> float:
+        return ratio_departure(self.left, self.right)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorTests:
+    """One random tensor: how many standard errors its std, its mean and its correlation are from what chance gives."""
+
+    name: str
+    kind: str
+    std: float
+    mean: float
+    correlation: float
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The tests of one comparison. ``drawn`` are the tensors that initialisation draws, ``constant`` the others."""
+
+    comparison: Comparison
+
+    @cached_property
+    def drawn(self) -> Mapping[str, tuple[TensorComparison, PairStatistics]]:
+        return {name: each for name, each in self.comparison.compared.items() if _is_drawn(*each)}
+
+    @cached_property
+    def constant(self) -> Mapping[str, tuple[TensorComparison, PairStatistics]]:
+        return {name: each for name, each in self.comparison.compared.items() if name not in self.drawn}
+
+    @cached_property
+    def types(self) -> tuple[TypeComparison, ...]:
+        """By layer type, in the order of `TYPES`; absent ones are left out."""
+        compared = self.comparison.compared.values()
+        sides = (self.comparison.left.account.expected_std, self.comparison.right.account.expected_std)
+        made = []
+        for kind in TYPES:
+            members = [(tensor, found) for tensor, found in compared if tensor.kind == kind]
+            if members:
+                left, right = (pool(side) for side in zip(*((f.left, f.right) for _, f in members), strict=True))
+                names = [tensor.name for tensor, _ in members]
+                expected = [_one_std([side.get(name) for name in names]) for side in sides]
+                made.append(TypeComparison(kind, left, right, (expected[0], expected[1])))
+        return tuple(made)
+
+    @cached_property
+    def tests(self) -> tuple[TensorTests, ...]:
+        """The random tensors that differ; equal ones have nothing to test."""
+        return tuple(
+            TensorTests(
+                tensor.name,
+                tensor.kind,
+                ratio_departure(pool([found.left]), pool([found.right])),
+                mean_departure(found.left, found.right),
+                correlation_departure(found.correlation, min(found.left.finite, found.right.finite)),
+                found.left.std / found.right.std if found.right.std else math.nan,
+            )
+            for tensor, found in self.drawn.values()
+            if tensor.outcome == DIFFERENT
+        )
+
+    @cached_property
+    def limit(self) -> float:
+        """The standard errors that none of these tests exceeds by chance (see `chance.limit`)."""
+        return limit(3 * len(self.tests) + sum(kind.name in RANDOM for kind in self.types))
+
+    @property
+    def odd_types(self) -> tuple[TypeComparison, ...]:
+        """Random layer types whose deviations are of two distributions."""
+        return tuple(t for t in self.types if t.name in RANDOM and abs(t.departure) > self.limit)
+
+    @property
+    def odd_stds(self) -> tuple[TensorTests, ...]:
+        """Tensors whose deviations are of two distributions, unless their whole type is off by the same factor."""
+        factors = {each.name: each.ratio for each in self.odd_types}
+        return tuple(
+            test
+            for test in self.tests
+            if min(abs(test.std), abs(_apart(test, factors.get(test.kind, 1.0)))) > self.limit
+        )
+
+    @property
+    def odd_means(self) -> tuple[TensorTests, ...]:
+        return tuple(test for test in self.tests if abs(test.mean) > self.limit)
+
+    @property
+    def correlated(self) -> tuple[TensorTests, ...]:
+        """Random tensors that differ and yet have more in common than chance gives."""
+        return tuple(test for test in self.tests if abs(test.correlation) > self.limit)
+
+    def at_initialisation(self, side: str) -> bool:
+        """Whether most norms and biases of a side (``left``, ``right``) are still constant; else it was trained."""
+        sides: list[Distribution] = [getattr(found, side) for _, found in self.constant.values()]
+        flat = [each.std == 0 for each in sides if each.finite]
+        if flat:
+            return sum(flat) > len(flat) / 2
+        account: Account = getattr(self.comparison, side).account
+        return account.step == 0
+
+
+def _apart(test: TensorTests, factor: float) -> float:
+    """How far the ratio of a tensor is from ``factor``, in standard errors."""
+    if not (math.isfinite(test.std) and test.std and math.isfinite(factor)):
+        return test.std
+    error = math.log(test.ratio) / test.std
+    return math.log(test.ratio / factor) / error
+
+
+def _is_drawn(tensor: TensorComparison, found: PairStatistics) -> bool:
+    return tensor.kind in RANDOM or (tensor.kind == OTHER and max(found.left.std, found.right.std) > 0)
+
+
+def _one_std(predicted: list[float | None]) -> float | None:
+    """What a layer type's tensors have in common: their predicted deviation, where it is known of all."""
+    known = [std for std in predicted if std is not None]
+    return math.sqrt(sum(std * std for std in known) / len(known)) if known and len(known) == len(predicted) else None
+
+
+# Where two models come from, by what they say themselves: seeds, init methods, precision, data, random states.
+
+
+# of GPT-NeoX; what decides the initial weights and what they were then trained on
+_OPTIONS = (
+    *("seed", "init_method", "output_layer_init_method", "init_method_std", "precision", "fp16", "bf16"),
+    *("model_parallel_size", "pipe_parallel_size", "train_data_paths", "data_path"),
+    *("num_layers", "hidden_size", "num_attention_heads", "optimizer", "train_iters"),
+)
+# of a Hugging Face config; spellings of both transformers 4 and 5 name the same thing, so one of each
+_CONFIG = (
+    *("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("intermediate_size", "vocab_size", "max_position_embeddings", "hidden_act", "use_parallel_residual"),
+    *("tie_word_embeddings", "torch_dtype"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Something that both sides state, and state otherwise."""
+
+    name: str
+    left: str
+    right: str
+
+
+def differences(left: SideFacts, right: SideFacts) -> tuple[Difference, ...]:
+    """What the sides say of themselves and do not agree on: options, where both have them, else configs."""
+    ours, theirs = left.account, right.account
+    both_raw = bool(ours.options and theirs.options)
+    pairs = (ours.options, theirs.options) if both_raw else (ours.config, theirs.config)
+    return tuple(_differences(*pairs, _OPTIONS if both_raw else _CONFIG))
+
+
+def _differences(left: Mapping[str, Any], right: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Difference]:
+    for name in names:
+        one, other = left.get(name), right.get(name)
+        if one != other and not (one is None or other is None):
+            yield Difference(name, _short(one), _short(other))
+
+
+def origin_reasons(left: SideFacts, right: SideFacts) -> tuple[str, ...]:
+    """What explains a verdict, in sentences: differing statements, equal seeds, random states."""
+    found = [f"{each.name} differs: {each.left} / {each.right}" for each in differences(left, right)]
+    return (*found, *_seed(left, right), *_states(left, right))
+
+
+def _seed(left: SideFacts, right: SideFacts) -> Iterator[str]:
+    seeds = (left.account.options.get("seed"), right.account.options.get("seed"))
+    if seeds[0] is not None and seeds[0] == seeds[1]:
+        yield f"both configs have seed {seeds[0]}"
+
+
+def _states(left: SideFacts, right: SideFacts) -> Iterator[str]:
+    """Training without dropout never draws from the tracker, so its state is that of the start, at any step."""
+    for name in sorted(left.account.states.keys() & right.account.states.keys()):
+        if name.startswith("tracker:"):
+            same = left.account.states[name] == right.account.states[name]
+            yield f"the stored state of {name.removeprefix('tracker:')} is {'the same' if same else 'another'}"
+    origins = (left.account.origin, right.account.origin)
+    if origins[0] is not None and origins[1] is not None:
+        yield from state_differences(origins[0], origins[1])
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
 
 IDENTICAL, EQUAL_ZEROS = "identical", "equal-up-to-zero-sign"
 SAME_INIT, OTHER_INIT = "same-init-different-rng", "different-init"

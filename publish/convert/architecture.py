@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from publish.convert.rules import Tables, llama_tables, neox_tables
 from publish.errors import ConfigError
-from publish.neox.network import Network
+from publish.neox.config import Network
 
 GPT_NEOX, LLAMA, MISTRAL = "gpt_neox", "llama", "mistral"
 CLASSES: Mapping[str, str] = {

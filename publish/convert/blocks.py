@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.convert.dtypes import VIEWS, cast, from_float32, to_float32
 from publish.convert.merge import SUM, Part
-from publish.convert.recipes import Recipe
+from publish.convert.plan import Recipe
 from publish.errors import ConversionError
-from publish.neox.checkpoint import RawCheckpoint, RawTensor
+from publish.formats.dtypes import VIEWS, cast, from_float32, to_float32
+from publish.formats.torch_archive import RawTensor
+from publish.neox.checkpoint import RawCheckpoint
 
 CHUNK = 1 << 20  # bytes read at a time: looked at, hashed and written while in the cache
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publish.convert.hfconfig import CONFIG_NAME, GENERATION_NAME, canonical_json, generation_config, hf_config
-from publish.convert.recipes import ConversionPlan
+from publish.convert.plan import ConversionPlan
 from publish.convert.tokenizer import Tokenizer
-from publish.convert.writer import Observer, storage_error, write_weights
-from publish.convert.written import Written, save
+from publish.convert.writer import Observer, Written, save, storage_error, write_weights
 from publish.errors import StorageError
 from publish.neox.checkpoint import RawCheckpoint
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from publish.convert.architecture import CLASSES, GPT_NEOX, HIDDEN_ACT, LLAMA, MISTRAL
-from publish.convert.recipes import ConversionPlan
+from publish.convert.plan import ConversionPlan
 from publish.errors import ConfigError
 
 CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"

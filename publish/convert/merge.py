@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 
-from publish.neox.checkpoint import RawTensor
+from publish.formats.torch_archive import RawTensor
 
 Shards = tuple[RawTensor, ...]  # one per tensor-parallel rank, rank 0 first
 PLACE, SUM = "place", "sum"

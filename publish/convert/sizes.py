@@ -10,9 +10,9 @@ from typing import Any
 from publish.convert.merge import Heads
 from publish.convert.rules import Rule
 from publish.errors import ConfigError, ConversionError
-from publish.neox.checkpoint import RawCheckpoint, RawTensor
-from publish.neox.config import NeoxConfig
-from publish.neox.network import Network
+from publish.formats.torch_archive import RawTensor
+from publish.neox.checkpoint import RawCheckpoint
+from publish.neox.config import NeoxConfig, Network
 
 _LAYER = re.compile(r"layers\.(\d+)\.")
 _DOWN = ("mlp.linear2.weight", "mlp.dense_4h_to_h.weight", "mlp.w2.weight")

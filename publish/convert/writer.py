@@ -2,19 +2,180 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator
+import struct
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
 from typing import BinaryIO
 
-from publish.convert.behind import HashBehind
+import xxhash
+
 from publish.convert.blocks import check_identical, streams, tensor_bytes
-from publish.convert.recipes import INDEX_NAME, ConversionPlan, Recipe, WeightFile
-from publish.convert.safetensors_file import header, index
-from publish.convert.written import Digest, TensorDigest, Written, WrittenFile, save
+from publish.convert.plan import INDEX_NAME, ConversionPlan, Recipe, WeightFile
 from publish.errors import StorageError
+from publish.formats.dtypes import SAFETENSORS
 from publish.neox.checkpoint import RawCheckpoint
+
+# The safetensors format: an 8-byte length, a JSON header, the tensors' bytes without gaps.
+
+
+FORMAT_PT = {"format": "pt"}  # transformers refuses files without it
+
+
+def header(file: WeightFile) -> bytes:
+    """The bytes before the tensors: length (8, little endian) and padded JSON."""
+    entries: dict[str, object] = {"__metadata__": FORMAT_PT}
+    at = 0
+    for recipe in file.recipes:
+        entries[recipe.name] = {
+            "dtype": SAFETENSORS[recipe.dtype],
+            "shape": list(recipe.shape),
+            "data_offsets": [at, at + recipe.nbytes],
+        }
+        at += recipe.nbytes
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
+def file_size(file: WeightFile) -> int:
+    """Bytes of the whole file, known before anything is written."""
+    return len(header(file)) + sum(recipe.nbytes for recipe in file.recipes)
+
+
+def index(plan: ConversionPlan) -> bytes:
+    """``model.safetensors.index.json`` as transformers writes it: canonical JSON, names sorted."""
+    places: Mapping[str, str] = {recipe.name: file.name for file in plan.files for recipe in file.recipes}
+    document = {"metadata": {"total_size": plan.weight_bytes}, "weight_map": places}
+    return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
+
+
+# What was written: paths, sizes, digests.
+
+
+Digest = xxhash.xxh3_128
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """One file of an HF folder. ``git_blob_sha1`` is None for weights: they go to LFS, by their SHA-256."""
+
+    path: str
+    size: int
+    sha256: str
+    git_blob_sha1: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorDigest:
+    """XXH3-128 of a tensor's bytes as they came from the source: merged, and cast where asked."""
+
+    name: str
+    xxh3: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """``bytes_read``: of the source, while writing. ``tensors`` are in the order of the files."""
+
+    files: tuple[WrittenFile, ...]
+    tensors: tuple[TensorDigest, ...]
+    bytes_read: int
+
+
+def small_file(name: str, content: bytes) -> WrittenFile:
+    """The record of a file that git keeps itself."""
+    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
+    return WrittenFile(name, len(content), hashlib.sha256(content).hexdigest(), blob.hexdigest())
+
+
+def save(folder: Path, name: str, content: bytes) -> WrittenFile:
+    """Write a small file. Raises OSError."""
+    (folder / name).write_bytes(content)
+    return small_file(name, content)
+
+
+# A SHA-256 that a second thread computes, a few chunks behind whoever has the bytes.
+
+
+_WORTH_A_THREAD = 1 << 18  # bytes: less is gathered, since handing over takes both threads some 20 microseconds
+_BEHIND = 3  # chunks that hashing may lag behind
+
+
+class HashBehind:
+    """Fed with :meth:`update`, within a ``with`` block, which ends the thread. Chunks must not change once given."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self._gathered = bytearray()  # too little to be handed over
+        self._given: SimpleQueue[bytes | bytearray | memoryview | None] = SimpleQueue()
+        self._hashed: SimpleQueue[Exception | None] = SimpleQueue()  # for each chunk, why it could not be
+        self._behind = 0
+        self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
+
+    def __enter__(self) -> HashBehind:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._given.put(None)
+        self._thread.join()
+
+    def update(self, data: bytes | memoryview) -> None:
+        """The next bytes."""
+        small = len(data) < _WORTH_A_THREAD
+        if small:
+            self._gathered += data
+        if not small or len(self._gathered) >= _WORTH_A_THREAD:
+            self._hand_over()
+        if not small:
+            self._give(data)
+        self.settle(_BEHIND)
+
+    def settle(self, behind: int = 0) -> None:
+        """Wait until no more than ``behind`` chunks are to be hashed: the others' memory can go.
+
+        Raises:
+            Exception: what hashing one of them raised.
+        """
+        while self._behind > behind:
+            self._behind -= 1
+            if (error := self._hashed.get()) is not None:
+                raise error
+
+    def hexdigest(self) -> str:
+        """Of all bytes."""
+        self._hand_over()
+        self.settle()
+        return self._hash.hexdigest()
+
+    def _hand_over(self) -> None:
+        if self._gathered:
+            self._give(self._gathered)
+            self._gathered = bytearray()
+
+    def _give(self, data: bytes | bytearray | memoryview) -> None:
+        self._given.put(data)
+        self._behind += 1
+
+    def _run(self) -> None:
+        while (data := self._given.get()) is not None:
+            error = None
+            try:
+                self._hash.update(data)
+            except Exception as found:  # noqa: BLE001  raised by `settle`, which would else wait for ever
+                error = found
+            self._hashed.put(error)
+
 
 Observer = Callable[[Recipe, memoryview, Digest], None]
 """Called with every chunk of every tensor, in order, and the digest of the tensor's bytes before the chunk."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from publish.explain.matching import Tally
-from publish.neox.randomstate import CPU
+from publish.neox.state import CPU
 
 REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not-reproduced"
 EQUAL, DIFFERENT, ABSENT = "equal", "different", "absent"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.convert.dtypes import from_float32, to_float32
 from publish.explain.subject import Bits, Shard
+from publish.formats.dtypes import from_float32, to_float32
 
 # In standard deviations: the float32 rounding of an angle up to 2 pi and the error of a GPU's fast sine and cosine
 # (2^-21.4 and more beyond pi: CUDA programming guide, intrinsic functions), times a radius up to 6.7.

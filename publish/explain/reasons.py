@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 
-from publish.explain import locate_cpu, locate_cuda
+from publish.explain import search_cpu, search_cuda
 from publish.explain.answer import TensorResult
-from publish.explain.candidate import DEFAULT, Candidate
 from publish.explain.matching import SLACK, Tally
-from publish.explain.place import Place
-from publish.explain.stored import MOST, Constructed, constructed, within_reach
+from publish.explain.stored import DEFAULT, MOST, Candidate, Constructed, constructed, within_reach
+from publish.explain.streams import Place, positions
 from publish.explain.subject import Shard, Subject
-from publish.explain.walk import positions
-from publish.neox.randomstate import CPU, CUDA, RandomState
+from publish.neox.state import CPU, CUDA, RandomState
 
 FEW = 8  # tensors that are named one by one
 _SAME_KIND = "torch's CPU kernels differ by such a unit between kinds of processors, and so does a changed value"
@@ -167,12 +165,12 @@ def _tried(subject: Subject, candidate: Candidate) -> str:
 def _range(subject: Subject, candidate: Candidate) -> str:
     few = len(candidate.seeds) <= FEW
     if candidate.generator == CPU:
-        starts = sorted(locate_cpu.likely_starts(subject))
+        starts = sorted(search_cpu.likely_starts(subject))
         if few:
-            reach = locate_cpu.reach(subject)
+            reach = search_cpu.reach(subject)
             beyond = [f"{start:,}" for start in starts if start > reach]
             return f"positions 0 to {' and '.join([f'{reach:,}', *beyond])}"
         return f"positions {starts[0]:,} and {starts[1]:,}"
     if few:
-        return f"offsets 0 to {locate_cuda.REACH:,}"
-    return f"offsets 0 to {locate_cuda.NEAR:,} and those that known GPUs leave after one or two constructions"
+        return f"offsets 0 to {search_cuda.REACH:,}"
+    return f"offsets 0 to {search_cuda.NEAR:,} and those that known GPUs leave after one or two constructions"

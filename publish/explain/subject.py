@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.convert.dtypes import to_float32
-from publish.explain.construction import OUTPUT, role
-from publish.explain.methods import NORMAL, Methods, Scale
-from publish.neox.randomstate import RandomState
+from publish.explain.construction import NORMAL, OUTPUT, Methods, Scale, role
+from publish.formats.dtypes import to_float32
+from publish.neox.state import RandomState
 
 Bits = NDArray[Any]  # float16 or float32, or bfloat16 as the uint16 of its bits
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from publish.errors import HubError
-from publish.wire.client import Client
-from publish.wire.failures import Refused, Transient
-from publish.wire.repo import first_commit, list_tree
+from publish.hub.client import Client
+from publish.hub.failures import Refused, Transient
+from publish.hub.reads import first_commit, list_tree
 
 GITATTRIBUTES = ".gitattributes"
 

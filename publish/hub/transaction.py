@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publish.errors import HubError
-from publish.hub.ahead import additions
-from publish.hub.branchfile import BranchFile, by_path, differences, spelled, surplus
+from publish.hub.branch_files import BranchFile, additions, by_path, differences, spelled, surplus
+from publish.hub.client import Client, backoff
+from publish.hub.failures import RateLimited, Refused, Unavailable, Uncertain
+from publish.hub.reads import CommitRecord, latest_commits, list_tree
 from publish.hub.repository import Base, validate_card
-from publish.wire.client import Client, backoff
-from publish.wire.clock import Interrupted
-from publish.wire.counts import commits_of_thread
-from publish.wire.failures import RateLimited, Refused, Unavailable, Uncertain
-from publish.wire.repo import CommitRecord, latest_commits, list_tree
+from publish.hub.transport import commits_of_thread
+from publish.interrupt import Interrupted
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
 
 README = "README.md"
 READ_BACKS = 3  # the tree may lag behind the commit for a moment

@@ -15,14 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from publish.errors import CheckpointError
-from publish.neox.inert import StoredTensor
+from publish.formats.torch_archive import PADDING, RawTensor, TorchFile
+from publish.formats.unpickler import StoredTensor
 from publish.neox.layout import Layout, canonical, find_layout, sequential_names
-from publish.neox.randomstate import saved_tensors
-from publish.neox.state import TrainingState, read_state
-from publish.neox.torchfile import PADDING, RawTensor, TorchFile
-from publish.source.files import CheckpointFiles, Checksum
-
-__all__ = ["RawCheckpoint", "RawTensor"]
+from publish.neox.state import TrainingState, read_state, saved_tensors
+from publish.sources.files import CheckpointFiles, Checksum
 
 _VIEW = {
     "bfloat16": "<u2",

@@ -2,15 +2,148 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+import yaml
+
 from publish.errors import ConfigError
-from publish.neox import yamlfile
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.network import Network
 from publish.neox.options import HARMLESS, MAPPED, REFUSED
+from publish.sources.files import CheckpointFiles
+
+# What the forward pass of a GPT-NeoX model depends on.
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network's shape and equations, from its training config.
+
+    ``sliding_window`` is GPT-NeoX's own number w: a query attends to itself and the w positions before it.
+    ``epsilon_outside_root`` is the RMSNorm of gpt-neox before 4c9f1081 (May 2025): x / (rms + eps).
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    context: int
+    norm: str  # layernorm, rmsnorm
+    norm_epsilon: float
+    epsilon_outside_root: bool
+    activation: str  # gelu, gelu_tanh, relu, silu, ...
+    gated: bool
+    parallel_residual: bool
+    shared_norm: bool
+    tied: bool
+    rotary_fraction: float
+    rotary_base: float
+    sliding_window: int | None
+    initializer_range: float
+
+    @property
+    def head_size(self) -> int:
+        return self.hidden // self.heads
+
+    @property
+    def rotated(self) -> int:
+        """Dimensions of a head that rotary positions turn (gpt-neox ``transformer.py``, ParallelSelfAttention)."""
+        return self.head_size if self.rotary_fraction == 1 else int(self.head_size * self.rotary_fraction)
+
+
+# The YAML files that together are a training config: read, checked for contradictions, merged.
+
+
+_MAX_BYTES = 1 << 18
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which also reads ``1e-8`` as a number, as GPT-NeoX's users mean it, and refuses aliases."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(None, None, "aliases are not used in training configs", mark)
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = normal(str(key.value))
+            if name in seen:
+                raise yaml.MarkedYAMLError(None, None, f"{name} is given twice", key.start_mark)
+            seen.add(name)
+        return super().construct_mapping(node, deep=deep)
+
+
+_Loader.yaml_implicit_resolvers = {key: list(value) for key, value in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def normal(name: str) -> str:
+    """An option's name with underscores."""
+    return name.strip().replace("-", "_")
+
+
+@functools.lru_cache(maxsize=32)
+def load(text: bytes, where: str) -> Mapping[str, Any]:
+    """One YAML file's options, names with underscores.
+
+    Raises:
+        ConfigError: not valid YAML (with line and column), no mapping, a key twice.
+    """
+    if len(text) > _MAX_BYTES:
+        raise ConfigError(f"a config of {len(text):,} bytes", where, "a training config is a few kilobytes")
+    try:
+        tree = yaml.load(text.decode("utf-8"), Loader=_Loader)  # noqa: S506  a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        spot = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        raise ConfigError(
+            f"not valid YAML: {error.problem}",
+            spot,
+            "mend that line (a missing comma in the line above is usual)",
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"not valid YAML: {error}", where, "mend the file") from error
+    if not isinstance(tree, dict):
+        raise ConfigError("no options in this file", where, "a training config is a mapping of options")
+    return MappingProxyType({normal(str(name)): value for name, value in tree.items()})
+
+
+def config_files(files: CheckpointFiles) -> dict[str, bytes]:
+    """The YAML files of a checkpoint: those in ``configs/``, else those at its root."""
+    yamls = [name for name in files.sizes if name.endswith((".yml", ".yaml"))]
+    inside = [name for name in yamls if name.startswith("configs/") and name.count("/") == 1]
+    chosen = inside or [name for name in yamls if "/" not in name]
+    return {name: bytes(files.open(name).read(0, min(files.sizes[name], _MAX_BYTES + 1))) for name in chosen}
+
+
+def merge(files: Mapping[str, bytes], where: str) -> dict[str, Any]:
+    """The options of all ``files`` together.
+
+    Raises:
+        ConfigError: as :func:`load`, or two files that give one option different values.
+    """
+    merged: dict[str, Any] = {}
+    origin: dict[str, str] = {}
+    for name in sorted(files):
+        for option, value in load(files[name], name).items():
+            if option in merged and merged[option] != value:
+                raise ConfigError(
+                    f"{option} is {merged[option]!r} in {origin[option]} and {value!r} in {name}",
+                    where,
+                    "keep the files of one run only",
+                )
+            merged[option], origin[option] = value, name
+    return merged
+
 
 _NO_COUNTERPART = "no Hugging Face model computes this; the checkpoint can only be used with GPT-NeoX"
 _GATED = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu", "bilinear": "linear", "glu": "sigmoid"}
@@ -42,14 +175,14 @@ def read_config(checkpoint: RawCheckpoint) -> NeoxConfig:
     Raises:
         ConfigError: no YAML, invalid YAML, unknown or refused options, sizes missing or not numbers.
     """
-    texts = yamlfile.config_files(checkpoint.files)
+    texts = config_files(checkpoint.files)
     if not texts:
         raise ConfigError(
             "no training config: neither configs/*.yml nor a YAML file at the root",
             checkpoint.where,
             "put the YAML that the run was started with into configs/",
         )
-    options = yamlfile.merge(texts, checkpoint.where)
+    options = merge(texts, checkpoint.where)
     where = f"{checkpoint.where}/{', '.join(sorted(texts))}"
     check_options(options, where)
     return NeoxConfig(options, where, tuple(sorted(texts)), network_of(options, checkpoint, where))

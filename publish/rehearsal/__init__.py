@@ -3,9 +3,9 @@
 Importing this package imports neither uvicorn nor pygit2; :class:`RehearsalHub` does so when it starts.
 """
 
-from publish.rehearsal.faults import Rule, parse_rules
-from publish.rehearsal.refusals import RehearsalError
+from publish.rehearsal.errors import RehearsalError
+from publish.rehearsal.http.faults import Rule, parse_rules
+from publish.rehearsal.http.request import Snapshot
 from publish.rehearsal.server import RehearsalHub
-from publish.rehearsal.stats import Snapshot
 
 __all__ = ["RehearsalError", "RehearsalHub", "Rule", "Snapshot", "parse_rules"]

@@ -13,23 +13,23 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from publish.rehearsal import accounts, commits, files, lfsapi, pages, refs, repos, uploads, xet
-from publish.rehearsal.asgi import App, Receive, Scope, Send
-from publish.rehearsal.call import Call, Hub, answer
-from publish.rehearsal.refusals import Refusal
-from publish.rehearsal.routes import NAMES, UNKNOWN, Match
+from publish.rehearsal.api import commits, files, lfs, refs, repos, xet
+from publish.rehearsal.errors import Refusal
+from publish.rehearsal.http.request import Call, Hub, answer
+from publish.rehearsal.http.routing import NAMES, UNKNOWN, App, Match, Receive, Scope, Send
+from publish.rehearsal.pages import pages
 
 Handler = Callable[[Call], Any]
 
 # A plain function is run in a thread with the whole body read; a coroutine function reads the body itself.
 HANDLERS: Mapping[str, Handler] = {
-    **accounts.HANDLERS,
+    **repos.ACCOUNT_HANDLERS,
     **repos.HANDLERS,
     **refs.HANDLERS,
     **files.HANDLERS,
-    **uploads.HANDLERS,
+    **commits.UPLOAD_HANDLERS,
     **commits.HANDLERS,
-    **lfsapi.HANDLERS,
+    **lfs.HANDLERS,
     **xet.HANDLERS,
     **pages.HANDLERS,
 }

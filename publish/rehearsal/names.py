@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from publish.rehearsal.refusals import Refusal, bad_request
+from publish.rehearsal.errors import Refusal, bad_request
 
 KINDS: Mapping[str, str] = {"models": "model", "datasets": "dataset", "spaces": "space", "kernels": "kernel"}
 PLURALS: Mapping[str, str] = {kind: plural for plural, kind in KINDS.items()}

@@ -15,15 +15,28 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from publish.rehearsal.faults import Faults, Rule, load_faults
-from publish.rehearsal.quota import Limits
-from publish.rehearsal.refusals import RehearsalError
-from publish.rehearsal.stats import Snapshot, Stats
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from publish.rehearsal.errors import RehearsalError
+from publish.rehearsal.http.faults import Faults, Rule, load_faults
+from publish.rehearsal.http.request import Limits, Snapshot, Stats
 
 if TYPE_CHECKING:
     import uvicorn
 
-    from publish.rehearsal.asgi import App
+    from publish.rehearsal.http.routing import App
+
+
+# uvicorn's HTTP protocol, letting the application see its connection: faults close it without an answer.
+
+
+class Protocol(HttpToolsProtocol):
+    """Adds the transport to the scope of every request."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope["extensions"] = {"rehearsal": {"transport": self.transport}}
+
 
 _STOPPING = 5.0  # how long answers under way may take when the server is told to stop
 
@@ -130,7 +143,7 @@ class RehearsalHub:
     def _build(self, undo: contextlib.ExitStack) -> uvicorn.Server:
         import uvicorn
 
-        from publish.rehearsal.protocol import Protocol
+        pass
 
         config = uvicorn.Config(
             self._application(undo),
@@ -148,12 +161,10 @@ class RehearsalHub:
 
     def _application(self, undo: contextlib.ExitStack) -> App:
         from publish.rehearsal.app import application
-        from publish.rehearsal.asgi import Counted
-        from publish.rehearsal.call import Hub, Options
-        from publish.rehearsal.injection import FaultInjector
-        from publish.rehearsal.quota import Quota
-        from publish.rehearsal.signing import Signer
-        from publish.rehearsal.store import Store
+        from publish.rehearsal.http.faults import FaultInjector
+        from publish.rehearsal.http.request import Hub, Options, Quota, Signer
+        from publish.rehearsal.http.routing import Counted
+        from publish.rehearsal.storage.store import Store
 
         store = Store(self.root, self._clock)
         store.open()

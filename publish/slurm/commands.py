@@ -11,11 +11,156 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from publish.errors import SlurmError
-from publish.slurm.settings import Settings
-from publish.slurm.states import TaskState, fix_of_refusal
+
+# What the maintainer asks of Slurm, and the options of sbatch that are ours.
+
+
+# the driver depends on these; --export could carry a token into a command line
+OURS = frozenset(
+    [
+        "--array",
+        "--clusters",
+        "--export",
+        "--export-file",
+        "--help",
+        "--job-name",
+        "--no-requeue",
+        "--open-mode",
+        "--output",
+        "--error",
+        "--parsable",
+        "--requeue",
+        "--test-only",
+        "--usage",
+        "--version",
+        "--wait",
+        "--wrap",
+    ]
+)
+SHORT = {"-a": "--array", "-M": "--clusters", "-J": "--job-name", "-o": "--output", "-e": "--error", "-W": "--wait"}
+_NAMED = ("partition", "account", "time", "mem", "cpus")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Options of sbatch, as text that Slurm understands; None: the cluster's default."""
+
+    partition: str | None = None
+    account: str | None = None
+    time: str | None = None
+    mem: str | None = None
+    cpus: int | None = None
+    further: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for option in self.further:
+            name = option.split("=")[0].split(maxsplit=1)[0] if option.strip() else option
+            name = SHORT.get(name, name)
+            if not name.startswith("-") or name.strip("-") == "" or "\n" in option:
+                fix = "write it as sbatch does: --sbatch-option=--qos=high"
+                raise SlurmError(f"{option!r} is no option of sbatch", "--sbatch-option", fix)
+            if name in OURS:
+                fix = "leave it out: publish sets it itself"
+                raise SlurmError(f"{name} cannot be passed on to sbatch", f"--sbatch-option={option}", fix)
+
+    def arguments(self) -> list[str]:
+        """What sbatch is given."""
+        names = {"partition": "--partition", "account": "--account", "time": "--time", "mem": "--mem"}
+        given = [f"{option}={getattr(self, name)}" for name, option in names.items() if getattr(self, name)]
+        if self.cpus is not None:
+            given.append(f"--cpus-per-task={self.cpus}")
+        return given + [part for option in self.further for part in option.split(maxsplit=1)]
+
+    def given(self) -> tuple[str, ...]:
+        """The names of those that were set."""
+        return tuple(name for name in (*_NAMED, "further") if getattr(self, name))
+
+
+# What Slurm says of a task or to a submission, and what a maintainer can do about it.
+
+
+ENDED = frozenset(
+    [
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "REVOKED",
+        "TIMEOUT",
+    ]
+)
+RUNNING = frozenset(["RUNNING", "COMPLETING", "CONFIGURING", "STAGE_OUT", "SIGNALING"])
+# reasons of pending tasks that no waiting ends; others may pass, when a node comes back or a hold is released
+_NEVER = frozenset(
+    [
+        "PartitionTimeLimit",
+        "InvalidAccount",
+        "InvalidQOS",
+        "AssocMaxWallDurationPerJobLimit",
+        "QOSMaxWallDurationPerJobLimit",
+    ]
+)
+_LOSSES = {
+    "OUT_OF_MEMORY": "ask for more with --mem, then run again",
+    "TIMEOUT": "ask for more with --time, then run again",
+    "NODE_FAIL": "run again, with other nodes where this one stays ill (--sbatch-option=--exclude=NODE)",
+}
+_LOSS = "see that the work folder and this Python are on file systems that all nodes share (--work-dir), then run again"
+_REFUSALS = (  # what Slurm says, and what a maintainer can do about it
+    ("invalid partition", "name a partition of this cluster with --partition (sinfo lists them)"),
+    ("account", "name an account of yours with --account (sacctmgr show associations lists them)"),
+    ("qos", "pass another limit with --sbatch-option=--qos=..., or ask for less"),
+    ("memory", "ask for less with --mem, or for another --partition"),
+    ("node configuration", "ask for fewer --cpus or less --mem, or for another --partition"),
+    ("time limit", "ask for a shorter --time, or another --partition"),
+    ("contact", "wait until the cluster's controller answers (scontrol ping), then run again"),
+)
+_REFUSAL = "change the options for Slurm (--partition, --account, --time, --mem, --cpus), then run again"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """A task of an array as Slurm sees it. ``reason`` is why it does not run yet, or does no more."""
+
+    state: str
+    reason: str = ""
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def running(self) -> bool:
+        return self.state in RUNNING
+
+    def check(self, job: str) -> None:
+        """Whether it can ever run.
+
+        Raises:
+            SlurmError: Slurm took the job and lets it wait for ever.
+        """
+        if self.state == "PENDING" and self.reason in _NEVER:
+            fix = "ask for what the partition and your account allow (--time, --partition, --account), then run again"
+            raise SlurmError(f"Slurm took the tasks and will never run them: {self.reason}", job, fix)
+
+
+def fix_of_refusal(said: str) -> str:
+    """What to do about a command's error."""
+    return next((fix for word, fix in _REFUSALS if word in said.lower()), _REFUSAL)
+
+
+def fix_of_loss(how: str) -> str:
+    """What to do about tasks that ended so, without a result."""
+    return next((fix for state, fix in _LOSSES.items() if state in how), _LOSS)
+
 
 PATIENCE = 120.0  # seconds for one command; a busy controller may take a minute
 NEEDED = ("sbatch", "squeue", "scancel", "scontrol")

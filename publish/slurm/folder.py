@@ -19,15 +19,206 @@ import fcntl
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
-from publish.errors import SlurmError, StorageError
-from publish.hub.records import canonical, read_record
-from publish.slurm.description import NAME, TOKENIZER, JobDescription
-from publish.slurm.result import Result
+from publish import __version__, errors
+from publish.convert.tokenizer import NONE
+from publish.errors import HubError, PublishError, SlurmError, StorageError
+from publish.hub.branch_files import BranchFile
+from publish.hub.client import Client
+from publish.hub.failures import Endpoint
+from publish.records.codec import canonical, read_record
+from publish.records.manifest import NAME, FileRecord, Manifest
+from publish.release.job import Job, Wishes, make_job
+from publish.release.lineage import sketch_of
+from publish.release.making import Making
+from publish.release.step import ProvenStep
+from publish.release_file import CardText, ExpectedEqual, ExpectedJump, Override, Release, WantedComparison
+from publish.sources.runs import CheckpointSource, Sources
+
+# The job as every task needs it: ``job.json`` in the work folder. It holds no credential.
+
+
+JOB_FILE = "job.json"
+TOKENIZER = "tokenizer"
+
+
+@dataclass(frozen=True, slots=True)
+class JobDescription:
+    """All that makes a step what it is. Two drivers of one description may take over each other's tasks.
+
+    ``planned``: the step whose plan the release has, and ``plan`` that plan's digest. ``commits``: what pins each
+    step's source. ``ahead``: tasks upload large files, since the target is on the Hub of their environment.
+    """
+
+    version: str
+    python: str
+    source: str
+    base: str
+    target: str
+    card: CardText
+    steps: tuple[int, ...]
+    planned: int
+    plan: str
+    commits: Mapping[str, str | None]
+    tokenizer: str | None
+    dtype: str | None
+    overrides: tuple[Override, ...]
+    expect: tuple[ExpectedEqual, ...]
+    jumps: tuple[ExpectedJump, ...]
+    compare: tuple[WantedComparison, ...]
+    where: str
+    hub: str
+    templates: str | None
+    logits: str
+    ahead: bool
+
+    @classmethod
+    def of(cls, making: Making) -> JobDescription:
+        """The description of a release under way."""
+        job, release = making.job, making.job.release
+        expected = making.expected
+        return cls(
+            version=__version__,
+            python=sys.executable,
+            source=release.source,
+            base=str(release.base.absolute()),
+            target=release.target,
+            card=release.card,
+            steps=job.steps,
+            planned=job.chosen[0],
+            plan=job.plan.digest,
+            commits={str(step): each.source_commit for step, each in expected.items()},
+            tokenizer=making.tokenizer,
+            dtype=release.dtype,
+            overrides=release.overrides,
+            expect=release.expect,
+            jumps=release.jumps,
+            compare=release.compare,
+            where=release.where,
+            hub=job.hub,
+            templates=str(job.templates.absolute()) if job.templates else None,
+            logits=making.logits,
+            ahead=making.client.endpoint.url == Endpoint.from_environment().url,
+        )
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON."""
+        return canonical(self)
+
+    def source_of(self, job: Job, step: int) -> CheckpointSource:
+        """The step's checkpoint, pinned to what it was when the release began."""
+        return replace(job.run.steps[step], commit=self.commits[str(step)])
+
+    def open(self, folder: Path, client: Client) -> Job:
+        """The job again, in a task; the tokenizer's files are in ``folder``.
+
+        Raises:
+            SlurmError: it is not the driver's job: another version of the tool, or a source that changed.
+            PublishError: as :func:`publish.run.job.make_job` does.
+        """
+        release = Release(
+            source=self.source,
+            target=self.target,
+            card=self.card,
+            schedule=self.steps,
+            dtype=self.dtype,
+            overrides=self.overrides,
+            expect=self.expect,
+            jumps=self.jumps,
+            compare=self.compare,
+            where=self.where,
+            base=Path(self.base),
+        )
+        tokenizer = str(folder / TOKENIZER) if self.tokenizer else NONE
+        job = make_job(release, Wishes(str(self.planned), tokenizer), Sources(client))
+        if (__version__, job.plan.digest) != (self.version, self.plan):
+            what = f"this node plans otherwise than the driver: publish {__version__}, plan {job.plan.digest[:12]}"
+            fix = "use one installation on a file system that all nodes share, and run again"
+            raise SlurmError(f"{what} for {self.version}, {self.plan[:12]}", job.run.where, fix)
+        return replace(job, hub=self.hub, templates=Path(self.templates) if self.templates else None)
+
+
+# What a task leaves: a proven step in a folder, the error that ended it, or that there was no place for it.
+
+
+Outcome = Literal["proven", "failed", "no-place"]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRecord:
+    """A :class:`PublishError`: its class in :mod:`publish.errors`, and its words."""
+
+    kind: str
+    what: str
+    where: str
+    fix: str
+
+    @classmethod
+    def of(cls, error: PublishError) -> ErrorRecord:
+        """The record; an error of a class that is not in the one tree counts as its nearest kind there."""
+        kind = next(each.__name__ for each in type(error).__mro__ if each.__module__ == errors.__name__)
+        return cls(kind, error.what, error.where, error.fix)
+
+    def error(self) -> PublishError:
+        """The error again."""
+        kind = getattr(errors, self.kind, None)
+        if isinstance(kind, type) and issubclass(kind, PublishError):
+            return kind(self.what, self.where, self.fix)
+        return SlurmError(self.what, self.where, self.fix)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One attempt at one step. ``folder`` and ``files`` are those of a proven one, ``host`` says where it ran."""
+
+    step: int
+    outcome: str
+    host: str = ""
+    folder: str = ""
+    files: tuple[FileRecord, ...] = ()
+    fingerprint: str = ""
+    bytes_read: int = 0
+    error: ErrorRecord | None = None
+
+    @classmethod
+    def of(cls, proven: ProvenStep, host: str) -> Result:
+        """The result of a proven step; what it holds in memory is written beside its weights.
+
+        Raises:
+            StorageError: the folder cannot be written.
+        """
+        for file in proven.files:
+            if isinstance(file.content, bytes):
+                try:
+                    (proven.folder / file.path).write_bytes(file.content)
+                except OSError as error:
+                    raise StorageError(f"cannot write: {error.strerror}", proven.folder, "free some space") from error
+        files = tuple(FileRecord(file.path, file.size, file.sha256) for file in proven.files)
+        folder = str(proven.folder)
+        return cls(proven.step, "proven", host, folder, files, proven.fingerprint, proven.bytes_read)
+
+    def proven(self) -> ProvenStep:
+        """The step as it was proven on its node.
+
+        Raises:
+            StorageError, HubError: its folder is gone, or does not hold what the task wrote.
+        """
+        folder = Path(self.folder)
+        files = tuple(BranchFile(each.path, folder / each.path, each.size, each.sha256) for each in self.files)
+        for file in files:
+            file.check()
+        manifest = Manifest.from_bytes((folder / NAME).read_bytes(), folder / NAME)
+        sketch = sketch_of(manifest)
+        if sketch is None:
+            raise HubError("the manifest keeps no sketch of the weights", folder / NAME, "make the step again")
+        return ProvenStep(self.step, folder, files, manifest, self.fingerprint, sketch, self.bytes_read)
+
 
 LOCK = "slurm.lock"
 _TAIL = 2000  # bytes of a log that an error quotes
@@ -77,7 +268,7 @@ class SharedFolder:
             self.script.write_text(script)
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", self.root, "name another --work-dir") from error
-        _replace(self.root / NAME, description.to_bytes())
+        _replace(self.root / JOB_FILE, description.to_bytes())
 
     @property
     def script(self) -> Path:
@@ -86,12 +277,12 @@ class SharedFolder:
 
     def is_of(self, description: JobDescription) -> bool:
         """Whether the folder is complete and of this very job."""
-        path = self.root / NAME
+        path = self.root / JOB_FILE
         return path.is_file() and path.read_bytes() == description.to_bytes()
 
     def description(self) -> JobDescription:
         """The job."""
-        return read_record(JobDescription, _given(self.root / NAME), self.root / NAME)
+        return read_record(JobDescription, _given(self.root / JOB_FILE), self.root / JOB_FILE)
 
     def batch(self, name: str) -> Batch:
         """An array."""

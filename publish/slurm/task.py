@@ -8,12 +8,10 @@ import threading
 from pathlib import Path
 
 from publish.errors import HubError, PublishError
-from publish.hub.ahead import upload_ahead
-from publish.run.step import ProvenStep, make_step
-from publish.slurm.description import JobDescription
-from publish.slurm.folder import Attempt, SharedFolder
-from publish.slurm.result import ErrorRecord, Result
-from publish.wire.client import Client
+from publish.hub.branch_files import upload_ahead
+from publish.hub.client import Client
+from publish.release.step import ProvenStep, make_step
+from publish.slurm.folder import Attempt, ErrorRecord, JobDescription, Result, SharedFolder
 
 
 def run_task(root: Path, attempt: Attempt) -> int:

@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from publish.errors import ProcessError, PublishError
 from publish.neox.checkpoint import RawCheckpoint
-from publish.source.files import CheckpointFiles
+from publish.sources.files import CheckpointFiles
 from publish.verify.lent import LentFiles, Wish
 
 T = TypeVar("T")

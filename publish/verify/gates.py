@@ -3,42 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from publish.convert.recipes import ConversionPlan
-from publish.convert.written import Written
+from publish.convert.plan import ConversionPlan
+from publish.convert.writer import Written
 from publish.errors import GateError
+from publish.formats.safetensors import WeightFolder
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig
-from publish.verify.contents import BITS, COMPLETENESS, FILE_LENGTH, FINITE, bits, completeness, file_length, finite
-from publish.verify.gate import PASSED, GateResult, skipped
-from publish.verify.hf_forward import STRICT_LOAD, strict_load
-from publish.verify.identity import IDENTITY, identity
-from publish.verify.logits import LOGITS, logits
-from publish.verify.models import Models
-from publish.verify.statistics import NotFinite
-from publish.verify.validation import VALIDATION, validation_logits
-from publish.verify.weightfile import WeightFolder
+from publish.verify.contents import (
+    BITS,
+    COMPLETENESS,
+    FILE_LENGTH,
+    FINITE,
+    NotFinite,
+    bits,
+    completeness,
+    file_length,
+    finite,
+)
+from publish.verify.gate import PASSED, SKIPPED, GateResult, failed, passed, skipped
+from publish.verify.hf_model import STRICT_LOAD, Models, strict_load
+from publish.verify.logits import LOGITS, VALIDATION, logits, validation_logits
+
+# Is the checkpoint the step that it is taken for, and is its config its own.
+
+
+IDENTITY = "identity"
+
+
+def identity(checkpoint: RawCheckpoint, config: NeoxConfig, step: int) -> GateResult:
+    """The checkpoint's own ``iteration`` is ``step``, and its own ``args`` are the config's; skipped if it has none.
+
+    GPT-NeoX keeps both in the first ``mp_rank`` file (``megatron/checkpointing.py``), which a pipeline checkpoint can
+    be converted without.
+    """
+    iteration = checkpoint.state.iteration
+    pairs = list(_pairs(checkpoint, config))
+    figures = {"step": step, "args_compared": len(pairs)}
+    wrong = [
+        f"{name} is {theirs!r} in the checkpoint and {ours!r} in the config"
+        for name, ours, theirs in pairs
+        if ours != theirs
+    ]
+    if iteration is not None and iteration != step:
+        wrong.insert(0, f"the checkpoint says it is iteration {iteration:,}, not {step:,}")
+    if iteration is not None:
+        figures["iteration"] = iteration
+    if wrong:
+        return failed(IDENTITY, "; ".join(wrong), **figures)
+    if iteration is None:
+        silent = "it has no mp_rank file" if not checkpoint.state.args else "its mp_rank file states none"
+        return skipped(IDENTITY, f"the checkpoint does not say its iteration: {silent}", **figures)
+    return passed(IDENTITY, f"iteration {iteration:,}; {len(pairs)} sizes equal the config's", **figures)
+
+
+def _pairs(checkpoint: RawCheckpoint, config: NeoxConfig) -> Iterator[tuple[str, Any, Any]]:
+    """(name, the config's value, the checkpoint's value) where the checkpoint states one."""
+    network, args, tensors = config.network, checkpoint.state.args, checkpoint.ranks[0]
+    stated = {
+        "num_layers": network.layers,
+        "hidden_size": network.hidden,
+        "num_attention_heads": network.heads,
+        "max_position_embeddings": network.context,
+        "model_parallel_size": checkpoint.tensor_parallel,
+    }
+    for name, ours in stated.items():
+        if args.get(name) is not None:
+            yield name, ours, args[name]
+    if args.get("padded_vocab_size") is not None and "embedding.weight" in tensors:
+        rows = tensors["embedding.weight"].shape[0] * checkpoint.tensor_parallel
+        yield "padded_vocab_size (rows of the embedding)", rows, args["padded_vocab_size"]
+
 
 NOT_ASKED = "not asked for"
-
-__all__ = [
-    "GATES",
-    "Evidence",
-    "bits",
-    "completeness",
-    "file_gates",
-    "file_length",
-    "finite",
-    "first_gates",
-    "identity",
-    "logits",
-    "model_gates",
-    "strict_load",
-    "validation_logits",
-]
 
 
 @dataclass(frozen=True)
@@ -116,3 +157,36 @@ def _of_logits(evidence: Evidence, loads: GateResult | None, wanted: Collection[
         yield skipped(LOGITS, NOT_ASKED)
     if VALIDATION in wanted and (stored := checkpoint.state.validation_logits) is not None:
         yield compute(validation_logits, checkpoint, plan, stored)
+
+
+# Which gates a converted step is asked.
+
+
+def prove(
+    evidence: Evidence, *, with_logits: bool, why_not: str, only: Collection[str] = GATES
+) -> tuple[GateResult, ...]:
+    """What every gate in ``only`` found. A step below 0 means that the location names none: identity is skipped.
+
+    ``why_not`` is what the logits gate says when it is skipped.
+    """
+    named = evidence.step >= 0
+    results = first_gates(
+        evidence if named else replace(evidence, step=evidence.checkpoint.state.iteration or 0),
+        compute_logits=with_logits,
+        only=only,
+    )
+    return tuple(_said(result, named, with_logits, why_not) for result in results)
+
+
+def prove_model(evidence: Evidence, *, with_logits: bool, why_not: str) -> tuple[GateResult, ...]:
+    """What the gates that need a model found of a step that `gates.file_gates` have looked at."""
+    results = model_gates(evidence, compute_logits=with_logits)
+    return tuple(_said(result, True, with_logits, why_not) for result in results)
+
+
+def _said(result: GateResult, named: bool, with_logits: bool, why_not: str) -> GateResult:
+    if result.name == "identity" and not named:
+        return skipped("identity", "the location names no step")
+    if result.name == "logits" and result.outcome == SKIPPED and not with_logits:
+        return skipped("logits", why_not)
+    return result

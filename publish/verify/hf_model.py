@@ -12,14 +12,20 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from publish.errors import GateError
-from publish.verify.weightfile import DTYPES, ITEM_SIZES, WeightFolder, WrittenTensor
+from publish.formats.safetensors import DTYPES, ITEM_SIZES, WeightFolder, WrittenTensor, opened
+from publish.verify.apart import Compute, here
+from publish.verify.gate import GateResult, could_not_read, failed, passed, some
 
 if TYPE_CHECKING:
     import torch
 
+
 _CONFIGS = 8  # whose models are kept: a run has one, unless overrides change it
-_KEPT = 4  # models of one config: as many as compute at once, at most
+_KEPT_MODELS = 4  # models of one config: as many as compute at once, at most
 BLOCK = 1 << 18  # elements of a matrix that are in memory at a time
 _idle: dict[bytes, list[HollowModel]] = defaultdict(list)
 _lock = threading.Lock()  # transformers patches torch while it builds a model
@@ -210,7 +216,7 @@ def hollow_model(folder: Path, config: bytes | None = None) -> Iterator[HollowMo
         model = idle.pop() if idle else _build(folder, config)
     yield model  # after an exception its parameters may be filled: it is not kept then
     with _lock:
-        if len(idle) < _KEPT:
+        if len(idle) < _KEPT_MODELS:
             idle.append(model)
 
 
@@ -254,3 +260,91 @@ def _renamer(model: Any) -> Callable[[str], str]:
         return str
     renamings = [each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)]
     return lambda name: str(rename_source_key(name, renamings, [])[0])
+
+
+# Who computes with torch and transformers for the gates, and what is known of the models already.
+
+
+_KEPT_SPECS = 16  # skeletons: a run has one, unless overrides change it
+
+
+class Models:
+    """The models of a run's configs; each skeleton is computed once. Safe to share between threads."""
+
+    def __init__(self, compute: Compute = here) -> None:
+        self.compute = compute
+        self._lock = threading.Lock()
+        self._known: dict[tuple[bytes, tuple[str, ...]], Skeleton] = {}
+
+    def skeleton(self, folder: Path, config: bytes, names: tuple[str, ...]) -> Skeleton:
+        """The model that transformers builds of ``config``, and what it calls tensors of these ``names``.
+
+        Who asks while one is computed waits. ``folder`` is where the config lies.
+
+        Raises:
+            GateError: transformers builds none.
+        """
+        with self._lock:
+            if (known := self._known.get((config, names))) is None:
+                if len(self._known) >= _KEPT_SPECS:
+                    self._known.clear()
+                known = self._known[config, names] = self.compute(skeleton, folder, config, names)
+            return known
+
+
+def skeleton(folder: Path, config: bytes, names: tuple[str, ...]) -> Skeleton:
+    """As :meth:`Models.skeleton`, computed in this process."""
+    with hollow_model(folder, config) as hollow:
+        return hollow.skeleton(names)
+
+
+# What transformers makes of a converted folder: does it load strictly, and which logits does it give.
+
+
+STRICT_LOAD = "strict-load"
+
+
+def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = None) -> torch.Tensor:
+    """Logits (batch, seq, vocabulary), float32: those of ``from_pretrained(folder, dtype=float32)``.
+
+    ``config`` stands for the folder's ``config.json``.
+    Bit for bit where no matrix has more than `hf_model.BLOCK` elements; larger ones are multiplied in blocks of rows,
+    which may round otherwise. Memory is that of a block and the logits, not of the model.
+
+    Raises:
+        GateError: the folder cannot be loaded.
+    """
+    import torch
+
+    with hollow_model(folder, config) as hollow:
+        return hollow.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
+
+
+def strict_load(folder: Path | WeightFolder, models: Models | None = None) -> GateResult:
+    """The files' tensors are exactly those of the transformers model: names (tied ones once) and shapes."""
+    try:
+        written = opened(folder)
+        names = tuple(sorted(written.tensors))
+        model = (models or Models()).skeleton(written.folder, config_of(written.folder), names)
+        found, expected = model.loaded(written), model.expected
+    except GateError as error:
+        return could_not_read(STRICT_LOAD, error)
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = sorted(found[name].name for name in found.keys() - expected.keys())
+    mismatched = [
+        f"{name} is {list(found[name].shape)} where {list(expected[name])} is due"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name].shape != expected[name]
+    ]
+    figures = {
+        "tensors": len(expected),
+        "missing": len(missing),
+        "unexpected": len(unexpected),
+        "mismatched": len(mismatched),
+    }
+    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
+    if wrong := [f"{kind}: {some(names)}" for kind, names in kinds if names]:
+        return failed(STRICT_LOAD, f"{model.architecture}: {'; '.join(wrong)}", **figures)
+    return passed(
+        STRICT_LOAD, f"{model.architecture} loads all {len(expected)} tensors, none missing or left over", **figures
+    )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from publish.source.files import CheckpointFiles, Checksum
+from publish.sources.files import CheckpointFiles, Checksum
 
 Ask = Callable[["Wish"], Any]
 

@@ -10,18 +10,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from publish.convert.hfconfig import canonical_json, hf_config, plain
-from publish.convert.recipes import ConversionPlan
+from publish.convert.plan import ConversionPlan
 from publish.errors import GateError
+from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
-from publish.verify.equations import frequencies
-from publish.verify.forward import FREQUENCIES, logit_blocks
 from publish.verify.gate import GateResult, could_not_read, failed, passed
-from publish.verify.hf_forward import hf_logits
-from publish.verify.shards import Arithmetic, as_tensor
-from publish.verify.tokens import probe_tokens
+from publish.verify.hf_model import hf_logits
+from publish.verify.neox_forward import FREQUENCIES, Arithmetic, as_tensor, frequencies, logit_blocks
 
 if TYPE_CHECKING:
     import torch
+
+
+# Which tokens the logits are compared on: the same for every machine, every time.
+
+
+BATCH, LENGTH = 2, 64
+LONGEST = 512  # what a sliding window may lengthen the probe to
+_SEED = 20230403
+
+
+def probe_tokens(vocabulary: int, context: int, window: int | None = None) -> NDArray[np.int64]:
+    """Token ids, int64, shape (2, min(context, 64)), all below ``vocabulary``.
+
+    ``vocabulary`` is the tokenizer's where it is known: rows beyond it were never trained. With a sliding ``window``
+    (GPT-NeoX's w) the probe is long enough to see its edge, up to `LONGEST`. The generator's raw bits are used, which
+    numpy keeps stable (NEP 19), unlike its distributions.
+
+    Raises:
+        ValueError: an empty vocabulary or context.
+    """
+    if vocabulary < 1 or context < 1:
+        raise ValueError(f"a vocabulary of {vocabulary} and a context of {context}")
+    length = LENGTH if window is None or window + 16 > LONGEST else max(LENGTH, window + 16)
+    length = min(context, length)
+    bits = np.random.PCG64(_SEED).random_raw(BATCH * length)
+    return (bits % np.uint64(vocabulary)).astype(np.int64).reshape(BATCH, length)
+
 
 LOGITS = "logits"
 ULP = 2.0**-23  # of float32, relative
@@ -204,3 +229,46 @@ def _other_frequencies(checkpoint: RawCheckpoint, plan: ConversionPlan) -> str |
                 fraction, base = plan.network.rotary_fraction, plan.network.rotary_base
                 return f"{name} is not what rotary_pct {fraction:g} and rotary_emb_base {base:g} make"
     return None
+
+
+# Does our forward pass give the logits that GPT-NeoX itself stored in the checkpoint when it saved it.
+
+
+VALIDATION = "validation-logits"
+POSITIONS = 64  # of the stored ones: attention is causal, later tokens change nothing
+_MARGIN = {"float16": 1, "bfloat16": 8, "float32": 8}  # times the rounding of bfloat16, 8 times coarser than float16
+_EXACT = Arithmetic(stored_frequencies=True)
+
+
+def validation_logits(checkpoint: RawCheckpoint, plan: ConversionPlan, stored: RawTensor) -> GateResult:
+    """The logits of ``stored`` (positions, vocabulary of rank 0) and ours of the tokens 0, 1, 2, ... are the same.
+
+    GPT-NeoX computed them in half precision on its own machine. How far that may lie from float32 is measured on this
+    very network: the distance between a pass in float32 and one in bfloat16.
+    """
+    if len(stored.shape) != 2 or not 0 < stored.shape[1] <= plan.vocabulary or stored.dtype not in _MARGIN:
+        return failed(VALIDATION, f"the checkpoint stores logits of {stored.dtype}, shape {list(stored.shape)}")
+    length = min(POSITIONS, stored.shape[0], plan.vocabulary)
+    tokens = np.arange(length, dtype=np.int64)[None]
+    theirs = as_tensor(checkpoint.read(stored, 0, length), stored.dtype)[None]
+    differences, roundings, at = [], [], 0
+    try:
+        ours = logit_blocks(checkpoint, plan.network, tokens, _EXACT)
+        rough = logit_blocks(checkpoint, plan.network, tokens, replace(_EXACT, compute="bfloat16"))
+        for exact, rounded in zip(ours, rough, strict=True):
+            block = theirs[..., at : at + exact.shape[-1]].float()
+            at += exact.shape[-1]
+            differences.append((exact[..., : block.shape[-1]] - block).double().square().sum())
+            roundings.append((exact - rounded.float()).double().square().mean())
+            if at >= stored.shape[1]:
+                break
+    except GateError as error:
+        return could_not_read(VALIDATION, error)
+    difference = float((sum(differences) / (length * stored.shape[1])) ** 0.5)
+    bound = _MARGIN[stored.dtype] * float((sum(roundings) / len(roundings)) ** 0.5)
+    same = difference <= bound  # False for NaN
+    detail = (
+        f"{'equal' if same else 'NOT equal'} to those stored in the checkpoint: root mean square of the difference "
+        f"{difference:.2e} of at most {bound:.2e}, over {length} positions"
+    )
+    return (passed if same else failed)(VALIDATION, detail, rms_diff=difference, bound=bound, positions=length)

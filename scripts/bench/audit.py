@@ -21,7 +21,7 @@ from statistics import median
 
 from release import OURS, TARGET, samples
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 
 PLAIN = """
 from huggingface_hub import HfApi

@@ -24,10 +24,10 @@ MODELS = {"14M": (6, 128), "410M": (24, 1024), "1.4B": (24, 2048)}
 VOCABULARY = 50_304
 CODE = """
 import resource, sys, time
-from publish.compare.comparison import compare
-from publish.compare.open import open_side
+from publish.compare.pair import compare
+from publish.compare.side import open_side
 from publish.compare.report import Report
-from publish.source.location import parse_location
+from publish.sources.runs import parse_location
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 best = 1e9
 for _ in range(int(sys.argv[3])):

@@ -29,15 +29,14 @@ from statistics import median, quantiles
 from models import SHAPES, VOCABULARY, Shape, write
 
 from publish.convert.folder import convert
-from publish.convert.plan import make_plan
-from publish.convert.recipes import ConversionPlan
+from publish.convert.plan import ConversionPlan, make_plan
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
-from publish.release import CardText, Release
-from publish.run.job import Wishes, make_job
-from publish.run.step import make_step
-from publish.source.checkpoints import CheckpointSource
-from publish.source.files import LocalFiles
+from publish.release.job import Wishes, make_job
+from publish.release.step import make_step
+from publish.release_file import CardText, Release
+from publish.sources.files import LocalFiles
+from publish.sources.runs import CheckpointSource
 
 CHUNK = 2 << 20
 STOP = threading.Event()

@@ -23,7 +23,7 @@ from importlib import resources
 from pathlib import Path
 from statistics import median
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 
 TARGET = "alice/bench"
 PLAIN = """

@@ -18,7 +18,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from models import SHAPES, Shape, options, tensors_of
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 
 CODE = "from publish.cli import main; main()"
 REPO = "lab/raw"

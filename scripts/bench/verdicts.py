@@ -13,9 +13,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+from tests.compare.models import Model, report, save
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.compare.models import Model, report, save
 
 OFF = {
     "embedding": "embed_in",

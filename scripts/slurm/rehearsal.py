@@ -17,14 +17,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from cluster import Cluster, missing
 
-from publish.rehearsal import RehearsalHub
-from publish.run.demo import samples
-from publish.run.where import REHEARSAL_TOKEN, UNPACED
+from publish.cli.demo import samples
+from publish.cli.rehearse import REHEARSAL_TOKEN, UNPACED
+from publish.rehearsal.server import RehearsalHub
 from publish.schedule import step_of
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "rehearsal/on-slurm"

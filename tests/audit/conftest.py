@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from publish.audit.cache import Cache
 from publish.audit.collect import Wanted
 from publish.audit.examine import examine
-from publish.audit.fetch import Reader
+from publish.audit.reader import Cache, Reader
 from publish.audit.report import Report
-from publish.rehearsal import RehearsalHub
-from publish.wire.client import Client
-from publish.wire.endpoint import Endpoint, Patience
+from publish.hub.client import Client
+from publish.hub.failures import Endpoint, Patience
+from publish.rehearsal.server import RehearsalHub
 
 MANY = 10**6
 Audit = Callable[..., Report]

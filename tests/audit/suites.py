@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from publish.rehearsal.changes import Drop, Put
-from publish.rehearsal.lfs import Pointer
 from publish.rehearsal.names import repo_id
-from publish.rehearsal.store import Store
+from publish.rehearsal.storage.git import Drop, Put
+from publish.rehearsal.storage.lfs import Pointer
+from publish.rehearsal.storage.store import Store
 
 HIDDEN, LAYERS, VOCABULARY = 16, 2, 64
 SHAPES: Mapping[str, tuple[int, ...]] = {

@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from publish.audit.records import MEANINGS
-from publish.cli import main
-from publish.rehearsal import RehearsalHub
+from publish.cli.group import main
+from publish.rehearsal.server import RehearsalHub
 from tests.audit.suites import Planted, publish_suite
 
 KEYS = {"repo", "branches", "requests", "bytes_downloaded", "findings", "ok"}

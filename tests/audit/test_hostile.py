@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from publish.rehearsal import RehearsalHub
-from publish.source.safetensors import NoHeader, length_of, parse_header
+from publish.formats.safetensors import NoHeader, length_of, parse_header
+from publish.rehearsal.server import RehearsalHub
 from tests.audit.conftest import Audit
 from tests.audit.suites import CONFIG, publish_suite
 

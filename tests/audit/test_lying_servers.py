@@ -14,9 +14,9 @@ import httpx2
 import pytest
 from click.testing import CliRunner
 
-from publish.cli import main
-from publish.rehearsal import RehearsalHub
-from publish.wire.endpoint import Patience
+from publish.cli.group import main
+from publish.hub.failures import Patience
+from publish.rehearsal.server import RehearsalHub
 from tests.audit.suites import Planted, publish_suite
 from tests.servers import QuietServer
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from publish.rehearsal import RehearsalHub
-from publish.release import Release, parse_release
-from publish.wire.client import Client
-from publish.wire.endpoint import Endpoint
+from publish.hub.client import Client
+from publish.hub.failures import Endpoint
+from publish.rehearsal.server import RehearsalHub
+from publish.release_file import Release, parse_release
 from tests.audit.conftest import MANY, Audit
 from tests.audit.suites import Planted
-from tests.run.releases import FEW, TARGET, few, run_release
+from tests.release.releases import FEW, TARGET, few, run_release
 
 EXPECT = "expect:\n  - {equal: [0, 1], because: the learning rate is 0 on the first iteration}\n"
 

@@ -10,17 +10,17 @@ import pytest
 from click.testing import CliRunner
 from huggingface_hub import HfApi
 
-from publish.cli import main
+from publish.cli.group import main
 from publish.errors import HubError, PublishError
-from publish.rehearsal import RehearsalHub
-from publish.run.cards import make_cards
-from publish.run.init import propose
-from publish.run.repair import read_repair
-from publish.wire.client import Client
-from publish.wire.endpoint import Endpoint
+from publish.hub.client import Client
+from publish.hub.failures import Endpoint
+from publish.rehearsal.server import RehearsalHub
+from publish.release.cards import make_cards
+from publish.release.job import propose
+from publish.release.repair import read_repair
 from tests.audit.conftest import MANY
 from tests.audit.suites import Planted
-from tests.run.releases import TARGET, few, run_release
+from tests.release.releases import TARGET, few, run_release
 
 OPTIONS = ("--verify-logits", "off", "--json")
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)

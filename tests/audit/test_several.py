@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 from tests.audit.conftest import Audit
 from tests.audit.suites import publish_suite, safetensors, single, tensors_at
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 from publish.schedule import PYTHIA
 from tests.audit.conftest import Audit
 from tests.audit.suites import Planted, card, publish_suite, safetensors, sharded, tensors_at

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 from tests.audit.suites import publish_suite
 
 ROOT = Path(__file__).resolve().parents[2]

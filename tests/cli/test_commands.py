@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from publish.cli.group import COMMANDS
-from publish.rehearsal import RehearsalHub
-from tests.neox import hostile
+from publish.rehearsal.server import RehearsalHub
+from tests.formats import hostile
 
 STEP = "mp_rank_00_model_states.pt"
 

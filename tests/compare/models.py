@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from publish.compare.comparison import compare
-from publish.compare.open import open_side
+from publish.compare.pair import compare
 from publish.compare.report import Report
-from publish.source.location import parse_location
+from publish.compare.side import open_side
+from publish.sources.runs import parse_location
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 NAMES = {np.dtype("f2"): "F16", np.dtype("f4"): "F32", np.dtype("f8"): "F64", np.dtype("u2"): "BF16"}

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-from publish.compare.open import open_side
 from publish.compare.report import Report
+from publish.compare.side import open_side
 from publish.convert.folder import convert
 from publish.convert.plan import make_plan
 from publish.errors import PublishError, SourceError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
-from publish.rehearsal import RehearsalHub
-from publish.source.files import LocalFiles
-from publish.source.location import parse_location
+from publish.rehearsal.server import RehearsalHub
+from publish.sources.files import LocalFiles
+from publish.sources.runs import parse_location
 from tests.compare.models import SMALL, Model, report, safetensors, save
 from tests.conftest import shared
 

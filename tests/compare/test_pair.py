@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from publish.compare.moments import BLOCK
-from publish.compare.pair import BITWISE, DIFFERENT, ZERO_SIGN, Pair, PairStatistics, Scratch, side_by_side
-from publish.convert.dtypes import from_float32, to_float32
+from publish.compare.pair import BITWISE, BLOCK, DIFFERENT, ZERO_SIGN, Pair, PairStatistics, Scratch, side_by_side
+from publish.formats.dtypes import from_float32, to_float32
 
 VIEW = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "float64": "<f8"}
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from publish.neox.checkpoint import RawCheckpoint, RawTensor
-from publish.neox.config import NeoxConfig
-from publish.neox.network import Network
+from publish.formats.torch_archive import RawTensor
+from publish.neox.checkpoint import RawCheckpoint
+from publish.neox.config import NeoxConfig, Network
 from publish.neox.state import TrainingState
-from publish.source.files import outside
+from publish.sources.files import outside
 
 VIEWS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
 Arrays = dict[str, np.ndarray]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publish.convert.behind import HashBehind
+from publish.convert.writer import HashBehind
 
 
 @given(st.lists(st.one_of(st.integers(0, 300), st.integers((1 << 16) - 2, (1 << 16) + 2)), max_size=12))

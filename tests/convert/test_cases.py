@@ -14,7 +14,7 @@ from publish.convert.tokenizer import find_tokenizer
 from publish.errors import ConfigError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
-from publish.source.files import LocalFiles
+from publish.sources.files import LocalFiles
 from tests.conftest import arrays, shared
 
 REACH = {

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from publish.errors import ConfigError
-from publish.run.convert import Conversion, Wanted, convert_one
-from publish.source.checkpoints import open_checkpoint
-from publish.source.location import parse_location
+from publish.release.convert import Conversion, Wanted, convert_one
+from publish.sources.runs import open_checkpoint, parse_location
 from tests.convert.rawfiles import SEQUENTIAL, write
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, written_arrays
 from tests.convert.test_merge import cases

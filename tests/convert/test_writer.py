@@ -21,14 +21,12 @@ from safetensors.numpy import save
 
 from publish.convert import folder as folders
 from publish.convert.blocks import streams
-from publish.convert.dtypes import cast, from_float32, to_float32
 from publish.convert.folder import convert
 from publish.convert.hfconfig import with_overrides
 from publish.convert.plan import Recipe, make_plan
-from publish.convert.safetensors_file import file_size
-from publish.convert.writer import write_weights
-from publish.convert.written import Digest
+from publish.convert.writer import Digest, file_size, write_weights
 from publish.errors import StorageError
+from publish.formats.dtypes import cast, from_float32, to_float32
 from publish.neox.checkpoint import RawCheckpoint
 from tests.convert.rawmodel import LLAMA, NEOX, Case, checkpoint_of, config_of, hf_model, raw_of, split, written_arrays
 

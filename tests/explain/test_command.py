@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 from tests.cli.test_commands import publish, refused
 from tests.explain.neoxfiles import Model, on_cpu, on_gpu
 from tests.explain.test_hf_format import converted
@@ -94,8 +94,8 @@ def test_a_14m_model_takes_little_time_and_memory(tmp_path: Path, case: str) -> 
     code = (
         "import json, resource, sys, time, torch\n"
         "from pathlib import Path\n"
-        "from publish.run.explain import explain_one, open_any\n"
-        "from publish.source.location import Location\n"
+        "from publish.explain.explain import explain_one, open_any\n"
+        "from publish.sources.runs import Location\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"before, start = peak(), time.process_time()\n"
         "source, files = open_any(Location(Path(sys.argv[1])), None)\n"

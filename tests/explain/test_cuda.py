@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from publish.explain.devices import THREADS
-from publish.neox.randomstate import CUDA
+from publish.explain.cuda_generator import THREADS
+from publish.neox.state import CUDA
 from tests.explain.neoxfiles import Drawn, Model, on_gpu
 from tests.explain.test_explain import ask
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from publish.explain.answer import Answer
-from publish.neox.randomstate import CPU
-from publish.run.explain import explain_one, open_any
-from publish.source.location import Location
+from publish.explain.explain import explain_one, open_any
+from publish.neox.state import CPU
+from publish.sources.runs import Location
 from tests.conftest import shared
 from tests.explain.neoxfiles import Drawn, Model, on_cpu, on_cpu_in_stages
 

@@ -13,7 +13,7 @@ from publish.convert.plan import make_plan
 from publish.errors import CheckpointError, ConfigError, ConversionError, PublishError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
-from publish.source.files import LocalFiles
+from publish.sources.files import LocalFiles
 from tests.explain.neoxfiles import Drawn, Model, on_cpu, on_gpu
 from tests.explain.test_explain import Answer, ask
 

@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 import pytest
 
-from publish.convert.dtypes import from_float32
 from publish.explain.explain import explain
 from publish.explain.subject import Bits, Shard, Subject
-from publish.neox.randomstate import RandomState, decode
+from publish.formats.dtypes import from_float32
+from publish.neox.state import RandomState, decode
 from tests.explain.neoxfiles import Model, on_cpu, on_gpu
 
 MODELS = int(os.environ.get("PUBLISH_RANDOM_MODELS", "24"))  # 1,000 take a few minutes

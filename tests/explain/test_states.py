@@ -11,18 +11,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from publish.card.explanation import explanation
-from publish.card.render import _environment
+from publish.cards.facts import explanation
+from publish.cards.render import _environment
+from publish.cli.inspect import inspect
 from publish.explain.answer import Answer, Origin
-from publish.explain.difference import differences, origin_of
-from publish.explain.stored import Constructed, constructed, stored_generators
-from publish.hub.records import canonical, read_record
+from publish.explain.stored import Constructed, constructed, differences, origin_of, stored_generators
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.randomstate import CPU, CUDA, TRACKER, decode, stored_states
-from publish.run.inspect import inspect
-from publish.source.checkpoints import open_checkpoint
-from publish.source.files import LocalFiles
-from publish.source.location import Location
+from publish.neox.state import CPU, CUDA, TRACKER, decode, stored_states
+from publish.records.codec import canonical, read_record
+from publish.sources.files import LocalFiles
+from publish.sources.runs import Location, open_checkpoint
 from tests.conftest import shared
 from tests.explain.neoxfiles import Drawn, Model, on_cpu, on_gpu
 from tests.explain.test_explain import ask

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from publish.wire.client import Client
-from publish.wire.clock import ManualClock
-from publish.wire.endpoint import Endpoint, Timeouts
+from publish.hub.client import Client
+from publish.hub.failures import Endpoint, Timeouts
+from publish.interrupt import ManualClock
 from tests.hub.smallhub import SmallHub
 
 

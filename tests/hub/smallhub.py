@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from publish.wire.repo import git_blob_sha1
+from publish.hub.reads import git_blob_sha1
 from tests.servers import QuietServer
 
 ATTRIBUTES = b"*.safetensors lfs\n"

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from publish.errors import HubError
-from publish.hub.branchfile import BranchFile
+from publish.hub.branch_files import BranchFile
+from publish.hub.client import Client
+from publish.hub.downloads import RemoteFile
+from publish.hub.failures import Endpoint, Patience, Timeouts
+from publish.hub.reads import latest_commits, list_branches, list_tree
 from publish.hub.repository import Base, ensure_repo, find_base
 from publish.hub.transaction import Committed, publish_branch
-from publish.rehearsal import RehearsalHub
-from publish.wire.client import Client
-from publish.wire.clock import ManualClock
-from publish.wire.endpoint import Endpoint, Patience, Timeouts
-from publish.wire.ranges import RemoteFile
-from publish.wire.repo import latest_commits, list_branches, list_tree
+from publish.interrupt import ManualClock
+from publish.rehearsal.server import RehearsalHub
 
 REPO = "alice/campaign"
 CONTENT = random.Random(1).randbytes(200_000)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publish.errors import StorageError
-from publish.hub.ledger import NAME, Ledger, LedgerEntry
+from publish.release.ledger import NAME, Ledger, LedgerEntry
 
 
 def entry(step: int) -> LedgerEntry:

@@ -8,17 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publish.errors import HubError
-from publish.hub.checkpoints import CheckpointRecord, Checkpoints
-from publish.hub.manifest import (
-    Converter,
-    FileRecord,
-    GateRecord,
-    Manifest,
-    Source,
-    SourceFile,
-    Tensors,
-    Training,
-)
+from publish.records.checkpoints import CheckpointRecord, Checkpoints
+from publish.records.manifest import Converter, FileRecord, GateRecord, Manifest, Source, SourceFile, Tensors, Training
 
 TEXT = st.text(max_size=20)
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)

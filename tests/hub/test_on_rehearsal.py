@@ -12,21 +12,18 @@ from pathlib import Path
 import pytest
 
 from publish.errors import HubError
-from publish.hub.branchfile import BranchFile
-from publish.hub.checkpoints import NAME, CheckpointRecord, Checkpoints
-from publish.hub.look import look
-from publish.hub.manifest import FileRecord, Manifest
+from publish.hub.branch_files import BranchFile
+from publish.hub.client import Client
+from publish.hub.downloads import RemoteFile, fetch_file
+from publish.hub.failures import Endpoint, Refused
+from publish.hub.reads import first_commit, latest_commits, list_branches, list_tree
 from publish.hub.repository import Base, check_may_write, ensure_repo, find_base, probe_write, whoami
-from publish.hub.status import Expected
 from publish.hub.transaction import Committed, Outcome, Skipped, publish_branch
-from publish.rehearsal import RehearsalHub
-from publish.wire.client import Client
-from publish.wire.clock import ManualClock
-from publish.wire.download import fetch_file
-from publish.wire.endpoint import Endpoint
-from publish.wire.failures import Refused
-from publish.wire.ranges import RemoteFile
-from publish.wire.repo import first_commit, latest_commits, list_branches, list_tree
+from publish.interrupt import ManualClock
+from publish.records.checkpoints import NAME, CheckpointRecord, Checkpoints
+from publish.records.manifest import FileRecord, Manifest
+from publish.rehearsal.server import RehearsalHub
+from publish.release.state import Expected, look
 from tests.hub.test_manifest import example
 
 REPO = "alice/m"

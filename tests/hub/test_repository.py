@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from publish.errors import HubError
+from publish.hub.client import Client
+from publish.hub.failures import Endpoint, Refused, Unavailable
 from publish.hub.repository import (
     Base,
     Identity,
@@ -18,9 +20,6 @@ from publish.hub.repository import (
     validate_card,
     whoami,
 )
-from publish.wire.client import Client
-from publish.wire.endpoint import Endpoint
-from publish.wire.failures import Refused, Unavailable
 from tests.hub.smallhub import Fault, Reply, SmallHub, as_json, error
 
 REPO = "alice/m"

@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from publish.hub.branchfile import BranchFile
-from publish.hub.checkpoints import CheckpointRecord, Checkpoints
-from publish.hub.ledger import Ledger
-from publish.hub.look import look
-from publish.hub.manifest import ComparisonRecord, FileRecord, Manifest
+from publish.hub.branch_files import BranchFile
+from publish.hub.client import Client
 from publish.hub.repository import Base
-from publish.hub.status import Expected, Seen, judge
 from publish.hub.transaction import publish_branch
-from publish.wire.client import Client
+from publish.records.checkpoints import CheckpointRecord, Checkpoints
+from publish.records.manifest import ComparisonRecord, FileRecord, Manifest
+from publish.release.ledger import Ledger
+from publish.release.state import Expected, Seen, judge, look
 from tests.hub.smallhub import SmallHub
 from tests.hub.test_manifest import example
 

@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 
 from publish.errors import HubError, StorageError
-from publish.hub.branchfile import BranchFile
+from publish.hub.branch_files import BranchFile
+from publish.hub.client import Client
+from publish.hub.failures import Endpoint, Refused, Unavailable
+from publish.hub.rate_limits import seconds_to_commit
 from publish.hub.repository import Base, find_base
 from publish.hub.transaction import Committed, Outcome, Skipped, publish_branch
-from publish.wire.client import Client
-from publish.wire.clock import Interrupted, ManualClock
-from publish.wire.commit_quota import seconds_to_commit
-from publish.wire.endpoint import Endpoint
-from publish.wire.failures import Refused, Unavailable
+from publish.interrupt import Interrupted, ManualClock
 from tests.hub.smallhub import Fault, Reply, SmallHub, as_json, error
 
 REPO = "alice/m"

@@ -11,10 +11,10 @@ from xml.etree import ElementTree
 import pytest
 
 from publish.errors import CardError
-from publish.plots.ratios import ratio_plot
+from publish.plots.comparison import ratio_plot
 from publish.plots.records import Curve, Ratio
-from publish.plots.theme import PAPER, ROLES, SERIES
-from publish.plots.training import distance_plot, spread_plot
+from publish.plots.run import distance_plot, spread_plot
+from publish.plots.style import PAPER, ROLES, SERIES
 from publish.schedule import PYTHIA
 
 NAMES = ("embedding", "QKV", "attention dense", "MLP up", "MLP down", "unembedding")

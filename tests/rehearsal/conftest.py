@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants, set_client_factory
 from huggingface_hub.utils import _http, disable_progress_bars
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 
 _number = itertools.count()
 Commit = Callable[..., str]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from publish.card.facts import Plot
-from publish.card.render import render_step, render_suite
-from publish.rehearsal import RehearsalHub
-from tests.card import samples
+from publish.cards.facts import Plot
+from publish.cards.render import render_step, render_suite
+from publish.rehearsal.server import RehearsalHub
+from tests.cards import samples
 from tests.plots.test_plots import PICTURES
 from tests.rehearsal.browser import chromium, measure
 

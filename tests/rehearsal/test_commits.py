@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 from huggingface_hub.errors import BadRequestError, EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 from tests.rehearsal.conftest import Commit
 
 

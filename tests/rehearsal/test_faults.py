@@ -14,8 +14,9 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
-from publish.rehearsal import RehearsalError, RehearsalHub, Rule, parse_rules
-from publish.rehearsal.faults import load_faults
+from publish.rehearsal.errors import RehearsalError
+from publish.rehearsal.http.faults import Rule, load_faults, parse_rules
+from publish.rehearsal.server import RehearsalHub
 from tests.rehearsal.conftest import Commit
 
 DATA = bytes(range(256)) * 2000

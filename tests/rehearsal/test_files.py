@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, HfFileSystem, hf_hub_url
 from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError, RevisionNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
-from publish.rehearsal import RehearsalHub
+from publish.rehearsal.server import RehearsalHub
 from tests.rehearsal.conftest import Commit
 
 DATA = bytes(range(256)) * 16

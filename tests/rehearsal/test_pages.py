@@ -6,9 +6,9 @@ import httpx2
 import pytest
 from huggingface_hub import HfApi
 
-from publish.rehearsal import RehearsalHub
-from publish.rehearsal.markdown import to_html
-from publish.rehearsal.validate import check_card
+from publish.rehearsal.api.commits import check_card
+from publish.rehearsal.pages.markdown import to_html
+from publish.rehearsal.server import RehearsalHub
 from tests.rehearsal.conftest import Commit
 
 

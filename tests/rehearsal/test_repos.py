@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from publish.rehearsal import RehearsalHub
-from publish.rehearsal.identity import user_of
+from publish.rehearsal.http.request import user_of
+from publish.rehearsal.server import RehearsalHub
 from tests.rehearsal.conftest import Commit
 
 

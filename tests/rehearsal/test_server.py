@@ -18,9 +18,10 @@ import pygit2
 import pytest
 from huggingface_hub import HfApi
 
-from publish.rehearsal import RehearsalError, RehearsalHub
 from publish.rehearsal.app import HANDLERS
-from publish.rehearsal.routes import ROUTES, match
+from publish.rehearsal.errors import RehearsalError
+from publish.rehearsal.http.routing import ROUTES, match
+from publish.rehearsal.server import RehearsalHub
 
 Start = Callable[..., Any]
 

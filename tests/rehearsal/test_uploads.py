@@ -12,8 +12,8 @@ import httpx2
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
-from publish.rehearsal import RehearsalHub
-from publish.rehearsal.gitattributes import DEFAULT, goes_to_lfs, ignored, tracked
+from publish.rehearsal.server import RehearsalHub
+from publish.rehearsal.storage.git import DEFAULT, goes_to_lfs, ignored, tracked
 from tests.rehearsal.conftest import Commit
 
 

@@ -8,16 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from publish.rehearsal import RehearsalHub
-from publish.run.engine import Engine
-from publish.run.outcome import Outcome
-from publish.slurm.array import Pace
-from publish.slurm.commands import Slurm
-from publish.slurm.engine import SlurmEngine
-from publish.slurm.settings import Settings
-from publish.wire.client import Client
-from publish.wire.endpoint import Endpoint
-from tests.run.releases import run_release
+from publish.hub.client import Client
+from publish.hub.failures import Endpoint
+from publish.rehearsal.server import RehearsalHub
+from publish.release.executors import Engine
+from publish.release.outcome import Outcome
+from publish.slurm.commands import Settings, Slurm
+from publish.slurm.executor import Pace, SlurmEngine
+from tests.release.releases import run_release
 from tests.slurm.fake import FakeSlurm
 
 MANY = 10**6

@@ -11,13 +11,10 @@ from pathlib import Path
 import pytest
 
 from publish.errors import ConversionError, GateError, HubError, SlurmError
-from publish.slurm.array import Array, Pace
-from publish.slurm.commands import Slurm
-from publish.slurm.folder import Attempt, Batch, SharedFolder, locked
-from publish.slurm.result import ErrorRecord, Result
-from publish.slurm.settings import Settings
-from publish.slurm.states import TaskState
-from publish.wire.failures import Unavailable
+from publish.hub.failures import Unavailable
+from publish.slurm.commands import Settings, Slurm, TaskState
+from publish.slurm.executor import Array, Pace
+from publish.slurm.folder import Attempt, Batch, ErrorRecord, Result, SharedFolder, locked
 from tests.slurm.fake import FakeSlurm
 
 Programs = Callable[..., Slurm]

@@ -17,17 +17,16 @@ import pytest
 from huggingface_hub import HfApi
 
 from publish.errors import SlurmError
-from publish.rehearsal import RehearsalHub
-from publish.run.engine import LocalEngine
-from publish.run.making import Making
-from publish.run.outcome import Outcome
-from publish.run.step import ProvenStep
-from publish.slurm.commands import Slurm
-from publish.slurm.engine import SlurmEngine
-from publish.slurm.settings import Settings
-from tests.run.campaign import state
-from tests.run.processes import CODE
-from tests.run.releases import TARGET, few
+from publish.rehearsal.server import RehearsalHub
+from publish.release.executors import LocalEngine
+from publish.release.making import Making
+from publish.release.outcome import Outcome
+from publish.release.step import ProvenStep
+from publish.slurm.commands import Settings, Slurm
+from publish.slurm.executor import SlurmEngine
+from tests.release.campaign import state
+from tests.release.processes import CODE
+from tests.release.releases import TARGET, few
 from tests.slurm.conftest import QUICK
 from tests.slurm.fake import FakeSlurm
 

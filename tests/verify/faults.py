@@ -13,12 +13,12 @@ import numpy as np
 
 from publish.convert.folder import convert
 from publish.convert.plan import make_plan
+from publish.formats.safetensors import WeightFolder
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
-from publish.source.files import LocalFiles
+from publish.sources.files import LocalFiles
+from publish.verify.contents import FiniteObserver
 from publish.verify.gates import Evidence
-from publish.verify.statistics import FiniteObserver
-from publish.verify.weightfile import WeightFolder
 
 
 def raw_case(folder: Path) -> tuple[RawCheckpoint, NeoxConfig]:

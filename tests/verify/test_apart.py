@@ -16,14 +16,13 @@ from pathlib import Path
 import pytest
 
 from publish.errors import GateError, ProcessError, SourceError
+from publish.interrupt import Interrupted
 from publish.neox.checkpoint import RawCheckpoint
-from publish.source.files import CheckpointFile, CheckpointFiles, Checksum
+from publish.sources.files import CheckpointFile, CheckpointFiles, Checksum
 from publish.verify.apart import Apart, here
 from publish.verify.gates import first_gates
-from publish.verify.hf_forward import strict_load
+from publish.verify.hf_model import Models, strict_load
 from publish.verify.logits import logits
-from publish.verify.models import Models
-from publish.wire.clock import Interrupted
 from tests.conftest import shared
 from tests.convert.rawmodel import NEOX, Case, config_of, raw_of
 from tests.verify.faults import evidence_of, raw_case

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from publish.convert.recipes import ConversionPlan
+from publish.convert.plan import ConversionPlan
 from publish.errors import GateError
 from publish.neox.state import TrainingState
 from publish.verify.contents import bits, completeness, file_length, finite
 from publish.verify.gate import FAILED, PASSED, SKIPPED, require
-from publish.verify.gates import Evidence, first_gates
-from publish.verify.identity import identity
+from publish.verify.gates import Evidence, first_gates, identity
 from publish.verify.logits import logits
 from tests.conftest import shared
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, config_of, raw_of

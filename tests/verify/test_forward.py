@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from publish.errors import GateError
-from publish.verify import shards as shards_module
-from publish.verify.forward import neox_logits
-from publish.verify.shards import Arithmetic
+from publish.verify import neox_forward as shards_module
+from publish.verify.neox_forward import Arithmetic, neox_logits
 from tests.conftest import arrays, shared
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, checkpoint_of, hf_model, raw_of, split
 from tests.verify.faults import raw_case

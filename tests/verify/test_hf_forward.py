@@ -17,8 +17,8 @@ from publish.convert.plan import make_plan
 from publish.verify import hf_model
 from publish.verify.gate import FAILED, PASSED
 from publish.verify.gates import first_gates
-from publish.verify.hf_forward import hf_logits, strict_load
-from publish.verify.tokens import probe_tokens
+from publish.verify.hf_model import hf_logits, strict_load
+from publish.verify.logits import probe_tokens
 from tests.conftest import shared
 from tests.convert.rawmodel import LLAMA, NEOX, Case, config_of, raw_of
 from tests.verify.faults import Spoiler, evidence_of, raw_case

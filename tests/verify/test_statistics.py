@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from publish.verify.statistics import NotFinite, count_not_finite
-from publish.verify.tokens import probe_tokens
+from publish.verify.contents import NotFinite, count_not_finite
+from publish.verify.logits import probe_tokens
 
 VIEWS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from publish.run.convert import Conversion
+from publish.release.convert import Conversion
 from publish.verify.gate import GateResult
 from tests.convert.rawfiles import write
 from tests.convert.rawmodel import LLAMA, NEOX, Case

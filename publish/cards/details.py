@@ -1,0 +1,203 @@
+"""The details table: what the config says of the run and what was measured on its files, each with its source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from publish.cards.run_config import CONFIG, ConfigFacts, config_facts
+
+# Numbers in words that a reader takes in at once: exact, with thousands separators; pure.
+
+
+def count(value: int) -> str:
+    """1,234,567."""
+    return f"{value:,}"
+
+
+def decimal(value: float | int) -> str:
+    """A number exactly as configured: 0.1, 1e-3, 1.6e-4, 143,000. Small ones in powers of ten."""
+    if isinstance(value, int):
+        return count(value)
+    exact = Decimal(repr(value)).normalize()
+    if exact == 0:
+        return "0"
+    if abs(exact) < Decimal("0.01"):
+        digits, _, exponent = f"{exact:e}".partition("e")
+        return f"{digits}e{int(exponent)}"
+    return f"{exact:,f}"
+
+
+def percent(fraction: float) -> str:
+    """0.01 as ``1 %``, 0.0069930 as ``0.699 %``."""
+    return f"{Decimal(f'{fraction * 100:.3g}').normalize():f} %"
+
+
+def describe_steps(steps: Sequence[int]) -> str:
+    """A schedule in words: ``0, 1, 2, 4, ..., 512, then every 1,000 to 143,000``. ``steps`` ascend."""
+    parts: list[str] = []
+    index = 0
+    while index < len(steps):
+        doubling, even = _run(steps, index, doubling=True), _run(steps, index, doubling=False)
+        if doubling >= max(even, 5):
+            parts += [*map(count, steps[index : index + 3]), "...", count(steps[index + doubling - 1])]
+            index += doubling
+        elif even >= 4:
+            gap, first, last = steps[index + 1] - steps[index], steps[index], steps[index + even - 1]
+            start = "" if parts and first - steps[index - 1] <= gap else f"from {count(first)} "
+            parts.append(f"{'then ' if parts else ''}{start}every {count(gap)} to {count(last)}")
+            index += even
+        else:
+            parts.append(count(steps[index]))
+            index += 1
+    return ", ".join(parts)
+
+
+def _run(steps: Sequence[int], start: int, *, doubling: bool) -> int:
+    """How many steps from ``start`` on double, or keep one distance."""
+    if start + 1 >= len(steps):
+        return 1
+    gap = steps[start + 1] - steps[start]
+    length = 1
+    for one, other in zip(steps[start:], steps[start + 1 :], strict=False):
+        if other != (2 * one if doubling else one + gap) or other <= one:
+            break
+        length += 1
+    return length
+
+
+# A figure and where it comes from.
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One line of a table: what, its value, and where the value comes from. ``literal``: shown as code."""
+
+    name: str
+    value: str
+    source: str
+    literal: bool = False
+
+
+TENSORS, CHECKPOINT = "tensors", "checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the details table takes from the tensors and the checkpoint, not from the config."""
+
+    architecture: str
+    dtype: str
+    parameters: int
+    embedding_parameters: int  # input and output embedding
+    vocabulary: int
+    tensor_parallel: int
+    tokens_per_step: int | None
+    data_parallel: int | None = None
+
+
+def details(options: Mapping[str, Any], sizes: Sizes, *, last_step: int) -> tuple[Fact, ...]:
+    """The details table from a normalised NeoX config and the sizes; what neither tells has no row."""
+    return details_of(config_facts(options), sizes, last_step=last_step)
+
+
+def details_of(config: ConfigFacts, sizes: Sizes, *, last_step: int) -> tuple[Fact, ...]:
+    """As :func:`details`, from facts already taken from the config."""
+    return (*_network(config, sizes), *_batch(config, sizes, last_step), *_training(config))
+
+
+def _network(config: ConfigFacts, sizes: Sizes) -> Iterator[Fact]:
+    yield Fact("Architecture", sizes.architecture, f"{TENSORS}, {CONFIG}")
+    yield Fact("Parameters", count(sizes.parameters), TENSORS)
+    yield Fact("Parameters without embeddings", count(sizes.parameters - sizes.embedding_parameters), TENSORS)
+    for name, value in (
+        ("Layers", config.layers),
+        ("Width", config.hidden),
+        ("Attention heads", config.heads),
+        ("Key-value heads", config.kv_heads),
+    ):
+        if value is not None:
+            yield Fact(name, count(value), CONFIG)
+    if config.context is not None:
+        yield Fact("Context", f"{count(config.context)} tokens", CONFIG)
+    if config.rotary_fraction is not None and config.rotary_base is not None:
+        value_of_each = f"{percent(config.rotary_fraction)} of each head, base {decimal(config.rotary_base)}"
+        yield Fact("Rotary embedding", value_of_each, config.source("rotary_pct", "rotary_emb_base"))
+    yield Fact("Vocabulary", f"{count(sizes.vocabulary)} rows, padding included", TENSORS)
+    yield Fact("Weights stored as", sizes.dtype, TENSORS)
+
+
+def _batch(config: ConfigFacts, sizes: Sizes, last_step: int) -> Iterator[Fact]:
+    """The batch in tokens and the total; without the number of ranks, the part of it that is known."""
+    tokens = sizes.tokens_per_step
+    if tokens is None:
+        if config.micro_batch is not None:
+            known = f"{count(config.micro_batch)} sequences a rank; the number of ranks is not recorded"
+            yield Fact("Batch", known, CONFIG)
+        return
+    source = CONFIG if config.global_batch is not None else f"{CONFIG}, {CHECKPOINT}"
+    text = f"{count(tokens)} tokens"
+    if config.sequence and tokens % config.sequence == 0:
+        text += f" ({count(tokens // config.sequence)} sequences of {count(config.sequence)})"
+    if sizes.data_parallel is not None and config.global_batch is None:
+        text += f", over {count(sizes.data_parallel)} data-parallel {_plural('rank', sizes.data_parallel)}"
+    yield Fact("Batch", text, source)
+    if last_step:
+        yield Fact("Tokens in all", f"{count(tokens * last_step)} in {count(last_step)} steps", "batch x last step")
+
+
+def _training(config: ConfigFacts) -> Iterator[Fact]:
+    if config.optimizer is not None:
+        yield Fact("Optimizer", _optimizer(config), CONFIG)
+    if config.learning_rate is not None:
+        yield Fact("Learning rate", *_learning_rate(config))
+    if config.warmup is not None and config.warmup_steps is not None:
+        steps = f"{count(config.warmup_steps)} {_plural('step', config.warmup_steps)}"
+        yield Fact("Warm-up", f"{percent(config.warmup)} ({steps})", config.source("warmup"))
+    for name, value in (
+        ("Weight decay", config.weight_decay),
+        ("Gradient clipping", config.gradient_clipping),
+    ):
+        if value is not None:
+            yield Fact(name, decimal(value), CONFIG)
+    if config.precision is not None:
+        yield Fact("Training precision", config.precision, CONFIG)
+    methods = f"{config.init_method}, output layers {config.output_init_method}"
+    yield Fact("Initialisation", methods, config.source("init_method", "output_layer_init_method"))
+    if config.seed is not None:
+        yield Fact("Seed", str(config.seed), config.source("seed"))
+    if config.data_paths:
+        yield Fact("Data path", ", ".join(config.data_paths), CONFIG, literal=True)
+    else:
+        yield Fact("Data path", "not recorded in the config", CONFIG)
+    if config.vocab_file is not None:
+        yield Fact("Tokenizer file", config.vocab_file, CONFIG, literal=True)
+
+
+def _optimizer(config: ConfigFacts) -> str:
+    params = []
+    if config.betas:
+        params.append(f"betas {', '.join(map(decimal, config.betas))}")
+    if config.epsilon is not None:
+        params.append(f"eps {decimal(config.epsilon)}")
+    return f"{config.optimizer} ({'; '.join(params)})" if params else str(config.optimizer)
+
+
+def _learning_rate(config: ConfigFacts) -> tuple[str, str]:
+    """Peak, decay and minimum, with the source."""
+    text = f"{decimal(config.learning_rate or 0.0)}, "
+    if config.decay_style == "constant":
+        return text + "constant", config.source("lr_decay_style")
+    text += f"{config.decay_style} decay"
+    if length := config.decay_steps or config.steps:
+        text += f" over {count(length)} steps"
+    if config.min_learning_rate:
+        text += f", not below {decimal(config.min_learning_rate)}"
+    # the rate itself is the config's even where the style is left to GPT-NeoX
+    return text, CONFIG if "lr_decay_style" not in config.defaults else f"{CONFIG}, {config.source('lr_decay_style')}"
+
+
+def _plural(noun: str, number: int) -> str:
+    return noun if number == 1 else f"{noun}s"

@@ -1,1 +1,0 @@
-"""Steps in parallel, progress, what is left to do: where the stages are put together."""
