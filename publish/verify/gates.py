@@ -14,6 +14,7 @@ from publish.errors import GateError
 from publish.formats.safetensors import WeightFolder
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig
+from publish.records.gates import PASSED, SKIPPED, Gate, failed, passed, skipped
 from publish.verify.contents import (
     BITS,
     COMPLETENESS,
@@ -25,7 +26,6 @@ from publish.verify.contents import (
     file_length,
     finite,
 )
-from publish.verify.gate import PASSED, SKIPPED, GateResult, failed, passed, skipped
 from publish.verify.hf_model import STRICT_LOAD, Models, strict_load
 from publish.verify.logits import LOGITS, VALIDATION, logits, validation_logits
 
@@ -35,7 +35,7 @@ from publish.verify.logits import LOGITS, VALIDATION, logits, validation_logits
 IDENTITY = "identity"
 
 
-def identity(checkpoint: RawCheckpoint, config: NeoxConfig, step: int) -> GateResult:
+def identity(checkpoint: RawCheckpoint, config: NeoxConfig, step: int) -> Gate:
     """The checkpoint's own ``iteration`` is ``step``, and its own ``args`` are the config's; skipped if it has none.
 
     GPT-NeoX keeps both in the first ``mp_rank`` file (``megatron/checkpointing.py``), which a pipeline checkpoint can
@@ -109,7 +109,7 @@ class Evidence:
             return self.folder
 
 
-_OF_FILES: Mapping[str, Callable[[Evidence], GateResult]] = {
+_OF_FILES: Mapping[str, Callable[[Evidence], Gate]] = {
     IDENTITY: lambda e: identity(e.checkpoint, e.config, e.step),
     FILE_LENGTH: lambda e: file_length(e.weights, e.written.files),
     COMPLETENESS: lambda e: completeness(e.checkpoint, e.plan, e.weights),
@@ -119,19 +119,17 @@ _OF_FILES: Mapping[str, Callable[[Evidence], GateResult]] = {
 GATES = (*_OF_FILES, STRICT_LOAD, LOGITS, VALIDATION)  # every name, in the order in which they are asked
 
 
-def first_gates(
-    evidence: Evidence, *, compute_logits: bool = True, only: Collection[str] = GATES
-) -> tuple[GateResult, ...]:
+def first_gates(evidence: Evidence, *, compute_logits: bool = True, only: Collection[str] = GATES) -> tuple[Gate, ...]:
     """The result of every gate in ``only``; none raises for a finding. One that was not asked for says so."""
     return (*file_gates(evidence, only), *model_gates(evidence, compute_logits=compute_logits, only=only))
 
 
-def file_gates(evidence: Evidence, only: Collection[str] = GATES) -> tuple[GateResult, ...]:
+def file_gates(evidence: Evidence, only: Collection[str] = GATES) -> tuple[Gate, ...]:
     """The gates that need neither torch nor transformers."""
     return tuple(gate(evidence) if name in only else skipped(name, NOT_ASKED) for name, gate in _OF_FILES.items())
 
 
-def model_gates(evidence: Evidence, *, compute_logits: bool, only: Collection[str] = GATES) -> tuple[GateResult, ...]:
+def model_gates(evidence: Evidence, *, compute_logits: bool, only: Collection[str] = GATES) -> tuple[Gate, ...]:
     """The gates that need a model.
 
     Without ``compute_logits`` the gate of logits is skipped too. Logits need a model that loads: that gate is then
@@ -143,7 +141,7 @@ def model_gates(evidence: Evidence, *, compute_logits: bool, only: Collection[st
     return (shown, *_of_logits(evidence, loads, wanted))
 
 
-def _of_logits(evidence: Evidence, loads: GateResult | None, wanted: Collection[str]) -> Iterator[GateResult]:
+def _of_logits(evidence: Evidence, loads: Gate | None, wanted: Collection[str]) -> Iterator[Gate]:
     if not wanted or loads is None:
         yield skipped(LOGITS, NOT_ASKED)
         return
@@ -162,9 +160,7 @@ def _of_logits(evidence: Evidence, loads: GateResult | None, wanted: Collection[
 # Which gates a converted step is asked.
 
 
-def prove(
-    evidence: Evidence, *, with_logits: bool, why_not: str, only: Collection[str] = GATES
-) -> tuple[GateResult, ...]:
+def prove(evidence: Evidence, *, with_logits: bool, why_not: str, only: Collection[str] = GATES) -> tuple[Gate, ...]:
     """What every gate in ``only`` found. A step below 0 means that the location names none: identity is skipped.
 
     ``why_not`` is what the logits gate says when it is skipped.
@@ -178,13 +174,13 @@ def prove(
     return tuple(_said(result, named, with_logits, why_not) for result in results)
 
 
-def prove_model(evidence: Evidence, *, with_logits: bool, why_not: str) -> tuple[GateResult, ...]:
+def prove_model(evidence: Evidence, *, with_logits: bool, why_not: str) -> tuple[Gate, ...]:
     """What the gates that need a model found of a step that `gates.file_gates` have looked at."""
     results = model_gates(evidence, compute_logits=with_logits)
     return tuple(_said(result, True, with_logits, why_not) for result in results)
 
 
-def _said(result: GateResult, named: bool, with_logits: bool, why_not: str) -> GateResult:
+def _said(result: Gate, named: bool, with_logits: bool, why_not: str) -> Gate:
     if result.name == "identity" and not named:
         return skipped("identity", "the location names no step")
     if result.name == "logits" and result.outcome == SKIPPED and not with_logits:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from publish.errors import GateError
 from publish.formats.safetensors import DTYPES, ITEM_SIZES, WeightFolder, WrittenTensor, opened
+from publish.records.gates import Gate, could_not_read, failed, passed
+from publish.text import some
 from publish.verify.apart import Compute, here
-from publish.verify.gate import GateResult, could_not_read, failed, passed, some
 
 if TYPE_CHECKING:
     import torch
@@ -320,7 +321,7 @@ def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = No
         return hollow.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
 
 
-def strict_load(folder: Path | WeightFolder, models: Models | None = None) -> GateResult:
+def strict_load(folder: Path | WeightFolder, models: Models | None = None) -> Gate:
     """The files' tensors are exactly those of the transformers model: names (tied ones once) and shapes."""
     try:
         written = opened(folder)

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from publish.convert.folder import convert
 from publish.convert.plan import make_plan
+from publish.records.gates import FAILED, PASSED
 from publish.verify import hf_model
-from publish.verify.gate import FAILED, PASSED
 from publish.verify.gates import first_gates
 from publish.verify.hf_model import hf_logits, strict_load
 from publish.verify.logits import probe_tokens
