@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xxhash
@@ -18,10 +18,6 @@ from publish.errors import GateError
 from publish.formats.safetensors import DTYPES, WeightFolder, chunks_of, opened
 from publish.neox.checkpoint import RawCheckpoint
 from publish.verify.gate import GateResult, could_not_read, failed, passed, some
-
-if TYPE_CHECKING:
-    from publish.convert.plan import Recipe
-
 
 # Numbers about tensors, chunk by chunk as they pass: how many are not finite.
 
@@ -63,17 +59,6 @@ def count_not_finite(data: memoryview | bytes, dtype: str) -> NotFinite:
             nans += int(np.count_nonzero(magnitude > infinity))
             infinities += int(np.count_nonzero(magnitude == infinity))
     return NotFinite(bits.size, nans, infinities)
-
-
-class FiniteObserver:
-    """Counts while the writer writes: pass it as ``observer``, then ask ``counts`` (by Hugging Face name)."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, NotFinite] = {}
-
-    def __call__(self, recipe: Recipe, chunk: memoryview, _digest: object) -> None:
-        so_far = self.counts.get(recipe.name, NotFinite(0, 0, 0))
-        self.counts[recipe.name] = so_far.plus(count_not_finite(chunk, recipe.dtype))
 
 
 COMPLETENESS, FINITE, BITS, FILE_LENGTH = "completeness", "finite", "bits", "file-length"
@@ -146,7 +131,7 @@ def _misplaced(plan: ConversionPlan, written: WeightFolder) -> Iterator[str]:
 
 
 def count_in(folder: Path | WeightFolder) -> dict[str, NotFinite]:
-    """Count in the written files, a chunk at a time; `statistics.FiniteObserver` does so while they are written.
+    """Count in the written files, a chunk at a time.
 
     Raises:
         GateError: a file is broken.
@@ -163,7 +148,7 @@ def count_in(folder: Path | WeightFolder) -> dict[str, NotFinite]:
 
 
 def finite(folder: Path | WeightFolder, counts: Mapping[str, NotFinite] | None = None) -> GateResult:
-    """No element is NaN or infinite; ``counts`` are those of the writer's observer, else the files are read."""
+    """No element is NaN or infinite; ``counts`` were taken while writing, else the files are read."""
     try:
         found = count_in(folder) if counts is None else counts
     except GateError as error:
