@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from publish.audit.records import Branch, Evidence, Finding, Suite, digest, named, steps_of
 from publish.audit.weights import FORMATS, SAFETENSORS, WeightSet, weight_sets
+from publish.text import some
 
 # The learning rate is 0 at GPT-NeoX's first iteration, so step 1 equals step 0 in every suite trained before May 2026
 # (pythia#83, gpt-neox#1373).
@@ -235,11 +236,12 @@ def _same_start(repos: tuple[str, ...], held: Sequence[Held]) -> bool:
 
 def _finding(kind: str, repos: tuple[str, ...], held: Sequence[Held], form: str) -> Finding:
     steps = tuple(sorted({each.branch.step for each in held}))
-    shown = ", ".join(map(str, steps[:6])) + (f" and {len(steps) - 6} more" if len(steps) > 6 else "")
     shared = "weights" if kind == "duplicate-weights" else "some shards"
     evidence = tuple(
         replace(Evidence.of(each.branch, entry), repo=each.repo)
         for each in held
         for entry in weight_sets(each.branch)[form].files
     )
-    return Finding(kind, steps, f"{' and '.join(repos)} share {shared} at step {shown}", evidence, ", ".join(repos))
+    return Finding(
+        kind, steps, f"{' and '.join(repos)} share {shared} at step {some(steps, 6)}", evidence, ", ".join(repos)
+    )

@@ -9,6 +9,7 @@ from publish.audit.records import Branch, Evidence, Finding, Suite, digest, name
 from publish.audit.weights import FORMATS, weight_paths, weight_sets
 from publish.hub.reads import TreeEntry
 from publish.records import checkpoints, manifest
+from publish.text import some
 
 FEWEST = 3  # siblings, from which what most of them have is a rule
 README = "README.md"
@@ -29,7 +30,7 @@ def inherited_files(suite: Suite) -> Iterator[Finding]:
         evidence = tuple(
             Evidence.of(each, each.files[path], _origin(each, path, suite)) for each in branches for path in paths
         )
-        what = f"{named(branches)}: {', '.join(paths[:6])}{_more(paths)}, which the other steps do not have"
+        what = f"{named(branches)}: {some(paths, 6)}, which the other steps do not have"
         yield Finding("inherited-files", steps_of(branches), what, evidence, suite.repo)
 
 
@@ -89,7 +90,3 @@ def _origin(branch: Branch, path: str, suite: Suite) -> str:
         return "belongs on main"
     theirs = suite.main.files.get(path) if suite.main else None
     return "the same file is on main" if theirs and digest(theirs) == digest(branch.files[path]) else ""
-
-
-def _more(paths: tuple[str, ...]) -> str:
-    return f" and {len(paths) - 6} more" if len(paths) > 6 else ""

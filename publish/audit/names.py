@@ -12,6 +12,7 @@ from publish.errors import ScheduleError
 from publish.records.checkpoints import CheckpointRecord
 from publish.release_file import Release
 from publish.schedule import FROM_CONFIG, NAMED, looks_like_a_step
+from publish.text import some
 
 # Which branches are steps: the conventions of published suites, and a pattern of one's own.
 
@@ -139,8 +140,9 @@ def missing_steps(suite: Suite) -> Iterator[Finding]:
     found = {branch.step for branch in suite.steps}
     absent = tuple(step for step in sorted(set(suite.expectation.steps or ())) if step not in found)
     if absent:
-        shown = ", ".join(map(str, absent[:6])) + (f" and {len(absent) - 6} more" if len(absent) > 6 else "")
-        yield Finding("missing-step", absent, f"there is no branch of {_steps(absent)} {shown}", repo=suite.repo)
+        yield Finding(
+            "missing-step", absent, f"there is no branch of {_steps(absent)} {some(absent, 6)}", repo=suite.repo
+        )
     hollow = [branch for branch in suite.steps if not has_weights(branch)]
     if hollow:
         evidence = tuple(Evidence.of(branch, note=f"its files: {_files(branch)}") for branch in hollow)

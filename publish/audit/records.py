@@ -10,6 +10,7 @@ from publish.hub.reads import CommitRecord, TreeEntry
 from publish.records.checkpoints import CheckpointRecord
 from publish.records.manifest import Manifest
 from publish.release_file import Release
+from publish.text import some
 
 MAIN = "main"
 
@@ -161,6 +162,4 @@ def steps_of(branches: Iterable[Branch]) -> tuple[int, ...]:
 
 def named(branches: Iterable[Branch], most: int = 6) -> str:
     """``step1, step2 and 74 more``."""
-    names = [branch.name for branch in branches]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    return some((branch.name for branch in branches), most)

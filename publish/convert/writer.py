@@ -22,6 +22,7 @@ from publish.errors import StorageError
 from publish.formats.dtypes import SAFETENSORS
 from publish.interrupt import stop_if
 from publish.neox.checkpoint import RawCheckpoint
+from publish.records.files import FileRecord
 
 # The safetensors format: an 8-byte length, a JSON header, the tensors' bytes without gaps.
 
@@ -64,16 +65,6 @@ Digest = xxhash.xxh3_128
 
 
 @dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """One file of an HF folder. ``git_blob_sha1`` is None for weights: they go to LFS, by their SHA-256."""
-
-    path: str
-    size: int
-    sha256: str
-    git_blob_sha1: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class TensorDigest:
     """XXH3-128 of a tensor's bytes as they came from the source: merged, and cast where asked."""
 
@@ -85,21 +76,15 @@ class TensorDigest:
 class Written:
     """``bytes_read``: of the source, while writing. ``tensors`` are in the order of the files."""
 
-    files: tuple[WrittenFile, ...]
+    files: tuple[FileRecord, ...]
     tensors: tuple[TensorDigest, ...]
     bytes_read: int
 
 
-def small_file(name: str, content: bytes) -> WrittenFile:
-    """The record of a file that git keeps itself."""
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
-    return WrittenFile(name, len(content), hashlib.sha256(content).hexdigest(), blob.hexdigest())
-
-
-def save(folder: Path, name: str, content: bytes) -> WrittenFile:
+def save(folder: Path, name: str, content: bytes) -> FileRecord:
     """Write a small file. Raises OSError."""
     (folder / name).write_bytes(content)
-    return small_file(name, content)
+    return FileRecord(name, len(content), hashlib.sha256(content).hexdigest())
 
 
 # A SHA-256 that a second thread computes, a few chunks behind whoever has the bytes.
@@ -196,7 +181,7 @@ def write_weights(
     """
     before = checkpoint.files.bytes_read
     check_identical(checkpoint, plan.identical)
-    files: list[WrittenFile] = []
+    files: list[FileRecord] = []
     digests: list[TensorDigest] = []
     for file in plan.files:
         with (folder / file.name).open("wb", buffering=1 << 18) as raw, BackgroundHash() as whole:
@@ -204,7 +189,7 @@ def write_weights(
             out.write(header(file))
             digests.extend(_write_tensor(checkpoint, recipe, out, observer, stop) for recipe in file.recipes)
             sha256 = whole.hexdigest()
-        files.append(WrittenFile(file.name, out.size, sha256, None))
+        files.append(FileRecord(file.name, out.size, sha256))
     if len(plan.files) > 1:
         files.append(save(folder, INDEX_NAME, index(plan)))
     return Written(tuple(files), tuple(digests), checkpoint.files.bytes_read - before)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from publish.errors import HubError, StorageError
 from publish.hub.client import Client
 from publish.hub.reads import TreeEntry, git_blob_sha1
+from publish.text import some
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd
@@ -119,8 +120,7 @@ def differences(entries: Iterable[TreeEntry], wanted: Mapping[str, BranchFile]) 
 
 def spelled(found: tuple[str, ...]) -> str:
     """The first few differences and how many more."""
-    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    return "; ".join(found[:NAMED]) + more
+    return some(found, NAMED, "; ")
 
 
 def additions(files: Iterable[BranchFile]) -> list[CommitOperationAdd]:

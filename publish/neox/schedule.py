@@ -13,6 +13,7 @@ from publish.neox.state import TrainingState, read_state
 from publish.schedule import FROM_CONFIG, NAMED, Comparison, Problem, compare, from_config
 from publish.sources.files import CheckpointFiles
 from publish.sources.runs import RunSource
+from publish.text import some
 
 SIZES = ("num_layers", "hidden_size", "num_attention_heads", "max_position_embeddings", "make_vocab_size_divisible_by")
 
@@ -29,17 +30,12 @@ class ScheduleReport:
         found = self.comparison
         lines = [f"{len(found.found)} steps found, {len(found.expected)} expected ({wanted}), {self.opened} opened."]
         if found.missing:
-            lines.append(f"missing: {_some(found.missing)}")
+            lines.append(f"missing: {some(found.missing, 20)}")
         if found.unexpected:
-            lines.append(f"unexpected: {_some(found.unexpected)}")
+            lines.append(f"unexpected: {some(found.unexpected, 20)}")
         lines += [f"{problem.kind}: {problem.detail}" for problem in found.problems]
         lines.append("Exactly the right steps." if found.ok else "Not as it should be.")
         return "\n".join(lines)
-
-
-def _some(values: tuple[object, ...], most: int = 20) -> str:
-    more = f" and {len(values) - most} more" if len(values) > most else ""
-    return ", ".join(map(str, values[:most])) + more
 
 
 def expected_steps(run: RunSource, schedule: str | tuple[int, ...]) -> tuple[int, ...]:

@@ -13,19 +13,7 @@ from typing import Any
 
 from publish import __version__
 from publish.cards.details import Fact, Sizes, count, decimal
-from publish.cards.facts import (
-    HUB,
-    Comparison,
-    Deviation,
-    Explanation,
-    FileFact,
-    Gate,
-    Plot,
-    RunFacts,
-    StepFacts,
-    StepLine,
-    SuiteFacts,
-)
+from publish.cards.facts import HUB, Comparison, Deviation, Explanation, Plot, RunFacts, StepFacts, StepLine, SuiteFacts
 from publish.cards.run_config import config_facts
 from publish.convert.hfconfig import hf_config, plain
 from publish.convert.plan import ConversionPlan
@@ -33,21 +21,12 @@ from publish.hub.branch_files import BranchFile
 from publish.hub.failures import Endpoint
 from publish.neox.checkpoint import RawCheckpoint
 from publish.records.checkpoints import NO_REMARKS, Remarks, sentences
-from publish.records.manifest import (
-    ComparisonRecord,
-    Converter,
-    FileRecord,
-    GateRecord,
-    Manifest,
-    Source,
-    SourceFile,
-    Tensors,
-    Training,
-)
+from publish.records.files import FileRecord
+from publish.records.gates import Gate
+from publish.records.manifest import ComparisonRecord, Converter, Manifest, Source, SourceFile, Tensors, Training
 from publish.release.job import Job
 from publish.release_file import Release
 from publish.sources.runs import CheckpointSource, HubRun
-from publish.verify.gate import GateResult
 
 # From a job and a converted step to the manifest that leaves with it.
 
@@ -92,7 +71,7 @@ def step_manifest(
     checkpoint: RawCheckpoint,
     plan: ConversionPlan,
     files: Sequence[FileRecord],
-    results: Sequence[GateResult],
+    gates: Sequence[Gate],
     *,
     tensors_digest: str,
     tokenizer: str | None,
@@ -121,7 +100,7 @@ def step_manifest(
         architecture=plan.architecture,
         parameters=plan.parameters,
         tensors=Tensors(len(plan.recipes), tensors_digest),
-        gates=tuple(GateRecord(each.name, each.outcome, each.detail, dict(each.figures)) for each in results),
+        gates=tuple(gates),
         training=training_record(checkpoint),
         tokenizer=tokenizer,
         explanation=explanation,
@@ -201,8 +180,8 @@ def step_facts(
         training=training_facts(manifest.training, manifest.tokens),
         tokens=manifest.tokens,
         has_tokenizer=manifest.tokenizer is not None,
-        files=tuple(FileFact(each.path, each.size, each.sha256) for each in listed),
-        gates=tuple(Gate(each.name, each.outcome, each.detail) for each in manifest.gates),
+        files=tuple(listed),
+        gates=manifest.gates,
         comparisons=_comparisons(manifest),
         explanation=manifest.explanation,
         source=manifest.source.location,
@@ -245,7 +224,7 @@ def suite_facts(
         has_tokenizer=final.tokenizer is not None,
         gates=(
             *_counted(manifests.values()),
-            *(Gate(each.name, each.outcome, each.detail) for each in remarks.lineage),
+            *remarks.lineage,
         ),
         source=final.source.location,
         converter=_converter(final),

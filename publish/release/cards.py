@@ -32,6 +32,7 @@ from publish.release.progress import Progress
 from publish.release.published_cards import READERS, PublishedCards, StepCard, published_cards, read_card, read_manifest
 from publish.release_file import Release
 from publish.sources.runs import Sources
+from publish.text import some
 
 # All cards of a release written again from what is published, compared with what is there, and pushed where changed.
 
@@ -209,9 +210,8 @@ def differences(cards: ReleaseCards, client: Client) -> Iterator[str]:
         alike.setdefault(_PLACE.sub("@@", text), []).append(index)
     for indices in alike.values():
         names = [cards.changed[index].branch for index in indices]
-        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         reason = cards.changed[indices[0]].reason
-        yield f"{', '.join(names[:_NAMED])}{more}: {reason}\n{texts[indices[0]]}"
+        yield f"{some(names, _NAMED)}: {reason}\n{texts[indices[0]]}"
 
 
 def _diff(cards: ReleaseCards, client: Client, card: Card) -> str:

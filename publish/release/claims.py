@@ -12,10 +12,10 @@ from publish.errors import GateError, ScheduleError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig
 from publish.neox.options import HARMLESS, MAPPED
+from publish.records.gates import Gate, failed, passed
 from publish.release_file import Release
 from publish.schedule import from_config
 from publish.sources.runs import CheckpointSource
-from publish.verify.gate import GateResult, failed, passed
 
 CLAIMS = "claims"
 DEFAULT_SEED = MAPPED["seed"]  # a suite's seed0 is a run with GPT-NeoX's default (PolyPythias)
@@ -71,7 +71,7 @@ def check_step(source: CheckpointSource, checkpoint: RawCheckpoint, *, must_say:
         )
 
 
-def claims(release: Release, config: NeoxConfig, plan: ConversionPlan, step: int) -> GateResult:
+def claims(release: Release, config: NeoxConfig, plan: ConversionPlan, step: int) -> Gate:
     """What the release file says of data, sizes, seed and schedule is what this checkpoint's own config says."""
     facts = config_facts(config.options)
     wrong = [each.detail for each in lint_claims(release.card.notes, facts, datasets=release.card.datasets)]

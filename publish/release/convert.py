@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from publish.convert.folder import staged_folder, write_folder
 from publish.convert.plan import make_plan
 from publish.convert.tokenizer import find_tokenizer, not_found
-from publish.convert.writer import WrittenFile
 from publish.errors import ReleaseError
 from publish.lineage.sketch import Sketcher
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
+from publish.records.files import FileRecord
+from publish.records.gates import FAILED, Gate
 from publish.release.claims import check_step
 from publish.release.job import fetch_tokenizer
 from publish.sources.files import CheckpointFiles
 from publish.sources.runs import CheckpointSource
-from publish.verify.gate import FAILED, GateResult
 from publish.verify.gates import GATES, Evidence, run_gates
 
 
@@ -48,8 +48,8 @@ class Conversion:
     dtype: str
     bytes_read: int
     bytes_read_again: int
-    files: tuple[WrittenFile, ...]
-    gates: tuple[GateResult, ...]
+    files: tuple[FileRecord, ...]
+    gates: tuple[Gate, ...]
     notes: tuple[str, ...]
 
     @property
@@ -66,8 +66,8 @@ class Conversion:
             "dtype": self.dtype,
             "bytes_read": self.bytes_read,
             "bytes_read_again": self.bytes_read_again,
-            "files": [{"path": each.path, "size": each.size, "sha256": each.sha256} for each in self.files],
-            "gates": [gate.document() for gate in self.gates],
+            "files": [asdict(file) for file in self.files],
+            "gates": [asdict(gate) for gate in self.gates],
             "notes": list(self.notes),
         }
 

@@ -9,7 +9,7 @@ from publish.errors import PublishError
 from publish.hub.transaction import Committed
 from publish.interrupt import Interrupted
 from publish.records.checkpoints import CheckpointRecord
-from publish.records.manifest import GateRecord
+from publish.records.gates import Gate
 from publish.release.ledger import LedgerEntry
 from publish.release.lineage import settle
 from publish.release.mending import Mending
@@ -26,7 +26,7 @@ class Ending:
         self.job, self.client, self.ledger = before.job, before.client, before.ledger
         self.repo = before.job.release.target
         self.done, self.mending = done, mending
-        self.lineage: tuple[GateRecord, ...] = ()
+        self.lineage: tuple[Gate, ...] = ()
         self.failed: list[Failure] = []
         self.committed = False
 

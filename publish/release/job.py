@@ -21,6 +21,7 @@ from publish.neox.state import TrainingState
 from publish.release_file import CardText, ExpectedEqual, Release, schedule_named
 from publish.schedule import FROM_CONFIG, NAMED, from_config, parse_steps
 from publish.sources.runs import RunSource, Sources, parse_location
+from publish.text import some
 
 # How many tokens a step has seen, from the config and the checkpoint's own count of ranks.
 
@@ -94,9 +95,8 @@ def make_job(
     run = sources.run(parse_location(release.source, release.base))
     steps = expected_steps(run, release.schedule)
     if missing := [step for step in steps if step not in run.steps]:
-        shown = ", ".join(map(str, missing[:8])) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
         raise ScheduleError(
-            f"{len(missing)} of the schedule's {len(steps)} steps are not there: {shown}",
+            f"{len(missing)} of the schedule's {len(steps)} steps are not there: {some(missing, 8)}",
             run.where,
             "fetch them, or name the schedule that the run has (schedule: in the release file, or --schedule)",
         )

@@ -16,7 +16,7 @@ from publish.hub.repository import check_name
 from publish.hub.transaction import Committed, publish_branch
 from publish.interrupt import Interrupted
 from publish.plots.style import load
-from publish.records.manifest import GateRecord
+from publish.records.gates import Gate
 from publish.release.card_facts import hub_address
 from publish.release.cards import make_cards, push_cards
 from publish.release.comparisons import check_comparisons
@@ -100,7 +100,7 @@ class _Release:
         self.final: ProvenStep | None = None
         self.done: dict[int, Done] = {}
         self.failed: list[Failure] = []
-        self.lineage: tuple[GateRecord, ...] = ()
+        self.lineage: tuple[Gate, ...] = ()
         self.other_commits: list[str] = []  # the branches of commits that were not a step's own
 
     @property

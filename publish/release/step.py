@@ -19,7 +19,8 @@ from publish.lineage.sketch import Sketcher, StepSketch
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.records import manifest as manifests
-from publish.records.manifest import FileRecord, Manifest
+from publish.records.gates import Gate, require
+from publish.records.manifest import Manifest
 from publish.release.card_facts import README, run_facts, step_facts, step_manifest, with_card
 from publish.release.claims import check_same_run, check_step, claims
 from publish.release.comparisons import comparisons_of
@@ -27,7 +28,6 @@ from publish.release.job import Job, plan_of
 from publish.release.lineage import statistics_of
 from publish.sources.files import CheckpointFiles
 from publish.sources.runs import CheckpointSource
-from publish.verify.gate import GateResult, require
 from publish.verify.gates import Evidence, run_gates
 
 
@@ -152,7 +152,7 @@ def begin_step(job: Job, source: CheckpointSource, work: Path, *, logits: str, s
     return begun
 
 
-def _proven(begun: BegunStep) -> tuple[GateResult, ...]:
+def _proven(begun: BegunStep) -> tuple[Gate, ...]:
     evidence = begun.evidence
     why_not = "same plan and config as the first step" if begun.logits == "changed" else "turned off"
     results = (
@@ -163,18 +163,17 @@ def _proven(begun: BegunStep) -> tuple[GateResult, ...]:
     return results
 
 
-def _described(begun: BegunStep, results: Sequence[GateResult], tokenizer: str | None) -> ProvenStep:
+def _described(begun: BegunStep, results: Sequence[Gate], tokenizer: str | None) -> ProvenStep:
     job, source, written, folder = begun.job, begun.source, begun.evidence.written, begun.evidence.folder
     checkpoint, config, plan = begun.evidence.checkpoint, begun.evidence.config, begun.evidence.plan
     explained = explanation_of(checkpoint, source) if source.step == 0 else None
-    records = [FileRecord(file.path, file.size, file.sha256) for file in written.files]
     digest = hashlib.sha256("".join(f"{each.name} {each.xxh3}\n" for each in written.tensors).encode()).hexdigest()
     manifest = step_manifest(
         job,
         source,
         checkpoint,
         plan,
-        records,
+        written.files,
         results,
         tensors_digest=digest,
         tokenizer=tokenizer,

@@ -33,7 +33,8 @@ from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
 from publish.records.codec import canonical, read_record
-from publish.records.manifest import NAME, FileRecord, Manifest
+from publish.records.files import FileRecord
+from publish.records.manifest import NAME, Manifest
 from publish.release.job import Job, Wishes, make_job
 from publish.release.lineage import sketch_of
 from publish.release.making import Making

@@ -16,6 +16,7 @@ from publish.formats.safetensors import WeightFolder
 from publish.interrupt import stop_if
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig
+from publish.records.gates import PASSED, Gate, failed, passed, skipped
 from publish.verify.contents import (
     BITS,
     COMPLETENESS,
@@ -27,7 +28,6 @@ from publish.verify.contents import (
     file_length,
     finite,
 )
-from publish.verify.gate import PASSED, GateResult, failed, passed, skipped
 from publish.verify.hf_model import STRICT_LOAD, strict_load
 from publish.verify.logits import LOGITS, VALIDATION, compare_logits, validation_logits
 
@@ -37,7 +37,7 @@ from publish.verify.logits import LOGITS, VALIDATION, compare_logits, validation
 IDENTITY = "identity"
 
 
-def identity(checkpoint: RawCheckpoint, config: NeoxConfig, step: int | None) -> GateResult:
+def identity(checkpoint: RawCheckpoint, config: NeoxConfig, step: int | None) -> Gate:
     """The checkpoint's own ``iteration`` is ``step``, and its own ``args`` are the config's.
 
     Skipped where the location names no step, or the checkpoint states no iteration: GPT-NeoX keeps it in the first
@@ -113,7 +113,7 @@ class Evidence:
             return self.folder
 
 
-_FILE_GATES: Mapping[str, Callable[[Evidence], GateResult]] = {
+_FILE_GATES: Mapping[str, Callable[[Evidence], Gate]] = {
     IDENTITY: lambda e: identity(e.checkpoint, e.config, e.step),
     FILE_LENGTH: lambda e: file_length(e.weights, e.written.files),
     COMPLETENESS: lambda e: completeness(e.checkpoint, e.plan, e.weights),
@@ -130,7 +130,7 @@ def run_gates(
     why_skipped: str,
     only: Collection[str] = GATES,
     stop: threading.Event | None = None,
-) -> tuple[GateResult, ...]:
+) -> tuple[Gate, ...]:
     """The result of every gate; those that are not in ``only`` are skipped.
 
     ``logits``: whether logits are computed; where they are not, ``why_skipped`` is the reason that the logits gate

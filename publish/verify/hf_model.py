@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from publish.errors import GateError
 from publish.formats.safetensors import DTYPES, ITEM_SIZES, WeightFolder, WrittenTensor, opened
-from publish.verify.gate import GateResult, could_not_read, failed, passed, some
+from publish.records.gates import Gate, could_not_read, failed, passed
+from publish.text import some
 
 if TYPE_CHECKING:
     import torch
@@ -304,7 +305,7 @@ def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = No
         return model.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
 
 
-def strict_load(folder: Path | WeightFolder) -> GateResult:
+def strict_load(folder: Path | WeightFolder) -> Gate:
     """The files' tensors are exactly those of the transformers model: names (tied ones once) and shapes."""
     try:
         written = opened(folder)

@@ -14,7 +14,7 @@ from publish.convert.plan import ConversionPlan
 from publish.errors import GateError
 from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
-from publish.verify.gate import GateResult, could_not_read, failed, passed
+from publish.records.gates import Gate, could_not_read, failed, passed
 from publish.verify.hf_model import LOGITS_LOCK, hf_logits
 from publish.verify.neox_forward import FREQUENCIES, Arithmetic, as_tensor, frequencies, logit_blocks
 
@@ -61,7 +61,7 @@ def compare_logits(
     folder: Path,
     vocabulary: int | None = None,
     tokens: NDArray[np.int64] | None = None,
-) -> GateResult:
+) -> Gate:
     """The converted model's logits equal, but for float32 rounding, those of the network that the checkpoint describes.
 
     The bound is `FLOOR` ulps of the largest logit. Where the difference exceeds it, GPT-NeoX's pass is done once more
@@ -241,7 +241,7 @@ _MARGIN = {"float16": 1, "bfloat16": 8, "float32": 8}  # times the rounding of b
 _EXACT = Arithmetic(stored_frequencies=True)
 
 
-def validation_logits(checkpoint: RawCheckpoint, plan: ConversionPlan, stored: RawTensor) -> GateResult:
+def validation_logits(checkpoint: RawCheckpoint, plan: ConversionPlan, stored: RawTensor) -> Gate:
     """The logits of ``stored`` (positions, vocabulary of rank 0) and ours of the tokens 0, 1, 2, ... are the same.
 
     GPT-NeoX computed them in half precision on its own machine. How far that may lie from float32 is measured on this

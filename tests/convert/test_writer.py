@@ -92,7 +92,6 @@ def test_shards_have_an_index(tmp_path: Path) -> None:
     assert index["metadata"] == {"total_size": plan.weight_bytes}
     assert index["weight_map"].keys() == model.keys()
     assert set(index["weight_map"].values()) == {file.path for file in written.files[:-1]}
-    assert written.files[-1].git_blob_sha1 is not None
 
 
 def test_views_with_strides_are_honoured(tmp_path: Path) -> None:
@@ -253,15 +252,13 @@ def test_an_existing_folder_is_kept_unless_told(tmp_path: Path) -> None:
         pass
 
 
-def test_small_files_are_recorded_as_git_sees_them(tmp_path: Path) -> None:
+def test_files_are_recorded_with_size_and_sha256(tmp_path: Path) -> None:
     case = Case(NEOX)
     _, raw = raw_of(case)
     plan = with_overrides(make_plan(raw, config_of(case)), {"hidden_act": "gelu"})
     for file in write_folder(raw, plan, None, tmp_path).files:
         content = (tmp_path / file.path).read_bytes()
         assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
-        blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
-        assert file.git_blob_sha1 == (None if file.path.endswith(".safetensors") else blob)
     assert json.loads((tmp_path / "config.json").read_bytes())["hidden_act"] == "gelu"
 
 

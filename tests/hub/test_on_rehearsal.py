@@ -21,7 +21,8 @@ from publish.hub.repository import Base, check_may_write, ensure_repo, find_base
 from publish.hub.transaction import Committed, Outcome, Skipped, publish_branch
 from publish.interrupt import ManualClock
 from publish.records.checkpoints import NAME, CheckpointRecord, Checkpoints
-from publish.records.manifest import FileRecord, Manifest
+from publish.records.files import FileRecord
+from publish.records.manifest import Manifest
 from publish.rehearsal.server import RehearsalHub
 from publish.release.state import Expected, look
 from tests.hub.test_manifest import example

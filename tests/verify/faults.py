@@ -17,8 +17,8 @@ from publish.formats.safetensors import WeightFolder
 from publish.lineage.sketch import Sketcher
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
+from publish.records.gates import Gate
 from publish.sources.files import LocalFiles
-from publish.verify.gate import GateResult
 from publish.verify.gates import Evidence, run_gates
 
 
@@ -34,7 +34,7 @@ def evidence_of(raw: RawCheckpoint, config: NeoxConfig, out: Path, step: int = 1
     return Evidence(raw, config, plan, out, written, step, sketcher.counts)
 
 
-def every_gate(evidence: Evidence) -> tuple[GateResult, ...]:
+def every_gate(evidence: Evidence) -> tuple[Gate, ...]:
     return run_gates(evidence, logits=True, why_skipped="")
 
 

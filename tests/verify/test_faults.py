@@ -14,8 +14,8 @@ import pytest
 from publish.convert.plan import ConversionPlan
 from publish.errors import GateError
 from publish.neox.state import TrainingState
+from publish.records.gates import FAILED, PASSED, SKIPPED, require
 from publish.verify.contents import bits, completeness, file_length, finite
-from publish.verify.gate import FAILED, PASSED, SKIPPED, require
 from publish.verify.gates import Evidence, identity, run_gates
 from publish.verify.logits import compare_logits
 from tests.conftest import shared

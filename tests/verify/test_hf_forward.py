@@ -16,8 +16,8 @@ from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
 from publish.errors import GateError
 from publish.formats.safetensors import WeightFolder
+from publish.records.gates import FAILED, PASSED
 from publish.verify import hf_model
-from publish.verify.gate import FAILED, PASSED
 from publish.verify.hf_model import hf_logits, strict_load
 from publish.verify.logits import probe_tokens
 from tests.conftest import shared
