@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -131,5 +131,5 @@ def test_no_config_at_all(tmp_path: Path) -> None:
 def test_a_step_result_is_json(tmp_path: Path) -> None:
     case = Case(NEOX)
     evidence = evidence_of(raw_of(case)[1], config_of(case), tmp_path / "out")
-    documents = [result.document() for result in every_gate(evidence)]
+    documents = [asdict(gate) for gate in every_gate(evidence)]
     assert json.loads(json.dumps(documents, allow_nan=False)) == documents
