@@ -17,7 +17,7 @@ from publish.records.gates import FAILED, Gate
 from publish.release.claims import check_step
 from publish.release.job import fetch_tokenizer
 from publish.sources.files import CheckpointFiles
-from publish.sources.runs import CheckpointSource
+from publish.sources.runs import CheckpointRef
 from publish.verify.contents import FiniteObserver
 from publish.verify.gates import GATES, Evidence, prove
 
@@ -84,7 +84,7 @@ def gates_named(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wanted: Wanted) -> Conversion:
+def convert_one(source: CheckpointRef, files: CheckpointFiles, out: Path, wanted: Wanted) -> Conversion:
     """Convert into a folder beside ``out``, run the gates on it, and give it its name when they pass.
 
     When a gate fails the folder is removed and the failed gates are in the result.
@@ -116,11 +116,11 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
         return not any(gate.outcome == FAILED for gate in gates)
 
     check_free(out, wanted.overwrite)
-    checkpoint.want()
+    checkpoint.prefetch()
     made = convert(checkpoint, plan, tokenizer, out, overwrite=wanted.overwrite, observer=observer, accept=proven)
     return Conversion(
         out=out,
-        step=source.step if source.step >= 0 else checkpoint.state.iteration,
+        step=checkpoint.state.iteration if source.step is None else source.step,
         tensors=len(plan.recipes),
         parameters=plan.parameters,
         dtype=plan.dtype,

@@ -27,7 +27,7 @@ from publish.release.comparisons import comparisons_of
 from publish.release.job import Job, plan_of
 from publish.release.lineage import statistics_of
 from publish.release.stopping import StoppingFiles
-from publish.sources.runs import CheckpointSource
+from publish.sources.runs import CheckpointRef
 from publish.verify.gates import Evidence, file_gates, prove_model
 from publish.verify.hf_model import Models
 
@@ -57,7 +57,7 @@ class BegunStep:
     """
 
     job: Job
-    source: CheckpointSource
+    source: CheckpointRef
     files: StoppingFiles
     evidence: Evidence
     converted: Converted
@@ -65,6 +65,11 @@ class BegunStep:
     results: tuple[Gate, ...]
     logits: str
     bytes_read: int
+
+    @property
+    def step(self) -> int:
+        assert self.source.step is not None
+        return self.source.step
 
     @property
     def asks_for_logits(self) -> bool:
@@ -101,7 +106,7 @@ class BegunStep:
 
 
 def make_step(
-    job: Job, source: CheckpointSource, work: Path, *, logits: str, tokenizer: str | None, stop: threading.Event
+    job: Job, source: CheckpointRef, work: Path, *, logits: str, tokenizer: str | None, stop: threading.Event
 ) -> ProvenStep:
     """Convert and prove one step into ``work``; nothing is pushed.
 
@@ -116,7 +121,7 @@ def make_step(
 
 
 def begin_step(
-    job: Job, source: CheckpointSource, work: Path, *, logits: str, models: Models, stop: threading.Event
+    job: Job, source: CheckpointRef, work: Path, *, logits: str, models: Models, stop: threading.Event
 ) -> BegunStep:
     """The first part of :func:`make_step`; ``models`` computes what the second part needs torch or transformers for.
 
@@ -131,7 +136,7 @@ def begin_step(
         check_same_run(job.config, config)
         plan = plan_of(job.release, checkpoint, config)
         check_step(source, checkpoint, must_say=True)
-        checkpoint.want()
+        checkpoint.prefetch()
         sketcher = Sketcher(plan)
         converted = convert(checkpoint, plan, job.tokenizer, folder, overwrite=True, observer=sketcher)
         bytes_read = files.bytes_read  # gates may look at a weight again; that is no other byte
@@ -163,7 +168,7 @@ def _proven(begun: BegunStep) -> tuple[Gate, ...]:
     results = (
         *begun.results,
         *prove_model(evidence, with_logits=begun.asks_for_logits, why_not=why_not),
-        claims(begun.job.release, evidence.config, evidence.plan, begun.source.step),
+        claims(begun.job.release, evidence.config, evidence.plan, begun.step),
     )
     require(results, evidence.checkpoint.where)
     return results
@@ -185,7 +190,7 @@ def _described(begun: BegunStep, results: Sequence[Gate], tokenizer: str | None)
         tokenizer=tokenizer,
         statistics=statistics_of(begun.sketch),
         explanation=explained,
-        comparisons=comparisons_of(job, source.step, folder, partial(account_of, checkpoint, config, plan)),
+        comparisons=comparisons_of(job, begun.step, folder, partial(account_of, checkpoint, config, plan)),
     )
     card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub), job.templates)
     readme = BranchFile.of_bytes(README, card.encode())
@@ -193,7 +198,7 @@ def _described(begun: BegunStep, results: Sequence[Gate], tokenizer: str | None)
     small = BranchFile.of_bytes(manifests.NAME, manifest.to_bytes())
     large = [BranchFile(each.path, folder / each.path, each.size, each.sha256) for each in written.files]
     return ProvenStep(
-        step=source.step,
+        step=begun.step,
         folder=folder,
         files=(*large, readme, small),
         manifest=manifest,

@@ -32,9 +32,9 @@ class StoppingFiles:
     def open(self, name: str) -> _StoppingFile:
         return _StoppingFile(self.files.open(name), self.stop)
 
-    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+    def prefetch(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
         stop_if(self.stop)
-        self.files.want(name, ranges, proof)
+        self.files.prefetch(name, ranges, proof)
 
     def digest(self, name: str) -> str | None:
         return self.files.digest(name)

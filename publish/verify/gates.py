@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ def _pairs(checkpoint: RawCheckpoint, config: NeoxConfig) -> Iterator[tuple[str,
 
 
 NOT_ASKED = "not asked for"
+NO_STEP = "the location names no step"
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Evidence:
     plan: ConversionPlan
     folder: Path
     written: Written
-    step: int
+    step: int | None
     counts: Mapping[str, NotFinite] | None = None
     vocabulary: int | None = None
     models: Models = field(default_factory=Models)
@@ -110,7 +111,7 @@ class Evidence:
 
 
 _OF_FILES: Mapping[str, Callable[[Evidence], Gate]] = {
-    IDENTITY: lambda e: identity(e.checkpoint, e.config, e.step),
+    IDENTITY: lambda e: skipped(IDENTITY, NO_STEP) if e.step is None else identity(e.checkpoint, e.config, e.step),
     FILE_LENGTH: lambda e: file_length(e.weights, e.written.files),
     COMPLETENESS: lambda e: completeness(e.checkpoint, e.plan, e.weights),
     FINITE: lambda e: finite(e.weights, e.counts),
@@ -161,28 +162,21 @@ def _of_logits(evidence: Evidence, loads: Gate | None, wanted: Collection[str]) 
 
 
 def prove(evidence: Evidence, *, with_logits: bool, why_not: str, only: Collection[str] = GATES) -> tuple[Gate, ...]:
-    """What every gate in ``only`` found. A step below 0 means that the location names none: identity is skipped.
+    """What every gate in ``only`` found. Without a step (the location names none) identity is skipped.
 
     ``why_not`` is what the logits gate says when it is skipped.
     """
-    named = evidence.step >= 0
-    results = first_gates(
-        evidence if named else replace(evidence, step=evidence.checkpoint.state.iteration or 0),
-        compute_logits=with_logits,
-        only=only,
-    )
-    return tuple(_said(result, named, with_logits, why_not) for result in results)
+    results = first_gates(evidence, compute_logits=with_logits, only=only)
+    return tuple(_said(result, with_logits, why_not) for result in results)
 
 
 def prove_model(evidence: Evidence, *, with_logits: bool, why_not: str) -> tuple[Gate, ...]:
     """What the gates that need a model found of a step that `gates.file_gates` have looked at."""
     results = model_gates(evidence, compute_logits=with_logits)
-    return tuple(_said(result, True, with_logits, why_not) for result in results)
+    return tuple(_said(result, with_logits, why_not) for result in results)
 
 
-def _said(result: Gate, named: bool, with_logits: bool, why_not: str) -> Gate:
-    if result.name == "identity" and not named:
-        return skipped("identity", "the location names no step")
+def _said(result: Gate, with_logits: bool, why_not: str) -> Gate:
     if result.name == "logits" and result.outcome == SKIPPED and not with_logits:
         return skipped("logits", why_not)
     return result

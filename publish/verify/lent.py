@@ -25,7 +25,7 @@ class Wish:
 
 METHODS: Mapping[str, Callable[..., Any]] = {
     "read": lambda files, name, offset, length: bytes(files.open(name).read(offset, length)),
-    "want": lambda files, name, ranges, proof: files.want(name, ranges, proof),
+    "prefetch": lambda files, name, ranges, proof: files.prefetch(name, ranges, proof),
     "digest": lambda files, name: files.digest(name),
     "bytes_read": lambda files: files.bytes_read,
 }
@@ -46,8 +46,8 @@ class LentFiles:
     def open(self, name: str) -> _LentFile:
         return _LentFile(f"{self.where}/{name}", name, self.sizes[name], self.ask)
 
-    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
-        self.ask(Wish("want", (name, ranges, tuple(proof))))
+    def prefetch(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+        self.ask(Wish("prefetch", (name, ranges, tuple(proof))))
 
     def digest(self, name: str) -> str | None:
         digest: str | None = self.ask(Wish("digest", (name,)))

@@ -64,7 +64,7 @@ class Watched:
             raise self.error
         return self.files.open(name)
 
-    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+    def prefetch(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
         self.wants.append(name)
 
     def digest(self, name: str) -> str | None:
@@ -82,7 +82,7 @@ def watched(raw: RawCheckpoint, fails_at: int = 0, error: Exception | None = Non
 def told(raw: RawCheckpoint) -> tuple[str | None, int, bytes]:
     """Everything else that one can ask of lent files."""
     name = next(iter(raw.files.sizes))
-    raw.files.want(name, [(0, 4)], (Checksum(0, 4, 1),))
+    raw.files.prefetch(name, [(0, 4)], (Checksum(0, 4, 1),))
     start = raw.files.open(name).read(0, 4)
     raw.files.close()
     return raw.files.digest(name), raw.files.bytes_read, bytes(start)
