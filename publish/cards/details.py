@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
-from publish.cards.run_config import CONFIG, ConfigFacts, config_facts
+from publish.records.manifest import Training
+from publish.records.run import CONFIG, ConfigFacts, RunFacts, Sizes
 
 # Numbers in words that a reader takes in at once: exact, with thousands separators; pure.
 
@@ -68,12 +68,9 @@ def _run(steps: Sequence[int], start: int, *, doubling: bool) -> int:
     return length
 
 
-# A figure and where it comes from.
-
-
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of a table: what, its value, and where the value comes from. ``literal``: shown as code."""
+    """One row of a table: what, its value, and where the value comes from. ``literal``: shown as code."""
 
     name: str
     value: str
@@ -82,34 +79,33 @@ class Fact:
 
 
 TENSORS, CHECKPOINT = "tensors", "checkpoint"
+_ARCHITECTURES = {"gpt_neox": "GPT-NeoX", "llama": "Llama", "mistral": "Mistral"}
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What the details table takes from the tensors and the checkpoint, not from the config."""
-
-    architecture: str
-    dtype: str
-    parameters: int
-    embedding_parameters: int  # input and output embedding
-    vocabulary: int
-    tensor_parallel: int
-    tokens_per_step: int | None
-    data_parallel: int | None = None
+def details(run: RunFacts, last_step: int) -> tuple[Fact, ...]:
+    """The details table of a run that ends at ``last_step``; a value that nothing tells has no row."""
+    return (*_network(run.config, run.sizes), *_batch(run.config, run.sizes, last_step), *_training(run.config))
 
 
-def details(options: Mapping[str, Any], sizes: Sizes, *, last_step: int) -> tuple[Fact, ...]:
-    """The details table from a normalised NeoX config and the sizes; what neither tells has no row."""
-    return details_of(config_facts(options), sizes, last_step=last_step)
+def training_rows(training: Training, tokens: int | None) -> tuple[Fact, ...]:
+    """What a checkpoint says of its own training."""
+    rows = (
+        ("Iteration", training.iteration, CHECKPOINT),
+        ("Tokens seen", tokens, "iteration x tokens in a step"),
+        ("Learning rate", training.learning_rate, CHECKPOINT),
+        ("Loss scale", training.loss_scale, CHECKPOINT),
+        ("Updates skipped so far", training.skipped_steps, f"{CHECKPOINT}; the loss scale had overflowed"),
+    )
+    return tuple(Fact(name, _rounded(value), source) for name, value, source in rows if value is not None)
 
 
-def details_of(config: ConfigFacts, sizes: Sizes, *, last_step: int) -> tuple[Fact, ...]:
-    """As :func:`details`, from facts already taken from the config."""
-    return (*_network(config, sizes), *_batch(config, sizes, last_step), *_training(config))
+def _rounded(value: float | int) -> str:
+    """Whole numbers exactly, others to six digits."""
+    return count(int(value)) if value == int(value) else decimal(float(f"{value:.6g}"))
 
 
 def _network(config: ConfigFacts, sizes: Sizes) -> Iterator[Fact]:
-    yield Fact("Architecture", sizes.architecture, f"{TENSORS}, {CONFIG}")
+    yield Fact("Architecture", _ARCHITECTURES.get(sizes.architecture, sizes.architecture), f"{TENSORS}, {CONFIG}")
     yield Fact("Parameters", count(sizes.parameters), TENSORS)
     yield Fact("Parameters without embeddings", count(sizes.parameters - sizes.embedding_parameters), TENSORS)
     for name, value in (
@@ -142,7 +138,7 @@ def _batch(config: ConfigFacts, sizes: Sizes, last_step: int) -> Iterator[Fact]:
     if config.sequence and tokens % config.sequence == 0:
         text += f" ({count(tokens // config.sequence)} sequences of {count(config.sequence)})"
     if sizes.data_parallel is not None and config.global_batch is None:
-        text += f", over {count(sizes.data_parallel)} data-parallel {_plural('rank', sizes.data_parallel)}"
+        text += f", over {count(sizes.data_parallel)} data-parallel {plural('rank', sizes.data_parallel)}"
     yield Fact("Batch", text, source)
     if last_step:
         yield Fact("Tokens in all", f"{count(tokens * last_step)} in {count(last_step)} steps", "batch x last step")
@@ -154,7 +150,7 @@ def _training(config: ConfigFacts) -> Iterator[Fact]:
     if config.learning_rate is not None:
         yield Fact("Learning rate", *_learning_rate(config))
     if config.warmup is not None and config.warmup_steps is not None:
-        steps = f"{count(config.warmup_steps)} {_plural('step', config.warmup_steps)}"
+        steps = f"{count(config.warmup_steps)} {plural('step', config.warmup_steps)}"
         yield Fact("Warm-up", f"{percent(config.warmup)} ({steps})", config.source("warmup"))
     for name, value in (
         ("Weight decay", config.weight_decay),
@@ -163,7 +159,7 @@ def _training(config: ConfigFacts) -> Iterator[Fact]:
         if value is not None:
             yield Fact(name, decimal(value), CONFIG)
     if config.precision is not None:
-        yield Fact("Training precision", config.precision, CONFIG)
+        yield Fact("Training precision", _precision(config), CONFIG)
     methods = f"{config.init_method}, output layers {config.output_init_method}"
     yield Fact("Initialisation", methods, config.source("init_method", "output_layer_init_method"))
     if config.seed is not None:
@@ -174,6 +170,16 @@ def _training(config: ConfigFacts) -> Iterator[Fact]:
         yield Fact("Data path", "not recorded in the config", CONFIG)
     if config.vocab_file is not None:
         yield Fact("Tokenizer file", config.vocab_file, CONFIG, literal=True)
+
+
+def _precision(config: ConfigFacts) -> str:
+    if config.loss_scale is not None:
+        return f"{config.precision}, loss scale {config.loss_scale:,g}"
+    if config.precision != "fp16":
+        return str(config.precision)
+    return "fp16, dynamic loss scale" + (
+        f" from 2^{config.initial_scale_power}" if config.initial_scale_power is not None else ""
+    )
 
 
 def _optimizer(config: ConfigFacts) -> str:
@@ -199,5 +205,6 @@ def _learning_rate(config: ConfigFacts) -> tuple[str, str]:
     return text, CONFIG if "lr_decay_style" not in config.defaults else f"{CONFIG}, {config.source('lr_decay_style')}"
 
 
-def _plural(noun: str, number: int) -> str:
+def plural(noun: str, number: int) -> str:
+    """``noun`` as it is counted."""
     return noun if number == 1 else f"{noun}s"

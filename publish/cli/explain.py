@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import click
 
+from publish.cards.sentences import drawn_before
 from publish.cli import output
-from publish.explain.answer import REPRODUCED, Answer
+from publish.explain.answer import Answer
 from publish.explain.explain import explain_one, open_any
 from publish.neox.state import CPU
+from publish.records.manifest import REPRODUCED
 from publish.sources.runs import parse_location
 
 _SEEDS = re.compile(r"(\d+)(?:[:-](\d+))?")
@@ -48,17 +50,17 @@ def command(ctx: click.Context, checkpoint: str, step: int | None, seeds: Sequen
 
 
 def _text(answer: Answer) -> str:
-    origin = answer.origin
+    generator = answer.generator
     rows: list[tuple[str, object]] = [("checkpoint", answer.where), ("outcome", answer.outcome)]
-    if origin is not None:
-        before = "numbers drawn before" if origin.generator == CPU else "offset"
+    if generator is not None:
+        before = "numbers drawn before" if generator.kind == CPU else "offset"
         rows += [
-            ("seed", None if origin.seed is None else str(origin.seed)),
-            ("generator", f"{origin.generator}, seeded with {', '.join(map(str, origin.seeds))}"),
-            (before, origin.position),
-            ("drawn before", origin.preceding),
-            ("threads", origin.threads),
-            ("GPUs", ", ".join(origin.devices) or None),
+            ("seed", None if generator.seed is None else str(generator.seed)),
+            ("generator", f"{generator.kind}, seeded with {', '.join(map(str, generator.rank_seeds))}"),
+            (before, generator.preceding and generator.preceding.position),
+            ("drawn before", drawn_before(answer.explanation)),
+            ("threads", generator.threads),
+            ("GPUs", ", ".join(generator.devices) or None),
             ("bit-equal", f"{answer.bit_equal:,} of {answer.values:,} values in {answer.tensors} tensors"),
         ]
         if answer.within_one_ulp != answer.bit_equal:

@@ -15,14 +15,14 @@ from publish.convert.blocks import check_identical, tensor_bytes
 from publish.convert.hfconfig import hf_config
 from publish.convert.plan import ConversionPlan, make_plan
 from publish.errors import SourceError
-from publish.explain.answer import Origin
-from publish.explain.stored import origin_of, stored_generators
+from publish.explain.stored import generator_of, stored_generators
 from publish.formats.safetensors import read_places
 from publish.formats.torch_archive import ITEM_SIZES, TorchFile
 from publish.formats.unpickler import StoredTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
 from publish.neox.options import MAPPED
+from publish.records.manifest import SeededGenerator
 from publish.schedule import step_of
 from publish.sources.files import CheckpointFiles, LocalFiles
 from publish.sources.runs import Location
@@ -50,15 +50,15 @@ class Account:
     """What a side says of itself, empty where it is silent.
 
     ``options`` are GPT-NeoX's own, defaults included; ``config`` is the Hugging Face one; ``states`` maps a random
-    generator to the digest of its state, and ``origin`` is what these states tell; ``expected_std`` maps a tensor to
-    the deviation that its init method predicts.
+    generator to the digest of its state, and ``generator`` is the one that these states tell of; ``expected_std`` maps
+    a tensor to the deviation that its init method predicts.
     """
 
     step: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     states: Mapping[str, str] = field(default_factory=dict)
-    origin: Origin | None = None
+    generator: SeededGenerator | None = None
     expected_std: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -288,7 +288,7 @@ def account_of(checkpoint: RawCheckpoint, config: NeoxConfig, plan: ConversionPl
         options={name: config.get(name) for name in {*MAPPED, *config.options}},
         config=hf_config(plan, None, None),
         states=checkpoint.state.random_states,
-        origin=origin_of(stored_generators(checkpoint), checkpoint.tensor_parallel),
+        generator=generator_of(stored_generators(checkpoint), checkpoint.tensor_parallel),
         expected_std=expected_stds(plan, config),
     )
 

@@ -25,7 +25,7 @@ from publish.compare.pair import (
 )
 from publish.compare.side import Account
 from publish.explain.stored import differences as state_differences
-from publish.text import some
+from publish.records.manifest import Note, note
 
 # What chance alone does to a standard deviation, a mean and a correlation of a given number of elements.
 
@@ -278,27 +278,27 @@ def _differences(left: Mapping[str, Any], right: Mapping[str, Any], names: tuple
             yield Difference(name, _short(one), _short(other))
 
 
-def origin_reasons(left: SideFacts, right: SideFacts) -> tuple[str, ...]:
-    """What explains a verdict, in sentences: differing statements, equal seeds, random states."""
-    found = [f"{each.name} differs: {each.left} / {each.right}" for each in differences(left, right)]
+def origin_reasons(left: SideFacts, right: SideFacts) -> tuple[Note, ...]:
+    """What explains a verdict: differing statements, equal seeds, random states."""
+    found = [note("statement-differs", name=d.name, left=d.left, right=d.right) for d in differences(left, right)]
     return (*found, *_seed(left, right), *_states(left, right))
 
 
-def _seed(left: SideFacts, right: SideFacts) -> Iterator[str]:
+def _seed(left: SideFacts, right: SideFacts) -> Iterator[Note]:
     seeds = (left.account.options.get("seed"), right.account.options.get("seed"))
     if seeds[0] is not None and seeds[0] == seeds[1]:
-        yield f"both configs have seed {seeds[0]}"
+        yield note("same-seed", seed=seeds[0])
 
 
-def _states(left: SideFacts, right: SideFacts) -> Iterator[str]:
+def _states(left: SideFacts, right: SideFacts) -> Iterator[Note]:
     """Training without dropout never draws from the tracker, so its state is that of the start, at any step."""
     for name in sorted(left.account.states.keys() & right.account.states.keys()):
         if name.startswith("tracker:"):
             same = left.account.states[name] == right.account.states[name]
-            yield f"the stored state of {name.removeprefix('tracker:')} is {'the same' if same else 'another'}"
-    origins = (left.account.origin, right.account.origin)
-    if origins[0] is not None and origins[1] is not None:
-        yield from state_differences(origins[0], origins[1])
+            yield note("same-state" if same else "other-state", generator=name.removeprefix("tracker:"))
+    generators = (left.account.generator, right.account.generator)
+    if generators[0] is not None and generators[1] is not None:
+        yield from state_differences(generators[0], generators[1])
 
 
 def _short(value: Any) -> str:
@@ -313,10 +313,10 @@ TRAINED, NOT_COMPARABLE = "trained-apart", "not-comparable"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One of the names above, and what it rests on."""
+    """One of the names above, and what it rests on; ``publish.cards.sentences`` has the words for both."""
 
     name: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Note, ...]
 
 
 def judge(comparison: Comparison, evidence: Evidence) -> Verdict:
@@ -326,137 +326,133 @@ def judge(comparison: Comparison, evidence: Evidence) -> Verdict:
     return Verdict(name, tuple(everything))
 
 
-def _judge(comparison: Comparison, evidence: Evidence) -> tuple[str, list[str]]:
+def _judge(comparison: Comparison, evidence: Evidence) -> tuple[str, list[Note]]:
     if odd := list(_not_comparable(comparison)):
         return NOT_COMPARABLE, odd
-    equal, signs = comparison.count(BITWISE), comparison.count(ZERO_SIGN)
-    if equal == comparison.common:
-        return IDENTICAL, [f"all {equal} tensors are equal bit for bit"]
-    if equal + signs == comparison.common:
-        named = some(tensor.name for tensor in comparison.tensors if tensor.outcome == ZERO_SIGN)
-        return EQUAL_ZEROS, [f"{signs} of {comparison.common} tensors differ in the sign of zeros only: {named}"]
+    equal, signs, tensors = comparison.count(BITWISE), comparison.count(ZERO_SIGN), comparison.common
+    if equal == tensors:
+        return IDENTICAL, [note("bitwise-equal", tensors=tensors)]
+    if equal + signs == tensors:
+        names = tuple(tensor.name for tensor in comparison.tensors if tensor.outcome == ZERO_SIGN)
+        return EQUAL_ZEROS, [note("zero-sign", count=signs, tensors=tensors, names=names)]
     initial = [evidence.at_initialisation(side) for side in ("left", "right")]
     if not all(initial):
         return TRAINED, list(_trained(comparison, evidence, initial))
     if faults := [*_not_finite(comparison), *_other_constants(evidence), *_other_stds(evidence), *_mixture(evidence)]:
         return OTHER_INIT, faults
     if evidence.correlated:
-        return TRAINED, list(_derived(evidence))
+        names = tuple(test.name for test in evidence.correlated)
+        return TRAINED, [note("correlated", count=len(names), names=names), note("derived")]
     return SAME_INIT, list(_same_init(comparison, evidence))
 
 
-def _not_comparable(comparison: Comparison) -> Iterator[str]:
-    texts = {
-        ONLY_LEFT: f"only {comparison.left.where} has",
-        ONLY_RIGHT: f"only {comparison.right.where} has",
-        SHAPE: "the shapes differ of",
-    }
-    for outcome, text in texts.items():
-        if names := [tensor.name for tensor in comparison.tensors if tensor.outcome == outcome]:
-            yield f"{text} {some(names)}"
+def _not_comparable(comparison: Comparison) -> Iterator[Note]:
+    for outcome, code in ((ONLY_LEFT, "only-left"), (ONLY_RIGHT, "only-right"), (SHAPE, "shape-mismatch")):
+        if names := tuple(tensor.name for tensor in comparison.tensors if tensor.outcome == outcome):
+            yield note(code, names=names)
     if not comparison.tensors:
-        yield "neither side has a tensor"
+        yield note("no-tensors")
 
 
-def _not_finite(comparison: Comparison) -> Iterator[str]:
+def _not_finite(comparison: Comparison) -> Iterator[Note]:
     for tensor, found in comparison.compared.values():
         for side, values in (("left", found.left), ("right", found.right)):
             if values.nans or values.infinities:
-                yield f"{tensor.name} has {values.nans:,} NaN and {values.infinities:,} infinite values on the {side}"
+                nans, infinities = values.nans, values.infinities
+                yield note("not-finite", tensor=tensor.name, nans=nans, infinities=infinities, side=side)
 
 
-def _other_constants(evidence: Evidence) -> Iterator[str]:
+def _other_constants(evidence: Evidence) -> Iterator[Note]:
     odd = [(t, f) for t, f in evidence.constant.values() if t.outcome == DIFFERENT]
     for tensor, found in odd[:4]:
-        yield (
-            f"{tensor.name}, which initialisation sets, differs: mean {found.left.mean:.6g} / {found.right.mean:.6g}, "
-            f"{found.unequal:,} of {found.left.elements:,} values"
+        yield note(
+            "constant-differs",
+            tensor=tensor.name,
+            left=found.left.mean,
+            right=found.right.mean,
+            unequal=found.unequal,
+            elements=found.left.elements,
         )
     if len(odd) > 4:
-        yield f"so do {len(odd) - 4} other norms and biases"
+        yield note("more-constants-differ", count=len(odd) - 4)
 
 
-def _other_stds(evidence: Evidence) -> Iterator[str]:
+def _other_stds(evidence: Evidence) -> Iterator[Note]:
     for each in evidence.odd_types:
-        yield (
-            f"{each.name}: std {each.left.std:.6g} / {each.right.std:.6g}, factor {each.ratio:.4f}, "
-            f"{abs(each.departure):.1f} standard errors where chance reaches {evidence.limit:.1f}"
+        yield note(
+            "type-std" if math.isfinite(each.departure) else "type-std-constant",
+            layer_type=each.name,
+            left=each.left.std,
+            right=each.right.std,
+            ratio=each.ratio,
+            departure=abs(each.departure),
+            limit=evidence.limit,
         )
     yield from _tests(evidence, evidence.odd_stds, "std")
     yield from _tests(evidence, evidence.odd_means, "mean")
 
 
-def _tests(evidence: Evidence, tests: Sequence[TensorTests], what: str) -> Iterator[str]:
+def _tests(evidence: Evidence, tests: Sequence[TensorTests], what: str) -> Iterator[Note]:
     for test in tests[:4]:
         departure, found = abs(getattr(test, what)), evidence.comparison.compared[test.name][1]
-        far = f"{departure:.1f} standard errors apart where chance reaches {evidence.limit:.1f}"
-        values = f"{getattr(found.left, what):.6g} / {getattr(found.right, what):.6g}"
-        yield f"{test.name}: {what} {values}, {far if math.isfinite(departure) else 'a constant on one side'}"
+        yield note(
+            f"tensor-{what}" if math.isfinite(departure) else f"tensor-{what}-constant",
+            tensor=test.name,
+            left=getattr(found.left, what),
+            right=getattr(found.right, what),
+            departure=departure,
+            limit=evidence.limit,
+        )
     if len(tests) > 4:
-        yield f"so does that of {len(tests) - 4} other tensors"
+        yield note(f"more-tensor-{what}", count=len(tests) - 4)
 
 
-def _mixture(evidence: Evidence) -> Iterator[str]:
+def _mixture(evidence: Evidence) -> Iterator[Note]:
     """Some random tensors shared, others independent: the weights of one side are of two models."""
     correlated = {test.name for test in evidence.correlated}
-    apart = [test.name for test in evidence.tests if test.name not in correlated]
-    shared = [name for name in evidence.drawn if name not in apart]
+    apart = tuple(test.name for test in evidence.tests if test.name not in correlated)
+    shared = tuple(name for name in evidence.drawn if name not in apart)
     if shared and apart:
-        yield (
-            f"{len(shared)} random tensors have a common origin ({some(shared)}) and {len(apart)} have none "
-            f"({some(apart)})"
-        )
+        counts = {"shared_count": len(shared), "independent_count": len(apart)}
+        yield note("mixture", shared=shared, independent=apart, **counts)
 
 
-def _same_init(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
+def _same_init(comparison: Comparison, evidence: Evidence) -> Iterator[Note]:
     constants, drawn = len(evidence.constant), len(evidence.drawn)
     layers = len(by_layer(comparison.compared).keys() - {None})
-    rule = ""
-    if (constants, constants + drawn) == (8 * layers + 2, 12 * layers + 4):
-        rule = f": 8 L + 2 of 12 L + 4, as GPT-NeoX has them in L = {layers} layers"
-    yield f"{constants} of {comparison.common} tensors are set, not drawn, and identical{rule}"
+    as_neox = (constants, constants + drawn) == (8 * layers + 2, 12 * layers + 4)
+    code = "constants-identical-neox" if as_neox else "constants-identical"
+    yield note(code, count=constants, tensors=comparison.common, layers=layers)
     strongest = max(evidence.tests, key=lambda test: abs(test.correlation))
-    found = evidence.comparison.compared[strongest.name][1]
-    yield (
-        f"{drawn} random tensors are uncorrelated: at most {abs(strongest.correlation):.1f} standard errors "
-        f"(r = {found.correlation:+.5f}, {strongest.name}), where chance reaches {evidence.limit:.1f}"
+    yield note(
+        "uncorrelated",
+        count=drawn,
+        departure=abs(strongest.correlation),
+        correlation=evidence.comparison.compared[strongest.name][1].correlation,
+        tensor=strongest.name,
+        limit=evidence.limit,
     )
     widest = max(evidence.tests, key=lambda test: abs(test.std))
-    yield (
-        f"their standard deviations agree: at most {abs(widest.std):.1f} standard errors apart "
-        f"(ratio {widest.ratio:.4f}, {widest.name}), corrected for {drawn} tensors"
-    )
+    yield note("stds-agree", departure=abs(widest.std), ratio=widest.ratio, tensor=widest.name, count=drawn)
 
 
-def _derived(evidence: Evidence) -> Iterator[str]:
-    named = some(test.name for test in evidence.correlated)
-    yield f"norms and biases are still as they were set, and {len(evidence.correlated)} tensors are correlated: {named}"
-    yield "one side derives from the other, or both from a third, by little training or by rounding"
-
-
-def _trained(comparison: Comparison, evidence: Evidence, initial: Sequence[bool]) -> Iterator[str]:
-    sides = ", ".join(
-        f"{side} {'is at initialisation' if flat else 'is trained'}"
-        for side, flat in zip(("left", "right"), initial, strict=True)
-    )
-    yield f"by its norms and biases, {sides}"
-    differences = [f.max_abs_diff for t, f in comparison.compared.values() if t.outcome == DIFFERENT]
-    yield (
-        f"{len(differences)} of {comparison.common} tensors differ, their largest differences from "
-        f"{min(differences):.3g} to {max(differences):.3g}"
-    )
+def _trained(comparison: Comparison, evidence: Evidence, initial: Sequence[bool]) -> Iterator[Note]:
+    yield note("both-trained" if not any(initial) else "right-trained" if initial[0] else "left-trained")
+    found = [f.max_abs_diff for t, f in comparison.compared.values() if t.outcome == DIFFERENT]
+    counts = {"count": len(found), "tensors": comparison.common}
+    yield note("largest-differences", smallest=min(found), largest=max(found), **counts)
     correlations = sorted(f.correlation for _, f in evidence.drawn.values() if f.correlation == f.correlation)
     if correlations:
         low, middle, high = correlations[0], correlations[len(correlations) // 2], correlations[-1]
-        yield f"correlation of the matrices: {low:.3f} to {high:.3f}, median {middle:.3f}"
+        yield note("correlations", smallest=low, largest=high, median=middle)
     yield from _not_finite(comparison)
 
 
-def _dtypes(comparison: Comparison) -> Iterator[str]:
+def _dtypes(comparison: Comparison) -> Iterator[Note]:
     kinds = {
         (tensor.left.dtype, tensor.right.dtype)
         for tensor, _ in comparison.compared.values()
         if tensor.left and tensor.right and tensor.left.dtype != tensor.right.dtype
     }
     for left, right in sorted(kinds):
-        yield f"dtypes differ ({left} / {right}): such tensors are compared by value"
+        yield note("dtypes", left=left, right=right)

@@ -6,31 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from publish.cards.sentences import drawn_before
 from publish.explain.matching import Tally
 from publish.neox.state import CPU
+from publish.records.manifest import Explanation, SeededGenerator
 
-REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not-reproduced"
 EQUAL, DIFFERENT, ABSENT = "equal", "different", "absent"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where numbers come from: everything that makes them.
-
-    ``seed`` is the run's, ``seeds`` those of the ranks' generators. ``position``: numbers drawn before (CPU) or the
-    generator's offset (CUDA) when the first tensor was drawn, None where only a later state is known. ``threads``
-    and ``devices``: of the GPU, None and the possible ones where no tensor tells. ``after`` is the offset that a
-    checkpoint stores, of a GPU's generator.
-    """
-
-    generator: str
-    seed: int | None
-    seeds: tuple[int, ...]
-    position: int | None = None
-    preceding: str = ""
-    threads: int | None = None
-    devices: tuple[str, ...] = ()
-    after: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +52,19 @@ class TensorResult:
 
 @dataclass(frozen=True)
 class Answer:
-    """What ``publish explain`` says. ``origin`` is None where nothing was reproduced."""
+    """What ``publish explain`` says. ``generator`` is None where nothing was reproduced."""
 
     where: str
     step: int | None
     outcome: str
-    origin: Origin | None
+    generator: SeededGenerator | None
     results: tuple[TensorResult, ...]
     tensors: int
     values: int
     stored_state: str
     reasons: tuple[str, ...]
     tensor_parallel: int = 1
+    layout: str | None = None
     total: Tally = field(default_factory=Tally)
 
     @property
@@ -94,19 +76,33 @@ class Answer:
         """Values that are equal or one unit in the last place apart."""
         return self.total.equal + self.total.one_apart
 
+    @property
+    def explanation(self) -> Explanation:
+        """What a manifest keeps of it."""
+        return Explanation(
+            outcome=self.outcome,
+            generator=self.generator,
+            layout=self.layout,
+            tensors=self.tensors,
+            values=self.values,
+            bit_equal=self.bit_equal,
+            within_one_ulp=self.within_one_ulp,
+            stored_state=self.stored_state,
+        )
+
     def document(self) -> dict[str, Any]:
-        """The JSON of ``CLI.md``; ``details`` has the tensors by name."""
-        origin = self.origin
+        """The JSON of ``publish explain``; ``details`` has the tensors by name."""
+        generator = self.generator
         return {
             "checkpoint": self.where,
             "step": self.step,
             "outcome": self.outcome,
-            "seed": origin and origin.seed,
-            "generator": origin and origin.generator,
-            "generator_seeds": list(origin.seeds) if origin else [],
-            "preceding": origin and _preceding(origin),
-            "threads": origin and origin.threads,
-            "devices": list(origin.devices) if origin else [],
+            "seed": generator and generator.seed,
+            "generator": generator and generator.kind,
+            "generator_seeds": list(generator.rank_seeds) if generator else [],
+            "preceding": self._preceding(),
+            "threads": generator and generator.threads,
+            "devices": list(generator.devices) if generator else [],
             "tensor_parallel": self.tensor_parallel,
             "tensors": self.tensors,
             "values": self.values,
@@ -117,10 +113,13 @@ class Answer:
             "details": [_detail(result) for result in self.results],
         }
 
-
-def _preceding(origin: Origin) -> dict[str, Any]:
-    unit = "draws" if origin.generator == CPU else "offset"
-    return {unit: origin.position, "detail": origin.preceding}
+    def _preceding(self) -> dict[str, Any] | None:
+        if self.generator is None or self.generator.preceding is None:
+            return None
+        before = self.generator.preceding
+        unit = "draws" if self.generator.kind == CPU else "offset"
+        counts = {unit: before.position, "constructions": before.constructions}
+        return {**counts, "tensors": list(before.tensors), "detail": drawn_before(self.explanation)}
 
 
 def _detail(result: TensorResult) -> Mapping[str, Any]:

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from publish.cards.facts import Explanation, explanation
+from publish.cards.sentences import sentence
 from publish.errors import ConfigError
 from publish.explain import reasons, search_cpu, search_cuda
-from publish.explain.answer import ABSENT, DIFFERENT, EQUAL, NOT_REPRODUCED, PARTLY, REPRODUCED, Answer
+from publish.explain.answer import ABSENT, DIFFERENT, EQUAL, Answer
 from publish.explain.matching import Tally
 from publish.explain.models import hf_subjects, raw_subjects
 from publish.explain.replay import Trial
@@ -20,6 +20,7 @@ from publish.formats.safetensors import has_tensor_files
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.layout import is_checkpoint
 from publish.neox.state import CPU, CUDA
+from publish.records.manifest import NOT_REPRODUCED, PARTLY, REPRODUCED, Explanation
 from publish.sources.files import CheckpointFiles, LocalFiles
 from publish.sources.runs import CheckpointRef, Location, open_ref
 
@@ -77,13 +78,14 @@ def _explained(trial: Trial, step: int | None) -> Answer:
         where=subject.where,
         step=step,
         outcome=REPRODUCED if complete else PARTLY,
-        origin=trial.origin,
+        generator=trial.generator,
         results=results,
         tensors=len(results) + len(subject.unknown),
         values=subject.values,
         stored_state=trial.stored_state,
         reasons=trial.reasons,
         tensor_parallel=subject.tensor_parallel,
+        layout=subject.layout,
         total=sum((result.tally for result in results), Tally()),
     )
 
@@ -97,13 +99,14 @@ def _unexplained(
         where=subject.where,
         step=step,
         outcome=NOT_REPRODUCED,
-        origin=None,
+        generator=None,
         results=(),
         tensors=len(subject.shards[0]) + len(subject.unknown),
         values=subject.values,
         stored_state=stored,
         reasons=tuple(reasons.of_failure(subject, tried, constructed, best.results if best else ())),
         tensor_parallel=subject.tensor_parallel,
+        layout=subject.layout,
     )
 
 
@@ -147,20 +150,20 @@ def explained_apart(left: Location, right: Location, step: int | None) -> tuple[
         finally:
             files.close()
     told = [
-        f"{answer.where} is {answer.outcome} from seed {answer.origin.seed}: {answer.bit_equal:,} of "
+        f"{answer.where} is {answer.outcome} from seed {answer.generator.seed}: {answer.bit_equal:,} of "
         f"{answer.values:,} values bit for bit"
-        if answer.origin
+        if answer.generator
         else f"{answer.where} is {answer.outcome}"
         for answer in answers
     ]
-    first, second = (answer.origin for answer in answers)
-    return (*told, *(differences(first, second) if first and second else ()))
+    first, second = (answer.generator for answer in answers)
+    return (*told, *(map(sentence, differences(first, second)) if first and second else ()))
 
 
 def explanation_of(checkpoint: RawCheckpoint, source: CheckpointRef) -> Explanation | None:
-    """What a card states of a step 0; None where the weights are not reproduced, by a method that draws otherwise too.
+    """How the initial weights came about, of a step 0; None where its init method is not recomputed.
 
-    Models beyond :data:`LARGEST` parameters are left to ``publish explain``: drawing them again takes minutes.
+    None too for models beyond :data:`LARGEST` parameters, whose weights take minutes to draw: ``publish explain`` does.
 
     Raises:
         CheckpointError: a broken file.
@@ -168,7 +171,7 @@ def explanation_of(checkpoint: RawCheckpoint, source: CheckpointRef) -> Explanat
     if source.step != 0 or sum(t.elements for rank in checkpoint.ranks for t in rank.values()) > LARGEST:
         return None
     try:
-        return explanation(explain_one(source, checkpoint.files, None))
+        return explain_one(source, checkpoint.files, None).explanation
     except ConfigError:  # an init method that is not recomputed
         return None
 

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from publish.explain.answer import Origin
 from publish.explain.construction import in_order
 from publish.explain.cuda_generator import THREADS, advance
 from publish.explain.streams import CpuStream, words_for
 from publish.explain.subject import Subject
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.state import CPU, CUDA, TRACKER, RandomState, stored_states
+from publish.records.manifest import Note, SeededGenerator, note
 
 # Which seeds are tried, and what the generators are seeded with for each.
 
@@ -169,82 +169,60 @@ def within_reach(elements: Mapping[str, int]) -> int:
     return min(MOST, REACH // sum(words_for(count) for count in elements.values()))
 
 
-# How two random states differ, in sentences: generator, seed, ranks, what was drawn before, GPU.
+# How two random states differ: generator, seed, ranks, what was drawn before, GPU.
 
 
-_KINDS = {CPU: "a CPU (mt19937)"}
-
-
-def differences(left: Origin, right: Origin) -> tuple[str, ...]:
-    """Every way in which the numbers of two models come from elsewhere; empty where they come from one state.
+def differences(left: SeededGenerator, right: SeededGenerator) -> tuple[Note, ...]:
+    """Every way in which the generators of two models differ; empty where both models come from one state.
 
     What either side does not tell is not compared.
     """
     return tuple(_differences(left, right))
 
 
-def _differences(left: Origin, right: Origin) -> Iterator[str]:
-    if left.generator != right.generator:
-        yield f"the generators differ: {_kind(left)} and {_kind(right)}, which draw other numbers from one seed"
+def _differences(left: SeededGenerator, right: SeededGenerator) -> Iterator[Note]:
+    if left.kind != right.kind:
+        yield note("generators-differ", left=left.kind, right=right.kind)
     if left.seed != right.seed and None not in (left.seed, right.seed):
-        yield f"the seeds differ: {left.seed} and {right.seed}"
-    elif left.seeds[:1] != right.seeds[:1]:
-        yield f"the generators are seeded with {left.seeds[0]} and {right.seeds[0]}"
-    if len(left.seeds) != len(right.seeds):
-        yield (
-            f"the tensors are cut over {_ranks(left)} and {_ranks(right)}, each of which draws its own shard "
-            "with a seed of its own"
-        )
-    if left.generator == right.generator:
+        yield note("seeds-differ", left=left.seed, right=right.seed)
+    elif left.rank_seeds[:1] != right.rank_seeds[:1]:
+        yield note("generator-seeds-differ", left=left.rank_seeds[0], right=right.rank_seeds[0])
+    if len(left.rank_seeds) != len(right.rank_seeds):
+        yield note("ranks-differ", left=len(left.rank_seeds), right=len(right.rank_seeds))
+    if left.kind == right.kind:
         yield from _places(left, right)
 
 
-def _places(left: Origin, right: Origin) -> Iterator[str]:
+def _places(left: SeededGenerator, right: SeededGenerator) -> Iterator[Note]:
     """The same kind of generator, at different places or on different GPUs."""
-    unit = "numbers drawn" if left.generator == CPU else "offset"
-    if left.position is not None and right.position is not None and left.position != right.position:
-        yield (
-            f"other draws came before ({unit}: {left.position:,} and {right.position:,}). "
-            f"Left: {left.preceding}. Right: {right.preceding}"
-        )
-    if left.after is not None and right.after is not None and left.after != right.after and left.position is None:
-        yield (
-            f"the generators stand at offsets {left.after:,} and {right.after:,} afterwards: another GPU, another "
-            "number of constructions, or another model"
-        )
-    if left.threads != right.threads and None not in (left.threads, right.threads):
-        first = min(left.threads or 0, right.threads or 0)
-        yield (
-            f"the GPUs hold {left.threads:,} and {right.threads:,} threads ({_devices(left)}; {_devices(right)}): "
-            f"tensors differ from element {first:,} on, and later ones are drawn at other offsets"
-        )
+    before, after = (left.preceding, right.preceding), (left.offset_after, right.offset_after)
+    if before[0] and before[1] and before[0].position != before[1].position:
+        code = "draws-before-differ" if left.kind == CPU else "offset-before-differs"
+        yield note(code, left=before[0].position, right=before[1].position)
+    if None not in after and after[0] != after[1] and before == (None, None):
+        yield note("offset-after-differs", left=after[0], right=after[1])
+    devices = {"left_devices": _devices(left), "right_devices": _devices(right)}
+    if left.threads is not None and right.threads is not None and left.threads != right.threads:
+        first = min(left.threads, right.threads)
+        yield note("gpu-threads-differ", left=left.threads, right=right.threads, first=first, **devices)
     elif left.devices and right.devices and not set(left.devices) & set(right.devices):
-        yield f"the GPUs differ: {_devices(left)}; {_devices(right)}"
+        yield note("gpus-differ", **devices)
 
 
-def _kind(origin: Origin) -> str:
-    return _KINDS.get(origin.generator, "a GPU (Philox)")
+def _devices(generator: SeededGenerator) -> str:
+    return " or ".join(generator.devices) or "none of the known GPUs"
 
 
-def _ranks(origin: Origin) -> str:
-    count = len(origin.seeds)
-    return f"{count} tensor-parallel rank{'s' if count > 1 else ''}"
-
-
-def _devices(origin: Origin) -> str:
-    return " or ".join(origin.devices) or "none of the known GPUs"
-
-
-def origin_of(stored: tuple[StoredGenerator, ...], tensor_parallel: int) -> Origin | None:
+def generator_of(stored: tuple[StoredGenerator, ...], tensor_parallel: int) -> SeededGenerator | None:
     """What the stored states alone tell, at any step; None where there is no state of the weights' generator."""
     weights = [each for each in stored if each.name == TRACKER][:tensor_parallel]
     if len(weights) < tensor_parallel:
         return None
     first = weights[0]
-    return Origin(
-        generator=first.state.generator,
+    return SeededGenerator(
+        kind=first.state.generator,
         seed=first.run_seed,
-        seeds=tuple(each.state.seed for each in weights),
+        rank_seeds=tuple(each.state.seed for each in weights),
         devices=tuple(dict.fromkeys(name for each in first.constructed for name in each.devices)),
-        after=first.state.offset,
+        offset_after=first.state.offset,
     )

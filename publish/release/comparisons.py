@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from publish.compare.pair import SideFacts, compare
-from publish.compare.report import COLUMNS, Report
+from publish.compare.report import Report
 from publish.compare.side import Account, HfSide, open_side
 from publish.errors import ReleaseError
-from publish.plots.records import Ratio
 from publish.records.manifest import ComparisonRecord
 from publish.release.job import Job
 from publish.release_file import Release, WantedComparison
-from publish.schedule import step_of
+from publish.schedule import branch_of, step_of
 from publish.sources.files import LocalFiles
 from publish.sources.runs import Location, parse_location
 
@@ -61,32 +59,8 @@ def _compared(job: Job, wanted: WantedComparison, folder: Path, account: Account
     finally:
         ours.close()
         theirs.close()
-    name, other = f"{job.release.target}@step{wanted.step}", _name(location)
-    report = Report(
-        replace(
-            found,
-            left=SideFacts(name, "neox", account),
-            right=replace(found.right, where=other),
-        )
-    )
-    return ComparisonRecord(
-        location=other,
-        title=f"Step {wanted.step:,} (left) and {other} (right)",
-        verdict=f"{report.sentence}: {report.counted}.",
-        reasons=report.verdict.reasons,
-        columns=COLUMNS,
-        rows=report.rows(),
-        ratios=tuple(
-            Ratio(each.name, _short(each.ratio), _short(each.error))
-            for each in report.evidence.types
-            if math.isfinite(each.ratio)
-        ),
-    )
-
-
-def _short(value: float) -> float:
-    """Six digits: more are not in a picture."""
-    return float(f"{value:.6g}")
+    ours_named = SideFacts(f"{job.release.target}@{branch_of(wanted.step)}", "neox", account)
+    return Report(replace(found, left=ours_named, right=replace(found.right, where=_name(location)))).record
 
 
 def _name(location: Location) -> str:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from publish.cards.sentences import sentence
 from publish.convert.folder import staged_folder, write_folder
 from publish.convert.plan import make_plan
 from publish.convert.tokenizer import find_tokenizer, not_found
@@ -18,7 +19,7 @@ from publish.records.gates import FAILED, Gate
 from publish.release.claims import check_step
 from publish.release.job import fetch_tokenizer
 from publish.sources.files import CheckpointFiles
-from publish.sources.runs import CheckpointSource
+from publish.sources.runs import CheckpointRef
 from publish.verify.gates import GATES, Evidence, run_gates
 
 
@@ -84,7 +85,7 @@ def gates_named(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wanted: Wanted) -> Conversion:
+def convert_one(source: CheckpointRef, files: CheckpointFiles, out: Path, wanted: Wanted) -> Conversion:
     """Convert into a folder beside ``out``, run the gates on it, and give it its name when they pass.
 
     When a gate fails the folder is removed and the failed gates are in the result.
@@ -98,15 +99,15 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
     plan = make_plan(checkpoint, config, wanted.dtype, wanted.architecture)
     folder = Path(files.where) if source.commit is None else None
     tokenizer = find_tokenizer(wanted.tokenizer, config, folder, fetch_tokenizer)
-    notes = list(plan.notes)
+    notes = [sentence(note) for note in plan.notes]
     if tokenizer is None and wanted.tokenizer != "none":
         notes.append(f"written without tokenizer files: {not_found(config).what}; name one with --tokenizer")
     sketcher = Sketcher(plan)
     with staged_folder(out, wanted.overwrite) as staged:
-        checkpoint.want()
+        checkpoint.prefetch()
         written = write_folder(checkpoint, plan, tokenizer, staged.path, sketcher)
         bytes_read = files.bytes_read
-        step = source.step if source.step >= 0 else None
+        step = source.step
         ids = tokenizer.ids if tokenizer else None
         evidence = Evidence(checkpoint, config, plan, staged.path, written, step, sketcher.counts, ids)
         gates = run_gates(evidence, logits=wanted.logits, why_skipped="turned off", only=wanted.gates)

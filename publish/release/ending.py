@@ -55,9 +55,9 @@ class Ending:
             self.failed += settled.failures
             return f"held back by {len(settled.failures)} findings about the steps together"
         if self.mending:
-            now = replace(now, mended=self.mending.errata(now.remarks.errata))
-        listed = now.listing.errata if now.listing else ()
-        if now.remarks.errata == listed and now.main_is_right():
+            now = replace(now, mended=self.mending.errata(now.notes.errata))
+        listed = now.listing.notes.errata if now.listing else ()
+        if now.notes.errata == listed and now.main_is_right():
             return "as it should be"
         last = self.job.steps[-1]
         try:

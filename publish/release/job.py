@@ -19,7 +19,7 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
 from publish.neox.schedule import expected_steps
 from publish.neox.state import TrainingState
-from publish.release_file import CardText, ExpectedEqual, Release, schedule_named
+from publish.release_file import CardMetadata, ExpectedEqual, Release, schedule_named
 from publish.schedule import FROM_CONFIG, NAMED, from_config, parse_steps
 from publish.sources.remote import HubRepo
 from publish.sources.runs import TrainingRun, open_run, parse_location
@@ -209,7 +209,7 @@ def propose(source: str, target: str, client: Client | None = None) -> Release:
     return Release(
         source=source,
         target=target,
-        card=CardText(title=target.split("/")[-1], tags=("gpt-neox", "causal-lm")),
+        card=CardMetadata(title=target.split("/")[-1], tags=("gpt-neox", "causal-lm")),
         schedule=_schedule(found, dict(config.options), config.where),
         expect=(ExpectedEqual((0, 1), FIRST_STEP),) if same else (),
     )

@@ -5,45 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
-from publish.compare.layers import RANDOM, layer_type
-from publish.compare.verdict import pool
+from publish.compare.layers import RANDOM
 from publish.lineage.order import Course
 from publish.lineage.repeats import LineageFinding
-from publish.lineage.sketch import StepSketch, document, from_document
+from publish.lineage.sketch import from_document
 from publish.lineage.suite import trace
-from publish.records.checkpoints import LAYER_TYPES, CheckpointRecord
+from publish.records.checkpoints import CheckpointRecord, Distance
 from publish.records.gates import Gate
-from publish.records.manifest import Manifest
+from publish.records.manifest import Manifest, six_digits
 from publish.release.outcome import Failure
 from publish.release.published_cards import READERS, read_manifest
 from publish.release.state import Standing
 from publish.release_file import Release
-
-TENSORS = "tensors"  # of a manifest's statistics: the sketch
-
-
-def statistics_of(sketch: StepSketch) -> dict[str, Any]:
-    """``statistics`` of a manifest: the sketch, and standard deviations by layer type."""
-    types: dict[str, list[str]] = {}
-    for name in sketch:
-        types.setdefault(layer_type(name), []).append(name)
-    spreads = {kind: pool(sketch[name].distribution for name in names).std for kind, names in types.items()}
-    return {
-        TENSORS: document(sketch),
-        LAYER_TYPES: {kind: {"std": float(f"{std:.9g}")} for kind, std in spreads.items() if std == std},
-    }
-
-
-def sketch_of(manifest: Manifest) -> StepSketch | None:
-    """The sketch that a manifest keeps; None where it keeps none.
-
-    Raises:
-        HubError: it cannot be read.
-    """
-    found = (manifest.statistics or {}).get(TENSORS)
-    return from_document(found, manifest.branch) if isinstance(found, Mapping) else None
 
 
 @dataclass(frozen=True)
@@ -60,32 +34,32 @@ class Traced:
 
     def with_distances(self, records: Mapping[int, CheckpointRecord]) -> dict[int, CheckpointRecord]:
         """The records with the distance of every layer type from step 0 and from the step before."""
-        return {step: self._with_distances(step, record) for step, record in records.items()}
+        return {step: replace(record, distances=self._distances(record)) for step, record in records.items()}
 
-    def _with_distances(self, step: int, record: CheckpointRecord) -> CheckpointRecord:
-        published, steps = record.published, self.course.steps
-        if published is None or step not in steps:
-            return record
-        row = steps.index(step)
-        types: dict[str, dict[str, float]] = dict((published.statistics or {}).get(LAYER_TYPES, {}))
-        for kind in RANDOM & types.keys():
-            figures = {"std": types[kind]["std"]}
-            if steps[0] == 0 and row:
-                figures["from_first"] = self.course.relative(kind, row, 0)
-            if row:
-                figures["from_previous"] = self.course.relative(kind, row, row - 1)
-            types[kind] = {name: float(f"{value:.6g}") for name, value in figures.items()}
-        return replace(record, published=replace(published, statistics={LAYER_TYPES: types}))
+    def _distances(self, record: CheckpointRecord) -> tuple[Distance, ...]:
+        steps = self.course.steps
+        row = steps.index(record.step) if record.step in steps else 0
+        if row == 0:
+            return ()
+        return tuple(
+            Distance(
+                layer_type.name,
+                six_digits(self.course.relative(layer_type.name, row, 0)) if steps[0] == 0 else None,
+                six_digits(self.course.relative(layer_type.name, row, row - 1)),
+            )
+            for layer_type in record.manifest.layer_types
+            if layer_type.name in RANDOM
+        )
 
 
 def trace_manifests(release: Release, manifests: Iterable[Manifest]) -> Traced:
-    """Every finding of the steps whose manifests keep a sketch.
+    """Every finding of the steps that these manifests sketch.
 
     Raises:
         HubError: a sketch that cannot be read.
     """
-    sketches = {manifest.step: sketch_of(manifest) for manifest in manifests}
-    lineage = trace({step: each for step, each in sketches.items() if each is not None}, release)
+    sketches = {each.step: from_document(each.sketch, each.branch) for each in manifests if each.sketch}
+    lineage = trace(sketches, release)
     gates = lineage.gates()
     return Traced(lineage.findings, gates, lineage.course)
 
@@ -110,10 +84,10 @@ def settle(now: Standing, own: Mapping[int, Manifest]) -> Settled:
     """
     client, repo = now.client, now.job.release.target
     listing = now.listing
-    if listing is not None and listing.lineage and listing.of_weights(now.records):
+    if listing is not None and listing.notes.lineage and listing.same_weights(now.records):
         listed = {each.step: each for each in listing.checkpoints}
-        known = {step: listed[step].again(record) for step, record in now.records.items()}
-        return Settled(replace(now, known=known, traced=listing.lineage), listing.lineage)
+        known = {step: listed[step].merge_metadata(record) for step, record in now.records.items()}
+        return Settled(replace(now, known=known, traced=listing.notes.lineage), listing.notes.lineage)
     others = [commit for step, commit in now.commits.items() if step not in own]
     with ThreadPoolExecutor(READERS) as pool:
         read = pool.map(lambda commit: read_manifest(client, repo, commit), others)

@@ -2,50 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
-from publish.cards.facts import HUB, Plot, RunFacts
+from publish import plots
+from publish.cards.facts import HUB, README, Plot, SuiteFacts, comparison_title, numbered_comparisons, ratio_path
 from publish.cards.render import render_suite
 from publish.hub.branch_files import BranchFile
+from publish.hub.reads import TreeEntry
+from publish.plots import Curve, distance_plot, ratio_plot, spread_plot
 from publish.records import checkpoints
-from publish.records.checkpoints import NO_REMARKS, CheckpointRecord, Checkpoints, PlotRecord, Remarks
+from publish.records.checkpoints import NO_NOTES, CheckpointRecord, Checkpoints, PlotRecord, SuiteNotes
 from publish.records.manifest import Manifest
-from publish.release.card_facts import README, run_facts, suite_facts
+from publish.records.run import RunFacts
+from publish.release.facts import run_facts
 from publish.release.job import Job
-from publish.release.main_plots import PlotsThere, main_plots
 from publish.release_file import Release
+
+# in the order of the model; norms and biases start as constants and would flatten the rest
+PLOTTED = ("embedding", "QKV", "attention dense", "MLP up", "MLP down", "unembedding")
+
+
+def main_files(
+    job: Job, records: Mapping[int, CheckpointRecord], notes: SuiteNotes, there: PlotsThere
+) -> tuple[BranchFile, ...]:
+    """What ``main`` has besides the final step's files; ``there`` are the plots that it has already."""
+    run, release = run_facts(job), job.release
+    steps = [records[step] for step in job.steps]
+    shown = main_plots(steps, there)
+    manifests = [record.manifest for record in steps]
+    card = suite_card(release, run, manifests, plots=shown.plots, notes=notes, hub=job.hub, templates=job.templates)
+    return card, *shown.files, listing(release, run, steps, shown.records, notes)
 
 
 def suite_card(
     release: Release,
     run: RunFacts,
-    manifests: Mapping[int, Manifest],
+    manifests: Sequence[Manifest],
     *,
     plots: Sequence[Plot] = (),
-    remarks: Remarks = NO_REMARKS,
+    notes: SuiteNotes = NO_NOTES,
     hub: str = HUB,
     templates: Path | None = None,
 ) -> BranchFile:
     """The suite's card, from the manifests of all steps in order."""
-    facts = suite_facts(release, run, manifests, plots=plots, remarks=remarks, hub=hub)
+    facts = SuiteFacts(release, run, tuple(manifests), tuple(plots), notes, hub)
     return BranchFile.of_bytes(README, render_suite(facts, templates).encode())
-
-
-def main_files(
-    job: Job, records: Mapping[int, CheckpointRecord], remarks: Remarks, there: PlotsThere
-) -> tuple[BranchFile, ...]:
-    """What ``main`` has besides the final step's files.
-
-    From the records of all steps, the remarks on them, and the plots that are there.
-    """
-    run, release = run_facts(job), job.release
-    steps = {step: records[step] for step in job.steps}
-    manifests = {step: each.published for step, each in steps.items() if each.published is not None}
-    shown = main_plots(manifests, there)
-    card = suite_card(release, run, manifests, plots=shown.plots, remarks=remarks, hub=job.hub, templates=job.templates)
-    return card, *shown.files, listing(release, run, steps.values(), shown.records, remarks)
 
 
 def listing(
@@ -53,16 +59,107 @@ def listing(
     run: RunFacts,
     records: Iterable[CheckpointRecord],
     plots: Iterable[PlotRecord] = (),
-    remarks: Remarks = NO_REMARKS,
+    notes: SuiteNotes = NO_NOTES,
 ) -> BranchFile:
     """``checkpoints.json``: every step at its commit, and what all cards are made from."""
-    listed = as_listed(release, records)
-    document = Checkpoints(release.target, listed, run, tuple(plots), remarks.errata, remarks.lineage)
+    document = Checkpoints(release.target, as_listed(release, records), run, tuple(plots), notes)
     return BranchFile.of_bytes(checkpoints.NAME, document.to_bytes())
 
 
 def as_listed(release: Release, records: Iterable[CheckpointRecord]) -> tuple[CheckpointRecord, ...]:
     """``records`` with the equalities among them that the release declares."""
     records = tuple(records)
-    steps = {each.step for each in records}
-    return tuple(replace(each, equal=tuple(sorted(release.equals(each.step) & steps))) for each in records)
+    steps = {record.step for record in records}
+    return tuple(replace(record, equal=tuple(sorted(release.equals(record.step) & steps))) for record in records)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPlot:
+    """A plot before it is drawn, and a sha256 of all figures in it."""
+
+    plot: Plot
+    figures_sha256: str
+    draw: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class PlotsThere:
+    """The plots that ``main`` has already: their records, and its files by path."""
+
+    records: tuple[PlotRecord, ...] = ()
+    files: Mapping[str, TreeEntry] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MainPlots:
+    """What ``main`` shows: the plots, and of each a record and its file, kept or drawn now."""
+
+    plots: tuple[Plot, ...] = ()
+    records: tuple[PlotRecord, ...] = ()
+    files: tuple[BranchFile, ...] = ()
+
+    @property
+    def drawn(self) -> tuple[BranchFile, ...]:
+        """Those that ``main`` does not have yet, or not like this."""
+        return tuple(file for file in self.files if file.content is not None)
+
+
+def main_plots(records: Sequence[CheckpointRecord], there: PlotsThere) -> MainPlots:
+    """The plots of ``main``. One that is ``there`` as recorded, from the same figures, is not drawn again.
+
+    Without matplotlib a plot that is there stays, and one that is not there yet is left out.
+    """
+    known = {record.path: record for record in there.records}
+    shown: list[tuple[Plot, PlotRecord, BranchFile]] = []
+    for planned in plan_plots(records):
+        path = planned.plot.path
+        record, entry = known.get(path), there.files.get(path)
+        as_recorded = record is not None and entry is not None and entry.oid == record.oid
+        same_figures = record is not None and record.figures_sha256 == planned.figures_sha256
+        if record and entry and as_recorded and (same_figures or not plots.available()):
+            shown.append((planned.plot, record, BranchFile.kept(entry)))
+        elif plots.available():
+            file = BranchFile.of_bytes(path, planned.draw())
+            shown.append((planned.plot, PlotRecord(path, planned.figures_sha256, file.git_sha1()), file))
+    pictures, recorded, files = zip(*shown, strict=True) if shown else ((), (), ())
+    return MainPlots(pictures, recorded, files)
+
+
+def plan_plots(records: Sequence[CheckpointRecord]) -> Iterator[PlannedPlot]:
+    """The plots that the figures of all steps give: spread, distances, and one for each comparison with ratios."""
+    stds = _curves({record.step: {t.name: t.std for t in record.manifest.layer_types} for record in records})
+    first = _curves({record.step: {d.layer_type: d.from_first for d in record.distances} for record in records})
+    previous = _curves({record.step: {d.layer_type: d.from_previous for d in record.distances} for record in records})
+    if stds:
+        alt = f"Standard deviation of the weights over training: {_ends(stds)}."
+        yield PlannedPlot(Plot(alt, "plots/std.svg"), _digest(stds), partial(spread_plot, stds))
+    if first and previous:
+        alt = f"Distance of the weights from step 0 and from the checkpoint before, relative: {_ends(first)}."
+        draw = partial(distance_plot, first, previous)
+        yield PlannedPlot(Plot(alt, "plots/distance.svg"), _digest((*first, *previous)), draw)
+    for step, number, comparison in numbered_comparisons(record.manifest for record in records):
+        if comparison.ratios:
+            title = comparison_title(step, comparison)
+            values = "; ".join(f"{name} {ratio:.3f}" for name, ratio, _ in comparison.ratios)
+            plot = Plot(f"Ratios of standard deviations. {title}: {values}.", ratio_path(step, number))
+            yield PlannedPlot(plot, _digest(comparison.ratios, title), partial(ratio_plot, comparison, title))
+
+
+def _curves(figures: Mapping[int, Mapping[str, float | None]]) -> tuple[Curve, ...]:
+    """One curve for each plotted layer type that has a figure at more than one step; ``figures`` are by step."""
+    curves = []
+    for name in PLOTTED:
+        values = {step: types[name] for step, types in figures.items() if types.get(name) is not None}
+        if len(values) > 1:
+            curves.append(Curve(name, tuple(values), tuple(values.values())))
+    return tuple(curves)
+
+
+def _ends(curves: Iterable[Curve]) -> str:
+    """For readers who do not see the plot: each curve's first and last value."""
+    return "; ".join(f"{curve.name} {curve.values[0]:.3g} to {curve.values[-1]:.3g}" for curve in curves)
+
+
+def _digest(figures: Iterable[Curve | tuple[str, float, float]], title: str = "") -> str:
+    values = [astuple(figure) if isinstance(figure, Curve) else figure for figure in figures]
+    return hashlib.sha256(json.dumps([title, *values]).encode()).hexdigest()

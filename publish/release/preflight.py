@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from publish.cards import metadata
+from publish.cards.facts import README
 from publish.cards.lint import METADATA, lint_card, lint_claims
 from publish.convert.folder import small_files
 from publish.errors import CardError, StorageError
@@ -28,7 +29,7 @@ from publish.hub.repository import (
     whoami,
 )
 from publish.hub.transaction import Outcome, publish_branch
-from publish.release.card_facts import README, run_facts
+from publish.release.facts import run_facts
 from publish.release.job import Job
 from publish.release.state import MAIN, Standing
 from publish.release.step import ProvenStep

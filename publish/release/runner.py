@@ -15,13 +15,13 @@ from publish.hub.failures import Refused
 from publish.hub.repository import check_name
 from publish.hub.transaction import Committed, publish_branch
 from publish.interrupt import Interrupted
-from publish.plots.style import load
+from publish.plots import load
 from publish.records.gates import Gate
-from publish.release.card_facts import hub_address
 from publish.release.cards import make_cards, push_cards
 from publish.release.comparisons import check_comparisons
 from publish.release.ending import Ending
 from publish.release.executors import Engine, LocalEngine
+from publish.release.facts import hub_address
 from publish.release.job import Job
 from publish.release.ledger import Ledger, LedgerEntry
 from publish.release.making import Making

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from publish import __version__
+from publish.cards.facts import README, StepFacts
 from publish.cards.render import render_step, templates_folder
 from publish.convert.folder import small_files
 from publish.errors import HubError
@@ -23,15 +24,14 @@ from publish.hub.downloads import fetch_text_if_there
 from publish.hub.failures import Refused
 from publish.hub.reads import TreeEntry, list_branches, list_tree
 from publish.records import checkpoints, manifest
-from publish.records.checkpoints import CheckpointRecord, Checkpoints, Erratum, Remarks
+from publish.records.checkpoints import CheckpointRecord, Checkpoints, Erratum, SuiteNotes
 from publish.records.gates import Gate
 from publish.records.manifest import Manifest
-from publish.release.card_facts import README, run_facts, step_facts
 from publish.release.comparisons import compared_with
+from publish.release.facts import run_facts
 from publish.release.job import Job
 from publish.release.ledger import Ledger, LedgerEntry
-from publish.release.main_branch import main_files
-from publish.release.main_plots import PlotsThere
+from publish.release.main_branch import PlotsThere, main_files
 from publish.release.work_dir import default_folder
 from publish.sources.files import fingerprint
 
@@ -120,10 +120,10 @@ def judge(expected: Expected, seen: Seen | None, card_of: CardOf | None = None) 
 
 
 def _stale(expected: Expected, record: CheckpointRecord) -> list[str]:
-    published = {file.path: file.sha256 for file in record.published.files} if record.published else {}
+    published = {file.path: file.sha256 for file in record.manifest.files}
     compared = (
-        ("source", expected.source_commit, record.source_commit),
-        ("plan", expected.plan, record.plan),
+        ("source", expected.source_commit, record.manifest.source.commit),
+        ("plan", expected.plan, record.manifest.plan),
         *((path, digest, published.get(path)) for path, digest in expected.files),
     )
     changed = [
@@ -136,10 +136,10 @@ def _stale(expected: Expected, record: CheckpointRecord) -> list[str]:
 
 def _other_comparisons(expected: Expected, record: CheckpointRecord) -> list[str]:
     """What the release asks to be compared and the step does not show, and the other way round; in any order."""
-    if expected.comparisons is None or record.published is None:
+    if expected.comparisons is None:
         return []
     wanted = Counter(expected.comparisons)
-    shown = Counter(each.location for each in record.published.comparisons)
+    shown = Counter(each.location for each in record.manifest.comparisons)
     return [
         *(f"not compared with {each}" for each in sorted((wanted - shown).elements())),
         *(f"compared with {each}, which the release does not ask for" for each in sorted((shown - wanted).elements())),
@@ -147,8 +147,8 @@ def _other_comparisons(expected: Expected, record: CheckpointRecord) -> list[str
 
 
 def _stale_card(record: CheckpointRecord, card_of: CardOf) -> str | None:
-    card = card_of(record.published) if record.published else None
-    return None if card == record.card else f"card {short(card)}, published {short(record.card)}"
+    card, published = card_of(record.manifest), record.manifest.card
+    return None if card == published else f"card {short(card)}, published {short(published)}"
 
 
 def short(digest: str | None) -> str:
@@ -227,11 +227,7 @@ def read_listed(client: Client, repo: str, main: str | None, tips: Mapping[str, 
     listing = read_listing(client, repo, main) if tips else None
     listed = listing.by_branch() if listing else {}
     found = {branch: listed[branch] for branch in tips if branch in listed}
-    return {
-        branch: Seen(each.commit, each)
-        for branch, each in found.items()
-        if each.commit == tips[branch] and each.published is not None
-    }
+    return {branch: Seen(each.commit, each) for branch, each in found.items() if each.commit == tips[branch]}
 
 
 def _read_branches(client: Client, repo: str, tips: Mapping[str, str]) -> dict[str, Seen]:
@@ -363,17 +359,17 @@ class Standing:
     mended: tuple[Erratum, ...] | None = None
 
     @property
-    def remarks(self) -> Remarks:
+    def notes(self) -> SuiteNotes:
         """What ``main`` shall say of the suite; ``mended`` are the errata of this process's own repair."""
-        listed = self.listing.errata if self.listing else ()
-        return Remarks(self.lineage, listed if self.mended is None else self.mended)
+        listed = self.listing.notes.errata if self.listing else ()
+        return SuiteNotes(self.lineage, listed if self.mended is None else self.mended)
 
     @cached_property
     def lineage(self) -> tuple[Gate, ...]:
         """What the steps show together: as this process found it, else as ``main`` lists it, of the same weights."""
         if self.traced:
             return self.traced
-        return self.listing.lineage if self.listing and self.listing.of_weights(self.records) else ()
+        return self.listing.notes.lineage if self.listing and self.listing.same_weights(self.records) else ()
 
     @cached_property
     def listing(self) -> Checkpoints | None:
@@ -392,7 +388,7 @@ class Standing:
         there = PlotsThere()
         if self.listing is not None and self.mended is None:  # a repair may begin from an emptied branch
             there = PlotsThere(self.listing.plots, {entry.path: entry for entry in self.main_tree})
-        return main_files(self.job, self.records, self.remarks, there)
+        return main_files(self.job, self.records, self.notes, there)
 
     @property
     def commits(self) -> dict[int, str]:
@@ -473,7 +469,7 @@ def stand(
     run = run_facts(job)
 
     def card_of(record: Manifest) -> str:
-        text = render_step(step_facts(job.release, run, job.steps, record, hub=job.hub), job.templates)
+        text = render_step(StepFacts(job.release, run, job.steps, record, job.hub), job.templates)
         return hashlib.sha256(text.encode()).hexdigest()
 
     repo = job.release.target

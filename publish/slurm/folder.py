@@ -28,18 +28,18 @@ from typing import Literal
 
 from publish import __version__, errors
 from publish.convert.tokenizer import NONE
-from publish.errors import HubError, PublishError, SlurmError, StorageError
+from publish.errors import PublishError, SlurmError, StorageError
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
+from publish.lineage.sketch import from_document
 from publish.records.codec import canonical, read_record
 from publish.records.files import FileRecord
 from publish.records.manifest import NAME, Manifest
 from publish.release.job import Job, Wishes, make_job
-from publish.release.lineage import sketch_of
 from publish.release.making import Making
 from publish.release.step import ProvenStep
-from publish.release_file import CardText, ExpectedEqual, ExpectedJump, Override, Release, WantedComparison
+from publish.release_file import CardMetadata, ExpectedEqual, ExpectedJump, Override, Release, WantedComparison
 from publish.sources.runs import CheckpointRef
 
 # The job as every task needs it: ``job.json`` in the work folder. It holds no credential.
@@ -62,7 +62,7 @@ class JobDescription:
     source: str
     base: str
     target: str
-    card: CardText
+    card: CardMetadata
     steps: tuple[int, ...]
     planned: int
     plan: str
@@ -215,9 +215,7 @@ class Result:
         for file in files:
             file.check()
         manifest = Manifest.from_bytes((folder / NAME).read_bytes(), folder / NAME)
-        sketch = sketch_of(manifest)
-        if sketch is None:
-            raise HubError("the manifest keeps no sketch of the weights", folder / NAME, "make the step again")
+        sketch = from_document(manifest.sketch, manifest.branch)
         return ProvenStep(self.step, folder, files, manifest, self.fingerprint, sketch, self.bytes_read)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from publish.cards.sentences import drawn_before
 from publish.explain.answer import Answer
 from publish.explain.explain import explain_one, open_any
 from publish.neox.state import CPU
@@ -29,8 +30,8 @@ def ask(folder: Path, step: int | None = None, seeds: Sequence[int] | None = Non
 def assert_reproduced(answer: Answer, seed: int, position: int, stored: str = "equal") -> None:
     assert answer.outcome == "reproduced", answer.reasons
     assert answer.bit_equal == answer.within_one_ulp == answer.values
-    assert answer.origin is not None
-    assert (answer.origin.seed, answer.origin.position) == (seed, position)
+    assert answer.generator is not None
+    assert (answer.generator.seed, answer.generator.preceding.position) == (seed, position)
     assert answer.stored_state == stored
 
 
@@ -46,9 +47,9 @@ def test_the_real_14m_is_its_seeds_second_construction(real14m: Path) -> None:
     answer = ask(real14m)
     assert_reproduced(answer, 1234, 14_057_472)
     assert (answer.tensors, answer.values) == (26, 14_057_472)
-    assert answer.origin is not None
-    assert (answer.origin.generator, answer.origin.seeds) == (CPU, (3952,))
-    assert "to_sequential() builds every layer again" in answer.origin.preceding
+    assert answer.generator is not None
+    assert (answer.generator.kind, answer.generator.rank_seeds) == (CPU, (3952,))
+    assert "to_sequential() builds every layer again" in drawn_before(answer.explanation)
 
 
 @pytest.mark.parametrize(("run", "seed"), [("pythia-tiny-seed1234", 1234), ("pythia-tiny-seed1", 1)])
@@ -64,7 +65,7 @@ def test_the_sample_run_also_at_step_1_where_nothing_was_learned_yet(samples: Pa
 
 def test_a_trained_step_is_not_explained_and_its_stored_state_is(samples: Path) -> None:
     answer = ask(samples, 143_000)
-    assert (answer.outcome, answer.origin, answer.bit_equal) == ("not-reproduced", None, 0)
+    assert (answer.outcome, answer.generator, answer.bit_equal) == ("not-reproduced", None, 0)
     assert answer.stored_state == "equal"
     assert "trained for 143,000 iterations" in answer.reasons[0]
     assert "seeded with 3952 after 2 constructions" in answer.reasons[1]
@@ -121,7 +122,7 @@ def test_one_change_is_told_and_the_tensor_named(tmp_path: Path, change: Change,
 def test_one_seed_off_explains_nothing(tmp_path: Path) -> None:
     folder = on_cpu(Model()).write(tmp_path / "step0")
     answer = ask(folder, seeds=[1235])
-    assert (answer.outcome, answer.origin, answer.bit_equal) == ("not-reproduced", None, 0)
+    assert (answer.outcome, answer.generator, answer.bit_equal) == ("not-reproduced", None, 0)
     text = " ".join(answer.reasons)
     assert "embedding.weight" in text
     assert "seed 1235 as asked" in text
@@ -135,8 +136,8 @@ def test_every_layout_parallelism_and_tying(tmp_path: Path, sequential: bool, ra
     answer = ask(on_cpu(model).write(tmp_path / "step0"))
     size = sum(rows * columns for _, (rows, columns), _ in model.drawn())
     assert_reproduced(answer, 1234, size if sequential else 0)
-    assert answer.origin is not None
-    assert answer.origin.seeds == tuple(3952 + rank for rank in range(ranks))
+    assert answer.generator is not None
+    assert answer.generator.rank_seeds == tuple(3952 + rank for rank in range(ranks))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -145,9 +146,14 @@ def test_any_amount_drawn_before_is_found(tmp_path: Path, dtype: str, skip: int)
     drawn = on_cpu(Model(sequential=False, dtype=dtype), skip=skip)
     answer = ask(drawn.write(tmp_path / "step0"))
     assert_reproduced(answer, 1234, skip)
-    assert answer.origin is not None
-    expected = {0: "nothing", 1: "no whole number", 4096: "as much as the tensor", 100_003: "no whole number"}
-    assert expected[skip] in answer.origin.preceding
+    assert answer.generator is not None
+    expected = {
+        0: "nothing",
+        1: "neither a whole number",
+        4096: "as much as the tensor",
+        100_003: "neither a whole number",
+    }
+    assert expected[skip] in drawn_before(answer.explanation)
 
 
 def test_a_first_construction_in_the_sequential_layout_leaves_another_state(tmp_path: Path) -> None:
@@ -231,8 +237,8 @@ def test_use_cpu_initialization_draws_from_the_default_generator(tmp_path: Path)
     folder = Drawn(Model(), drawn.ranks, [untouched]).write(tmp_path / "step0")
     answer = ask(folder)
     assert_reproduced(answer, 1234, sum(r * c for _, (r, c), _ in Model().drawn()), stored="absent")
-    assert answer.origin is not None
-    assert answer.origin.seeds == (1234,)
+    assert answer.generator is not None
+    assert answer.generator.rank_seeds == (1234,)
     assert any("use_cpu_initialization" in reason for reason in answer.reasons)
 
 

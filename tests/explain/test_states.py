@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from publish.cards.facts import explanation
-from publish.cards.render import _environment
+from publish.cards.sentences import sentence
 from publish.cli.inspect import inspect
-from publish.explain.answer import Answer, Origin
-from publish.explain.stored import Constructed, constructed, differences, origin_of, stored_generators
+from publish.explain.stored import Constructed, constructed, differences, generator_of, stored_generators
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.state import CPU, CUDA, TRACKER, decode, stored_states
 from publish.records.codec import canonical, read_record
+from publish.records.manifest import Explanation, SeededGenerator
 from publish.sources.files import LocalFiles
 from publish.sources.runs import Location, open_ref
 from tests.conftest import shared
@@ -78,67 +76,61 @@ def test_states_of_real_checkpoints(case: str) -> None:
     assert [each.state.seed for each in found] == [3952 + each.file % checkpoint.tensor_parallel for each in found]
 
 
-def origin(folder: Path, drawn: Drawn) -> Origin:
-    found = ask(drawn.write(folder)).origin
+def generator(folder: Path, drawn: Drawn) -> SeededGenerator:
+    found = ask(drawn.write(folder)).generator
     assert found is not None
     return found
 
 
+def told(left: SeededGenerator, right: SeededGenerator) -> list[str]:
+    return [sentence(note) for note in differences(left, right)]
+
+
 def test_how_two_initialisations_differ(tmp_path: Path) -> None:
-    base = origin(tmp_path / "base", on_cpu(Model()))
+    base = generator(tmp_path / "base", on_cpu(Model()))
     assert differences(base, base) == ()
     others = {
         "seeds differ: 1234 and 7": on_cpu(Model(seed=7)),
         "other draws came before": on_cpu(Model(sequential=False)),
-        "cut over 1 tensor-parallel rank and 2 tensor-parallel ranks": on_cpu(Model(tensor_parallel=2)),
-        "generators differ: a CPU (mt19937) and a GPU (Philox)": on_gpu(Model(), 1024),
+        "cut over 1 and 2 tensor-parallel ranks": on_cpu(Model(tensor_parallel=2)),
+        "generators differ: cpu-mt19937 and cuda-philox": on_gpu(Model(), 1024),
     }
     for number, (said, drawn) in enumerate(others.items()):
-        sentences = differences(base, origin(tmp_path / str(number), drawn))
+        sentences = told(base, generator(tmp_path / str(number), drawn))
         assert any(said in sentence for sentence in sentences), sentences
 
 
 def test_how_two_gpus_differ(tmp_path: Path) -> None:
     model = Model(hidden=64)
-    left, right = (origin(tmp_path / str(threads), on_gpu(model, threads)) for threads in (1024, 2048))
-    (sentence,) = differences(left, right)
-    assert "1,024 and 2,048 threads" in sentence
-    assert "from element 1,024 on" in sentence
+    left, right = (generator(tmp_path / str(threads), on_gpu(model, threads)) for threads in (1024, 2048))
+    (said,) = told(left, right)
+    assert "1,024 and 2,048 threads" in said
+    assert "from element 1,024 on" in said
     named = replace(left, threads=None, devices=("V100",)), replace(left, threads=None, devices=("A100", "A30"))
-    assert differences(*named) == ("the GPUs differ: V100; A100 or A30",)
+    assert told(*named) == ["the GPUs differ: V100; A100 or A30"]
 
 
 def test_stored_states_alone_are_compared_at_any_step(tmp_path: Path, samples: Path) -> None:
     late = RawCheckpoint.open(LocalFiles(samples / "global_step143000"))
-    one = origin_of(stored_generators(late), 1)
+    one = generator_of(stored_generators(late), 1)
     assert one is not None
-    assert (one.seed, one.seeds, one.position) == (1234, (3952,), None)
+    assert (one.seed, one.rank_seeds, one.preceding) == (1234, (3952,), None)
     gpus = []
     for threads in (1024, 2048):
         folder = on_gpu(Model(hidden=64), threads).write(tmp_path / str(threads))
-        gpus.append(origin_of(stored_generators(RawCheckpoint.open(LocalFiles(folder))), 1))
+        gpus.append(generator_of(stored_generators(RawCheckpoint.open(LocalFiles(folder))), 1))
     assert None not in gpus
-    (sentence,) = differences(*gpus)  # type: ignore[arg-type]
-    assert "stand at offsets" in sentence
+    (said,) = told(*gpus)  # type: ignore[arg-type]
+    assert "stand at offsets" in said
     without = Drawn(Model(), on_cpu(Model()).ranks, [None]).write(tmp_path / "without")
-    assert origin_of(stored_generators(RawCheckpoint.open(LocalFiles(without))), 1) is None
+    assert generator_of(stored_generators(RawCheckpoint.open(LocalFiles(without))), 1) is None
 
 
-def test_a_card_states_the_explanation_where_it_was_reproduced(tmp_path: Path, samples: Path) -> None:
-    found = explanation(ask(samples, 0))
-    assert found is not None
-    template = _environment(None).get_template("_explanation.md.j2")
-    card = template.render(facts=SimpleNamespace(explanation=found))
-    assert "recomputed from seed 1234" in card
-    assert "| Values | 14,336 of 14,336 equal in every bit | recomputed |" in card
-    assert "14,336" in card
-    assert read_record(type(found), canonical(asdict(found)), "here") == found
-    trained: Answer = ask(samples, 512)
-    assert explanation(trained) is None
-    assert (
-        _environment(None).get_template("_explanation.md.j2").render(facts=SimpleNamespace(explanation=None)).strip()
-        == ""
-    )
+def test_a_manifest_keeps_the_values_of_an_explanation(samples: Path) -> None:
+    found = ask(samples, 0).explanation
+    assert (found.outcome, found.bit_equal, found.values) == ("reproduced", 14_336, 14_336)
+    assert read_record(Explanation, canonical(found), "here") == found
+    assert ask(samples, 512).explanation.outcome == "not-reproduced"
 
 
 def test_constructed_on_a_cpu_is_counted() -> None:

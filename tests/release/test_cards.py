@@ -25,8 +25,8 @@ from publish.hub.failures import Endpoint
 from publish.hub.repository import validate_card
 from publish.records.manifest import Manifest
 from publish.rehearsal.server import RehearsalHub
-from publish.release.card_facts import hub_address
 from publish.release.cards import make_cards
+from publish.release.facts import hub_address
 from publish.release.job import Wishes, make_job, propose, write_release
 from publish.release.progress import Silent
 from publish.release.runner import Options, release

@@ -16,10 +16,10 @@ from publish.hub.client import Client
 from publish.hub.failures import Endpoint
 from publish.interrupt import ManualClock
 from publish.rehearsal.server import RehearsalHub
-from publish.release_file import CardText, line
+from publish.release_file import CardMetadata, line
 from tests.release.releases import TARGET, few, run_release
 
-TEXT = CardText("tiny")
+TEXT = CardMetadata("tiny")
 
 
 @dataclass(frozen=True)
