@@ -19,7 +19,7 @@ from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
 from publish.hub.reads import list_tree
 from publish.hub.repository import Base, find_base, probe_write
-from publish.hub.transaction import Committed, publish_branch
+from publish.hub.transaction import publish_branch
 from publish.records import checkpoints, manifest
 from publish.records.checkpoints import NO_REMARKS, CheckpointRecord
 from publish.records.manifest import Manifest
@@ -303,6 +303,6 @@ class _Push:
         new: Mapping[str, BranchFile] = {file.path: file for file in files}
         kept = [BranchFile.kept(each) for each in list_tree(self.client, self.repo, tip) if each.path not in new]
         outcome = publish_branch(self.client, self.base, branch, [*new.values(), *kept], message, tip=tip)
-        if isinstance(outcome, Committed):
+        if outcome.committed:
             self.made.append(branch)
         return outcome.commit

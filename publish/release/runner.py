@@ -13,7 +13,7 @@ from publish.errors import HubError, PublishError
 from publish.hub.client import Client
 from publish.hub.failures import Refused
 from publish.hub.repository import check_name
-from publish.hub.transaction import Committed, publish_branch
+from publish.hub.transaction import publish_branch
 from publish.interrupt import Interrupted
 from publish.plots.style import load
 from publish.records.gates import Gate
@@ -200,8 +200,7 @@ class _Release:
                 self.mending.ended(step, outcome.commit)
             if step == self.job.steps[-1]:
                 self.final, kept = proven, True
-            made, removed = (True, outcome.removed) if isinstance(outcome, Committed) else (False, ())
-            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read, removed)
+            return Done(step, outcome.commit, proven.manifest, outcome.committed, proven.bytes_read, outcome.removed)
         except Refused as error:
             if error.for_all:
                 self.making.hopeless.set()
