@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from publish.audit.records import MEANINGS
+from publish.audit.report import MEANINGS
 from publish.cli.group import main
 from publish.rehearsal.server import RehearsalHub
 from tests.audit.suites import Planted, publish_suite
@@ -40,8 +40,12 @@ def test_exit_codes_and_json(suite: Planted) -> None:
     assert (found.exit_code, document["ok"]) == (1, False)
     (finding,) = document["findings"]
     assert (finding["kind"], finding["steps"]) == ("duplicate-weights", [1, 2])
+    assert finding["branches"] == ["step1", "step2"]
     assert finding["evidence"][0].keys() == {"branch", "commit", "path", "sha256", "size"}
-    assert document["repos"][0]["tips"]["step1"] == finding["evidence"][0]["commit"]
+    (audited,) = document["repos"]
+    assert audited.keys() == {"repo", "format", "schedule", "notes", "tips"}
+    assert (audited["repo"], audited["format"]) == ("lab/a", "hf")
+    assert audited["tips"]["step1"] == finding["evidence"][0]["commit"]
 
 
 def test_the_kinds_are_those_of_the_contract() -> None:
@@ -78,9 +82,9 @@ def test_a_report_for_people_and_one_for_an_issue_tracker(suite: Planted) -> Non
         (("lab/a@step1",), "a whole repo"),
         (("lab/a", "--schedule", "weekly"), "no schedule"),
         (("lab/a", "--schedule", "from-config"), "no training config"),
-        (("lab/a", "--branches", "ckpt_{step}"), "none of its 1 branches"),
+        (("lab/a", "--branches", "ckpt_{step}"), "none of the 5 branches"),
         (("lab/a", "--branches", "ckpt"), "does not say where the step is"),
-        (("lab/a", "--branches", "("), "no regular expression"),
+        (("lab/a", "--branches", "("), "not a regular expression"),
         (("lab/a", "--deep", "77"), "no branch is of step 77"),
         (("lab/a", "--release", "nowhere.yaml"), "cannot read"),
     ],
@@ -98,11 +102,11 @@ def test_a_release_file_of_another_repo_is_an_error(suite: Planted, tmp_path: Pa
     path.write_text("source: run\ntarget: lab/b\n")
     result = run("lab/a", "--release", str(path))
     assert result.exit_code == 2
-    assert "of lab/b, not of lab/a" in result.stderr
+    assert "for lab/b, not for lab/a" in result.stderr
 
 
-def test_the_cache_is_of_no_consequence(suite: Planted, tmp_path: Path) -> None:
-    """Torn and edited entries are read again."""
+def test_the_cache_may_be_damaged(suite: Planted, tmp_path: Path) -> None:
+    """Truncated entries are read again."""
     first = json.loads(run("lab/a", "--json").stdout)
     kept = sorted((Path(os.environ["HF_HOME"]) / "publish" / "audit").rglob("*"))
     files = [path for path in kept if path.is_file()]

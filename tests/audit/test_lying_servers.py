@@ -82,7 +82,7 @@ def suite(hub: RehearsalHub) -> Planted:
 
 @pytest.fixture
 def proxy(hub: RehearsalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
-    monkeypatch.setattr("publish.cli.audit.PATIENCE", Patience(2, 0.01))
+    monkeypatch.setattr("publish.cli.audit.RETRIES", Patience(2, 0.01))
     with Between(hub.url) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

@@ -43,7 +43,7 @@ def test_pythia_203_four_repos_equal_at_step_1_up_to_the_sign_of_zero(hub: Rehea
     assert "equal up to the sign of zero" in equal.detail
     assert {each.repo for each in equal.evidence} == set(SEEDS)
     assert len({each.sha256 for each in equal.evidence}) == 4
-    assert "step0 is of another run than step1 and step2" in report.findings[-1].detail
+    assert "step0 is not of the same run as step1 and step2" in report.findings[-1].detail
 
 
 def test_seeds_that_are_copies_of_each_other(hub: RehearsalHub, audit: Audit) -> None:

@@ -29,8 +29,8 @@ def test_a_clean_suite_has_no_finding_and_costs_little(suite: Planted, audit: Au
     report = audit(REPO)
     assert report.ok, report.findings
     assert report.branches == 155
-    assert report.examined[0].schedule == "pythia, guessed from the branches' names"
-    assert [note.split(":")[0] for note in report.examined[0].notes] == ["step0 and step1 hold the same weights"]
+    assert report.repos[0].schedule == "pythia, guessed from the branch names"
+    assert [note.split(":")[0] for note in report.repos[0].notes] == ["step0 and step1 have the same weights"]
     counted = hub.stats()
     assert report.requests == sum(counted.requests.values()) < 700
     assert report.bytes_downloaded == counted.bytes_out
@@ -57,7 +57,7 @@ def test_pythia_205_duplicates_and_a_main_that_is_not_the_last_step(suite: Plant
         ("main-not-final", (143_000,)),
     ]
     largest = next(finding for finding in report.findings if len(finding.steps) == 76)
-    assert "main holds them too" in largest.detail
+    assert "and so has main" in largest.detail
     assert {(each.branch, each.sha256) for each in largest.evidence} == {
         (f"step{step}", largest.evidence[0].sha256) for step in first
     }
