@@ -1,4 +1,4 @@
-"""A rehearsal Hub, and an audit of what lies on it."""
+"""A rehearsal Hub, and an audit of the repos on it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ from publish.rehearsal.server import RehearsalHub
 
 MANY = 10**6
 Audit = Callable[..., AuditReport]
+
+
+def kinds(report: AuditReport) -> list[tuple[str, tuple[int, ...]]]:
+    """(kind, steps) of every finding, sorted."""
+    return sorted((finding.kind, finding.steps) for finding in report.findings)
 
 
 @pytest.fixture

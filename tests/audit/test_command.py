@@ -1,4 +1,4 @@
-"""``publish audit`` as scripts and people use it."""
+"""The command: exit codes, JSON, the reports for people."""
 
 from __future__ import annotations
 
@@ -48,14 +48,17 @@ def test_exit_codes_and_json(suite: Planted) -> None:
     assert audited["tips"]["step1"] == finding["evidence"][0]["commit"]
 
 
-def test_the_kinds_are_those_of_the_contract() -> None:
+def test_every_kind_of_finding_is_documented() -> None:
     contract = """duplicate-weights mixed-shards main-not-final missing-step unexpected-branch no-safetensors
         size-mismatch config-mismatch inherited-files card-metadata card-snippet card-stale readme-in-lfs
         not-as-recorded"""
     assert list(MEANINGS) == contract.split()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text()
+    table = page.partition("## Findings")[2].partition("\n\n**")[0]
+    assert [kind for kind in MEANINGS if f"`{kind}`" not in table] == []
 
 
-def test_a_report_for_people_and_one_for_an_issue_tracker(suite: Planted) -> None:
+def test_the_reports_for_a_terminal_and_for_an_issue_tracker(suite: Planted) -> None:
     suite.copy_weights("step2", "step1")
     suite.put("step4", {"a|b`<img>.txt": b"x", "\x1b[31m.txt": b"y"})
     people = run("lab/a")
@@ -89,7 +92,7 @@ def test_a_report_for_people_and_one_for_an_issue_tracker(suite: Planted) -> Non
         (("lab/a", "--release", "nowhere.yaml"), "cannot read"),
     ],
 )
-def test_what_cannot_run_exits_2_and_says_what_to_do(suite: Planted, arguments: tuple[str, ...], says: str) -> None:
+def test_what_cannot_run_exits_2_with_a_fix(suite: Planted, arguments: tuple[str, ...], says: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert says in result.stderr
@@ -105,8 +108,7 @@ def test_a_release_file_of_another_repo_is_an_error(suite: Planted, tmp_path: Pa
     assert "for lab/b, not for lab/a" in result.stderr
 
 
-def test_the_cache_may_be_damaged(suite: Planted, tmp_path: Path) -> None:
-    """Truncated entries are read again."""
+def test_damaged_cache_entries_are_read_again(suite: Planted, tmp_path: Path) -> None:
     first = json.loads(run("lab/a", "--json").stdout)
     kept = sorted((Path(os.environ["HF_HOME"]) / "publish" / "audit").rglob("*"))
     files = [path for path in kept if path.is_file()]
