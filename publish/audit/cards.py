@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from publish.audit.records import README, Branch, Evidence, Explained, Finding, Suite, shorten
+from publish.audit.records import README, Branch, Explained, Suite, shorten
 from publish.cards import lint
+from publish.records.findings import Evidence, Finding
 from publish.schedule import branch_of
 
 # of a card that another tool wrote: it need not show code, and the Hub infers these keys from the model's files

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from publish.audit.records import CONFIG, Branch, Finding, Suite, shorten
+from publish.audit.records import CONFIG, Branch, Suite, shorten
 from publish.formats.safetensors import HeaderTensor
+from publish.records.findings import Finding
 
 MAY_DIFFER = frozenset({"transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache"})
 MAX_SHOWN = 60  # characters of a config's value

@@ -11,8 +11,7 @@ from publish.audit.collect import AuditOptions, collect
 from publish.audit.configs import config_mismatch
 from publish.audit.reader import Reader, in_parallel
 from publish.audit.recorded import broken_expectations, inherited_files, not_as_recorded
-from publish.audit.records import HF, Explained, Finding, Suite, explained_by
-from publish.audit.report import AuditedRepo, AuditReport
+from publish.audit.records import HF, Explained, Suite, explained_by
 from publish.audit.sampling import Sample, branches_to_sample, deep_findings, read_sample
 from publish.audit.schedule import missing_steps, unexpected_branches
 from publish.audit.weights import (
@@ -28,6 +27,7 @@ from publish.audit.weights import (
     short_pickles,
 )
 from publish.errors import ScheduleError
+from publish.records.findings import AuditedRepo, AuditReport, Finding
 from publish.text import some
 
 
@@ -94,13 +94,18 @@ def examine(reader: Reader, repos: Sequence[str], options: AuditOptions) -> Audi
     if options.deep:
         findings.extend(deep_findings(_read_samples(reader, suites, options.deep)))
     return AuditReport(
-        repos=tuple(AuditedRepo.of(suite, equal_first_steps(suite)) for suite in suites),
+        repos=tuple(_audited(suite) for suite in suites),
         findings=tuple(findings),
         requests=sum(client.requests.values()) - requests,
         bytes_downloaded=client.bytes_received - received,
         weight_bytes=reader.weight_bytes,
         seconds=time.monotonic() - begin,
     )
+
+
+def _audited(suite: Suite) -> AuditedRepo:
+    tips = {branch.name: branch.commit for branch in suite.branches}
+    return AuditedRepo(suite.repo, suite.format, suite.expected.source, tuple(equal_first_steps(suite)), tips)
 
 
 def _read_samples(reader: Reader, suites: Sequence[Suite], steps: Sequence[int]) -> list[Sample]:

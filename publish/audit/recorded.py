@@ -13,7 +13,6 @@ from publish.audit.records import (
     WEIGHT_FORMATS,
     Branch,
     Explained,
-    Finding,
     Suite,
     digest,
     shorten,
@@ -21,6 +20,7 @@ from publish.audit.records import (
 from publish.hub.reads import TreeEntry, git_blob_sha1
 from publish.records import checkpoints, manifest
 from publish.records.checkpoints import CheckpointRecord
+from publish.records.findings import Finding
 from publish.records.manifest import Manifest
 from publish.text import some
 

@@ -1,4 +1,4 @@
-"""What an audit reads of a suite and what it finds there, as plain values. Every check is a pure function of these."""
+"""What an audit reads of a suite, as plain values. Every check is a pure function of these."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from publish.audit.names import Label
 from publish.formats.safetensors import Header
 from publish.hub.reads import CommitRecord, TreeEntry
 from publish.records.checkpoints import CheckpointRecord
+from publish.records.findings import Evidence, Finding
 from publish.records.manifest import Manifest
 from publish.release_file import Release
 from publish.text import some
@@ -20,34 +21,6 @@ from publish.text import some
 README, CONFIG, GITATTRIBUTES = "README.md", "config.json", ".gitattributes"
 HF = "hf"  # the format of a suite: Hugging Face checkpoints
 OTHER_WEIGHTS = (".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".pt", ".pth", ".ckpt")  # of other libraries
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """A file of a branch that a finding rests on; the branch itself where ``path`` is empty.
-
-    ``sha256`` is the git blob id for a file that is not in LFS. ``note`` says what is wrong with the file.
-    """
-
-    branch: str
-    commit: str = ""
-    path: str = ""
-    sha256: str = ""
-    size: int | None = None
-    note: str = ""
-    repo: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong. ``steps`` are those of ``branches``, or of branches that are missing, in order."""
-
-    kind: str
-    branches: tuple[str, ...]
-    steps: tuple[int, ...]
-    detail: str
-    repo: str  # several, joined by ", ", where a finding is between repos
-    evidence: tuple[Evidence, ...] = ()
 
 
 Explained = frozenset[tuple[str, str]]  # (branch, path); an empty path stands for the whole branch

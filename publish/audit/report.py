@@ -1,14 +1,14 @@
-"""The result of an audit: as values, as JSON, and as Markdown for an issue tracker. Pure."""
+"""An audit's report as JSON, and as Markdown for an issue tracker. Pure."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
-from publish.audit.records import Finding, Suite
 from publish.cards.text import code, plain
+from publish.records.findings import AuditReport, Finding
 from publish.text import some
 
 MAX_EVIDENCE = 200  # lines for one finding in Markdown; JSON has all of them
@@ -34,58 +34,19 @@ MEANINGS: Mapping[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AuditedRepo:
-    """One repo. ``tips``: branch -> commit that was examined. ``notes``: what looks like a finding and is not one."""
-
-    repo: str
-    format: str
-    schedule: str
-    notes: tuple[str, ...]
-    tips: Mapping[str, str]
-
-    @classmethod
-    def of(cls, suite: Suite, notes: Iterable[str]) -> AuditedRepo:
-        tips = {branch.name: branch.commit for branch in suite.branches}
-        return cls(suite.repo, suite.format, suite.expected.source, tuple(notes), tips)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditReport:
-    """The whole audit. ``bytes_downloaded``: response bodies as transferred; ``weight_bytes``: tensors among them."""
-
-    repos: tuple[AuditedRepo, ...]
-    findings: tuple[Finding, ...]
-    requests: int
-    bytes_downloaded: int
-    weight_bytes: int
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        return not self.findings
-
-    @property
-    def branches(self) -> int:
-        return sum(len(audited.tips) for audited in self.repos)
-
-    @property
-    def repo(self) -> str:
-        return ", ".join(audited.repo for audited in self.repos)
-
-    def to_json(self) -> dict[str, Any]:
-        """The document that ``publish audit --json`` prints; its keys are in ``docs/cli.md``."""
-        return {
-            "repo": self.repo,
-            "branches": self.branches,
-            "requests": self.requests,
-            "bytes_downloaded": self.bytes_downloaded,
-            "weight_bytes": self.weight_bytes,
-            "seconds": round(self.seconds, 2),
-            "findings": [_finding_to_json(finding) for finding in self.findings],
-            "repos": [asdict(audited) for audited in self.repos],
-            "ok": self.ok,
-        }
+def report_to_json(report: AuditReport) -> dict[str, Any]:
+    """The document that ``publish audit --json`` prints; its keys are in ``docs/cli.md``."""
+    return {
+        "repo": report.repo,
+        "branches": report.branches,
+        "requests": report.requests,
+        "bytes_downloaded": report.bytes_downloaded,
+        "weight_bytes": report.weight_bytes,
+        "seconds": round(report.seconds, 2),
+        "findings": [_finding_to_json(finding) for finding in report.findings],
+        "repos": [asdict(audited) for audited in report.repos],
+        "ok": report.ok,
+    }
 
 
 def _finding_to_json(finding: Finding) -> dict[str, Any]:

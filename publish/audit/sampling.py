@@ -19,10 +19,11 @@ import numpy.typing as npt
 
 from publish.audit.configs import LAYER
 from publish.audit.reader import Reader
-from publish.audit.records import SAFETENSORS, Branch, Finding, Suite, digest, names_of, steps_of
+from publish.audit.records import SAFETENSORS, Branch, Suite, digest, names_of, steps_of
 from publish.audit.weights import is_declared
 from publish.formats.safetensors import HeaderTensor
 from publish.hub.reads import TreeEntry
+from publish.records.findings import Finding
 
 Floats = npt.NDArray[np.float32]
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from publish.audit.names import Label
-from publish.audit.records import Branch, Evidence, ExpectedSteps, Finding, Suite, shorten
+from publish.audit.records import Branch, ExpectedSteps, Suite, shorten
 from publish.errors import ScheduleError
 from publish.records.checkpoints import CheckpointRecord
+from publish.records.findings import Evidence, Finding
 from publish.release_file import Release
 from publish.schedule import FROM_CONFIG, NAMED
 from publish.text import some

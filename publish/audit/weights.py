@@ -11,7 +11,6 @@ from publish.audit.records import (
     SAFETENSORS,
     WEIGHT_FORMATS,
     Branch,
-    Finding,
     Suite,
     WeightSet,
     digest,
@@ -20,6 +19,7 @@ from publish.audit.records import (
     steps_of,
 )
 from publish.hub.reads import TreeEntry
+from publish.records.findings import Finding
 from publish.text import some
 
 # The learning rate is 0 at GPT-NeoX's first iteration, so step 1 equals step 0 in every suite trained before May 2026

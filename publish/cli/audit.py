@@ -12,12 +12,13 @@ import click
 from publish.audit.collect import AuditOptions
 from publish.audit.examine import examine
 from publish.audit.reader import Cache, Reader
-from publish.audit.report import MAX_STEPS, MEANINGS, AuditReport, markdown, printable
+from publish.audit.report import MAX_STEPS, MEANINGS, markdown, printable, report_to_json
 from publish.cli import output
 from publish.errors import HubError, ReleaseError
 from publish.hub.client import Client
 from publish.hub.failures import Patience
 from publish.hub.rate_limits import Wait
+from publish.records.findings import AuditReport
 from publish.release_file import Release, read_release, schedule_named
 from publish.schedule import parse_steps
 from publish.sources.runs import parse_location
@@ -62,7 +63,7 @@ def command(
     client = Client(patience=RETRIES, notify=_show_wait)
     report = examine(Reader(client, Cache.of(client.endpoint.url)), repos, options)
     if as_json:
-        output.as_json(report.to_json())
+        output.as_json(report_to_json(report))
     else:
         click.echo(markdown(report) if as_markdown else _text(report), nl=not as_markdown)
     ctx.exit(0 if report.ok else 1)

@@ -10,9 +10,9 @@ import pytest
 from publish.audit.collect import AuditOptions
 from publish.audit.examine import examine
 from publish.audit.reader import Cache, Reader
-from publish.audit.report import AuditReport
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint, Patience
+from publish.records.findings import AuditReport
 from publish.rehearsal.server import RehearsalHub
 
 MANY = 10**6

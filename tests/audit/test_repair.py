@@ -185,9 +185,9 @@ def test_findings_that_need_manual_action_are_listed(published: Published) -> No
     ("text", "says"),
     [
         ("{", "no valid JSON"),
-        ("{}", "repo is missing"),
-        ('{"repo": "a/b", "findings": []}', "not of alice/tiny"),
-        ('{"repo": "alice/tiny", "findings": [{"kind": 3}]}', "kind"),
+        ("{}", "repos is missing"),
+        ('{"repos": [{"repo": "a/b"}], "findings": []}', "not of alice/tiny"),
+        ('{"repos": [{"repo": "alice/tiny"}], "findings": [{"kind": 3}]}', "kind"),
     ],
 )
 def test_a_file_that_is_not_an_audit_of_the_target_is_refused(tmp_path: Path, text: str, says: str) -> None:
@@ -199,10 +199,10 @@ def test_a_file_that_is_not_an_audit_of_the_target_is_refused(tmp_path: Path, te
         read_repair(tmp_path / "none.json", TARGET)
 
 
-def test_a_repair_needs_only_kind_steps_and_detail(tmp_path: Path) -> None:
+def test_a_repair_needs_neither_evidence_nor_tips(tmp_path: Path) -> None:
     path = tmp_path / "audit.json"
-    finding = {"kind": "size-mismatch", "steps": [4], "detail": "short"}
-    path.write_text(json.dumps({"repo": TARGET, "findings": [finding], "ok": False}))
+    finding = {"kind": "size-mismatch", "branches": ["step4"], "steps": [4], "detail": "short"}
+    path.write_text(json.dumps({"repo": TARGET, "repos": [{"repo": TARGET}], "findings": [finding], "ok": False}))
     repair = read_repair(path, TARGET)
     assert (list(repair.steps), repair.tips, HubError.exit_code) == ([4], {}, 2)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from publish.audit.report import AuditReport
+from publish.records.findings import AuditReport
 from publish.rehearsal.server import RehearsalHub
 from tests.audit.conftest import Audit
 from tests.audit.suites import publish_suite, safetensors, single, tensors_at
