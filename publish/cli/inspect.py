@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
+from publish.checkpoints import find_checkpoint, open_raw_checkpoint
 from publish.cli import output
 from publish.convert.plan import make_plan
 from publish.errors import PublishError
 from publish.explain.stored import StoredGenerator, stored_generators
 from publish.neox import config
-from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.neox.state import TrainingState
 from publish.sources.files import CheckpointFiles
-from publish.sources.runs import CheckpointSource, open_checkpoint, parse_location
+from publish.sources.runs import CheckpointSource, parse_location
 
 # What a checkpoint says of itself, and why it could not be converted, if so. Reads no weights.
 
@@ -79,7 +79,7 @@ def inspect(source: CheckpointSource, files: CheckpointFiles) -> Inspection:
     Raises:
         CheckpointError: no checkpoint, or a broken one. A config that cannot be converted is a refusal, no error.
     """
-    checkpoint = RawCheckpoint.open(files, weights=False)
+    checkpoint = open_raw_checkpoint(files)
     architecture, parameters, refusals = None, None, []
     try:
         plan = make_plan(checkpoint, read_config(checkpoint))
@@ -124,7 +124,7 @@ def _options(files: CheckpointFiles, refusals: list[str]) -> Mapping[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(source: str, step: int | None, tensors: bool, as_json: bool) -> None:
     """What the checkpoint at SOURCE says of itself: layout, sizes, config, training state. Reads no weights."""
-    checkpoint, files = open_checkpoint(parse_location(source), step)
+    checkpoint, files = find_checkpoint(parse_location(source), step)
     try:
         found = inspect(checkpoint, files)
     finally:
@@ -166,6 +166,6 @@ def _generator(stored: StoredGenerator) -> str:
     text = f"{state.generator}, seeded with {state.seed}"
     text += f" (run seed {stored.run_seed})" if stored.run_seed is not None else ""
     text += f", offset {state.offset:,}" if state.offset is not None else ""
-    for each in stored.constructed:
+    for each in stored.constructions:
         text += f"; as after {each.times} construction{'s' * (each.times > 1)} on {', '.join(each.devices)}"
     return text

@@ -9,10 +9,9 @@ from typing import Any
 
 from publish.compare.layers import RANDOM, layer_type
 from publish.compare.verdict import pool
-from publish.lineage.order import Course
 from publish.lineage.repeats import LineageFinding
 from publish.lineage.sketch import StepSketch, document, from_document
-from publish.lineage.suite import trace
+from publish.lineage.suite import Trajectory, trace
 from publish.records.checkpoints import LAYER_TYPES, CheckpointRecord
 from publish.records.gates import Gate
 from publish.records.manifest import Manifest
@@ -52,7 +51,7 @@ class Traced:
 
     findings: tuple[LineageFinding, ...]
     gates: tuple[Gate, ...]
-    course: Course
+    trajectory: Trajectory
 
     def failures(self) -> tuple[Failure, ...]:
         """The findings as failures, each under the last of its steps."""
@@ -63,7 +62,7 @@ class Traced:
         return {step: self._with_distances(step, record) for step, record in records.items()}
 
     def _with_distances(self, step: int, record: CheckpointRecord) -> CheckpointRecord:
-        published, steps = record.published, self.course.steps
+        published, steps = record.published, self.trajectory.steps
         if published is None or step not in steps:
             return record
         row = steps.index(step)
@@ -71,9 +70,9 @@ class Traced:
         for kind in RANDOM & types.keys():
             figures = {"std": types[kind]["std"]}
             if steps[0] == 0 and row:
-                figures["from_first"] = self.course.relative(kind, row, 0)
+                figures["from_first"] = self.trajectory.relative(kind, row, 0)
             if row:
-                figures["from_previous"] = self.course.relative(kind, row, row - 1)
+                figures["from_previous"] = self.trajectory.relative(kind, row, row - 1)
             types[kind] = {name: float(f"{value:.6g}") for name, value in figures.items()}
         return replace(record, published=replace(published, statistics={LAYER_TYPES: types}))
 
@@ -87,7 +86,7 @@ def trace_manifests(release: Release, manifests: Iterable[Manifest]) -> Traced:
     sketches = {manifest.step: sketch_of(manifest) for manifest in manifests}
     lineage = trace({step: each for step, each in sketches.items() if each is not None}, release)
     gates = lineage.gates()
-    return Traced(lineage.findings, gates, lineage.course)
+    return Traced(lineage.findings, gates, lineage.trajectory)
 
 
 @dataclass(frozen=True)

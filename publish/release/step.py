@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from publish.cards.render import render_step
-from publish.compare.side import account_of
+from publish.compare.model import provenance_of
 from publish.convert.folder import Converted, convert
 from publish.explain.explain import explanation_of
 from publish.hub.branch_files import BranchFile
@@ -185,7 +185,7 @@ def _described(begun: BegunStep, results: Sequence[Gate], tokenizer: str | None)
         tokenizer=tokenizer,
         statistics=statistics_of(begun.sketch),
         explanation=explained,
-        comparisons=comparisons_of(job, source.step, folder, partial(account_of, checkpoint, config, plan)),
+        comparisons=comparisons_of(job, source.step, folder, partial(provenance_of, checkpoint, config, plan)),
     )
     card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub), job.templates)
     readme = BranchFile.of_bytes(README, card.encode())

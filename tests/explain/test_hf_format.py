@@ -27,8 +27,8 @@ def converted(drawn: Drawn, folder: Path, dtype: str | None = None) -> Path:
 
 def assert_reproduced(answer: Answer, seed: int, ranks: int) -> None:
     assert answer.outcome == "reproduced", answer.reasons
-    assert answer.origin is not None
-    assert (answer.origin.seed, answer.tensor_parallel, answer.stored_state) == (seed, ranks, "absent")
+    assert answer.rng_state is not None
+    assert (answer.rng_state.seed, answer.tensor_parallel, answer.stored_state) == (seed, ranks, "absent")
     assert answer.bit_equal == answer.values
 
 
@@ -57,8 +57,8 @@ def test_a_gpus_model_on_two_ranks(tmp_path: Path) -> None:
     model = Model(tensor_parallel=2, vocabulary=512, hidden=64)
     answer = ask(converted(on_gpu(model, 2048, 8), tmp_path), seeds=range(1200, 1300))
     assert (answer.outcome, answer.tensor_parallel) == ("reproduced", 2)
-    assert answer.origin is not None
-    assert (answer.origin.threads, answer.origin.position) == (2048, 8)
+    assert answer.rng_state is not None
+    assert (answer.rng_state.threads, answer.rng_state.position) == (2048, 8)
 
 
 def test_pipeline_stages_are_found_without_a_config(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_weights_that_were_upcast_are_what_was_drawn_in_half_precision(tmp_path:
     assert_reproduced(answer, 1234, 1)
 
 
-def test_a_standard_deviation_of_no_method_is_said(tmp_path: Path) -> None:
+def test_a_standard_deviation_of_no_method_is_reported(tmp_path: Path) -> None:
     drawn = on_cpu(Model())
     for tensor in drawn.ranks[0].values():
         tensor *= 1.5
