@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from publish.errors import CheckpointError, SourceError
 from publish.hf.checkpoint import SINGLE_FILES, HfCheckpoint, has_weights
@@ -12,9 +12,12 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.layout import is_checkpoint as is_raw
 from publish.schedule import step_of
 from publish.sources.files import CheckpointFiles, LocalFiles
-from publish.sources.remote import HubReader
-from publish.sources.runs import CheckpointSource, FolderRun, HubRun, Location, RunSource
+from publish.sources.remote import HubRepo
+from publish.sources.runs import CheckpointRef, Location, TrainingRun, open_run
 from publish.text import count, some
+
+if TYPE_CHECKING:
+    from publish.hub.client import Client
 
 _EXPECTED = f"{', '.join(SINGLE_FILES)} or mp_rank_*_model_states.pt"
 _NOT_READ = {
@@ -66,66 +69,54 @@ def _not_found(names: Collection[str], where: str) -> CheckpointError:
 
 
 def find_checkpoint(
-    location: Location, step: int | None = None, *, stream: bool = False
-) -> tuple[CheckpointSource, CheckpointFiles]:
+    location: Location, step: int | None = None, client: Client | None = None, *, stream: bool = False
+) -> tuple[CheckpointRef, CheckpointFiles]:
     """The checkpoint at ``location``: the folder or revision itself (a repo's ``main``), or a step of the run there.
 
     Args:
         location: A checkpoint or a run.
         step: The step of a run; ignored if the location is a checkpoint.
-        stream: Each weight is read once: keep none of a Hub's files on disk.
+        client: Reads what is on a Hub.
+        stream: Every weight is read once, so no file of a Hub is kept on disk.
 
     Raises:
         SourceError: a run without a step, or without this one. CheckpointError: no checkpoint.
         HubError: the Hub refuses or cannot be reached.
     """
     if location.folder is not None:
-        return _in_folder(location.folder, step)
-    return _on_hub(location, step, stream=stream)
-
-
-def _in_folder(folder: Path, step: int | None) -> tuple[CheckpointSource, CheckpointFiles]:
-    names = [path.name for path in folder.iterdir()]
-    if is_checkpoint(names):
-        name = folder.resolve().name
-        return CheckpointSource(str(folder), name, _claimed_step(name)), LocalFiles(folder)
-    if not any(step_of(name) is not None for name in names):
-        raise _not_found(names, str(folder))
-    run = FolderRun(folder)
-    source = _step_of_run(run, step)
-    return source, run.open(source)
-
-
-def _on_hub(location: Location, step: int | None, *, stream: bool) -> tuple[CheckpointSource, CheckpointFiles]:
+        folder = location.folder
+        names = [path.name for path in folder.iterdir()]
+        if is_checkpoint(names):
+            name = folder.resolve().name
+            return CheckpointRef(str(folder), name, step_of(name)), LocalFiles(folder)
+        if not any(step_of(name) is not None for name in names):
+            raise _not_found(names, str(folder))
+        run = open_run(location)
+        ref = _select(run, step)
+        return ref, run.open(ref)
     assert location.repo is not None
-    reader = HubReader(location.repo)
+    repo = HubRepo(location.repo, client)
     if location.revision is None and step is not None:
-        source = _step_of_run(HubRun(location.repo), step)
+        ref = _select(open_run(location, client), step)
     else:
         name = location.revision or "main"
-        source = CheckpointSource(location.repo, name, _claimed_step(name), reader.resolve(name))
-    assert source.commit is not None
-    read = reader.stream if stream else reader.files
-    files = read(source.commit, f"{location.repo}@{source.name}")
+        ref = CheckpointRef(location.repo, name, step_of(name), repo.resolve(name))
+    assert ref.commit is not None
+    files = (repo.stream if stream else repo.files)(ref.commit, f"{location.repo}@{ref.name}")
     if location.revision is None and step is None and not is_checkpoint(files.sizes):
         files.close()
-        if any(step_of(branch) is not None for branch in reader.branches()):
-            _step_of_run(HubRun(location.repo), None)
-        raise _not_found(files.sizes, f"{location.repo}@main")
-    return source, files
+        steps = [branch for branch in repo.branches() if step_of(branch) is not None]
+        raise _no_step(len(steps), location.repo) if steps else _not_found(files.sizes, files.where)
+    return ref, files
 
 
-def _step_of_run(run: RunSource, step: int | None) -> CheckpointSource:
+def _no_step(steps: int, where: str) -> SourceError:
+    return SourceError(f"this is a run of {count(steps, 'checkpoint')}, and no step is named", where, "add --step N")
+
+
+def _select(run: TrainingRun, step: int | None) -> CheckpointRef:
     if step is None:
-        what = f"this is a run of {count(len(run.steps), 'checkpoint')}, and no step is named"
-        raise SourceError(what, run.where, "add --step N")
+        raise _no_step(len(run.steps), run.where)
     if step not in run.steps:
-        shown = some(run.steps, 6)
-        raise SourceError(f"step {step:,} is not in this run", run.where, f"its steps are {shown}")
+        raise SourceError(f"step {step:,} is not in this run", run.where, f"its steps are {some(run.steps, 6)}")
     return run.steps[step]
-
-
-def _claimed_step(name: str) -> int:
-    """The step that a name states; -1 if it states none."""
-    step = step_of(name)
-    return -1 if step is None else step

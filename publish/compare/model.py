@@ -21,7 +21,6 @@ from publish.hf.checkpoint import HfCheckpoint
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
 from publish.neox.options import MAPPED
-from publish.schedule import step_of
 from publish.sources.runs import Location
 
 _DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -170,7 +169,7 @@ class NeoxModel:
             for part in self._recipes[name].parts:
                 ranges.setdefault(part.tensor.file, []).append((part.tensor.offset, part.tensor.span))
         for file, wanted in ranges.items():
-            self._checkpoint.files.want(file, wanted)
+            self._checkpoint.files.prefetch(file, wanted)
 
     def chunks(self, name: str) -> Iterator[memoryview]:
         return tensor_bytes(self._checkpoint, self._recipes[name])
@@ -198,10 +197,12 @@ def open_model(location: Location, step: int | None = None) -> OpenModel:
         SourceError: a run without a step, or without this one. HubError: no access, no connection.
         PublishError: as the formats raise.
     """
-    source, files = find_checkpoint(location, step, stream=True)
+    ref, files = find_checkpoint(location, step, stream=True)
     try:
-        checkpoint, stated = open_checkpoint(files), step_of(source.name)
-        return HfModel(checkpoint, stated) if isinstance(checkpoint, HfCheckpoint) else NeoxModel(checkpoint, stated)
+        checkpoint = open_checkpoint(files)
+        return (
+            HfModel(checkpoint, ref.step) if isinstance(checkpoint, HfCheckpoint) else NeoxModel(checkpoint, ref.step)
+        )
     except BaseException:
         files.close()
         raise

@@ -18,8 +18,7 @@ from publish.explain.stored import Candidate, candidates
 from publish.explain.streams import StreamPosition, Tally
 from publish.hf.checkpoint import HfCheckpoint
 from publish.neox.checkpoint import RawCheckpoint
-from publish.schedule import step_of
-from publish.sources.runs import CheckpointSource, Location
+from publish.sources.runs import CheckpointRef, Location
 
 LARGEST = 500_000_000  # parameters that a release recomputes; drawing more takes minutes
 _BATCH = 1 << 14  # seeds at a time
@@ -106,9 +105,9 @@ def explain_location(location: Location, step: int | None, seeds: Sequence[int] 
     Raises:
         PublishError: as `find_checkpoint` and `explain_checkpoint`.
     """
-    source, files = find_checkpoint(location, step)
+    ref, files = find_checkpoint(location, step)
     try:
-        return explain_checkpoint(open_checkpoint(files), step_of(source.name), seeds)
+        return explain_checkpoint(open_checkpoint(files), ref.step, seeds)
     finally:
         files.close()
 
@@ -125,7 +124,7 @@ def explain_checkpoint(
     return explain(models, models[0].iteration if step is None else step, seeds)
 
 
-def explanation_of(checkpoint: RawCheckpoint, source: CheckpointSource) -> Explanation | None:
+def explanation_of(checkpoint: RawCheckpoint, source: CheckpointRef) -> Explanation | None:
     """What a card states of a step 0; None where the weights are not reproduced, by a method that draws otherwise too.
 
     Models beyond :data:`LARGEST` parameters are left to ``publish explain``: drawing them again takes minutes.

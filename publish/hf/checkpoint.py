@@ -111,7 +111,7 @@ class HfCheckpoint:
         for tensor in map(self.tensors.__getitem__, names):
             ranges.setdefault(tensor.file, []).append((tensor.offset, tensor.nbytes))
         for file, wanted in ranges.items():
-            self.files.want(file, wanted)
+            self.files.prefetch(file, wanted)
 
     def chunks(self, tensor: RawTensor) -> Iterator[memoryview]:
         """The bytes of a tensor in row-major order, whole elements, at most `CHUNK` bytes at a time."""
