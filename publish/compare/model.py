@@ -200,9 +200,9 @@ def open_model(location: Location, step: int | None = None) -> OpenModel:
     ref, files = find_checkpoint(location, step, stream=True)
     try:
         checkpoint = open_checkpoint(files)
-        return (
-            HfModel(checkpoint, ref.step) if isinstance(checkpoint, HfCheckpoint) else NeoxModel(checkpoint, ref.step)
-        )
+        if isinstance(checkpoint, HfCheckpoint):
+            return HfModel(checkpoint, ref.step)
+        return NeoxModel(checkpoint, ref.step)
     except BaseException:
         files.close()
         raise

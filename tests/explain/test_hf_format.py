@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
 from publish.errors import CheckpointError, ConfigError, ConversionError, PublishError
+from publish.hf.checkpoint import HfCheckpoint
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.sources.files import LocalFiles
@@ -51,6 +53,18 @@ def test_llama(tmp_path: Path, kind: str, kv_heads: int, ranks: int) -> None:
     names = [result.name for result in answer.results]
     attention = [f"model.layers.0.self_attn.{one}_proj.weight" for one in "qkv"]
     assert " + ".join(attention) in names
+
+
+def test_torch_files_are_explained_as_safetensors_are(tmp_path: Path) -> None:
+    folder = converted(on_cpu(Model()), tmp_path)
+    checkpoint = HfCheckpoint.open(LocalFiles(folder))
+    tensors = {
+        name: torch.from_numpy(checkpoint.read(tensor, 0, tensor.shape[0]).copy())
+        for name, tensor in checkpoint.tensors.items()
+    }
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    assert_reproduced(ask(folder), 1234, 1)
 
 
 def test_a_gpus_model_on_two_ranks(tmp_path: Path) -> None:
