@@ -29,7 +29,7 @@ from publish.release.repair import read_repair
 from publish.release.runner import Options, release
 from publish.release.work_dir import WorkDir, default_folder, open_work_dir
 from publish.slurm.commands import Settings, Slurm
-from publish.text import counted
+from publish.text import count
 
 
 @click.command("all-steps")
@@ -130,8 +130,8 @@ def summary(outcome: Outcome) -> str:
     text = output.facts(
         [
             ("target", outcome.address),
-            ("published", counted(len(outcome.published), "step")),
-            ("already published", counted(len(outcome.skipped), "step")),
+            ("published", count(len(outcome.published), "step")),
+            ("already published", count(len(outcome.skipped), "step")),
             ("failed", len(outcome.failed)),
             *((gate.name, f"{gate.outcome}: {gate.detail}") for gate in lineage),
             ("main", f"{outcome.main.status}: {outcome.main.detail}"),

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 
+from publish.checkpoints import find_checkpoint
 from publish.cli import output
 from publish.release.conversion import Checks, Conversion, ConvertOptions, convert_one, parse_gates
-from publish.sources.runs import open_ref, parse_location
+from publish.sources.runs import parse_location
 
 
 @click.command("convert")
@@ -47,7 +48,7 @@ def command(
     """Convert one step at LOCATION to a folder that from_pretrained loads, and verify it."""
     checks = Checks(logits=verify_logits == "all", gates=parse_gates(gates))
     options = ConvertOptions(tokenizer, dtype, architecture, overwrite, checks)
-    ref, files = open_ref(parse_location(location), step)
+    ref, files = find_checkpoint(parse_location(location), step)
     try:
         done = convert_one(ref, files, out, options)
     finally:
