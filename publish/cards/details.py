@@ -8,11 +8,12 @@ from decimal import Decimal
 
 from publish.records.manifest import Training
 from publish.records.run import CONFIG, ConfigFacts, RunFacts, Sizes
+from publish.text import count
 
 # Numbers in words that a reader takes in at once: exact, with thousands separators; pure.
 
 
-def count(value: int) -> str:
+def thousands(value: int) -> str:
     """1,234,567."""
     return f"{value:,}"
 
@@ -20,7 +21,7 @@ def count(value: int) -> str:
 def decimal(value: float | int) -> str:
     """A number exactly as configured: 0.1, 1e-3, 1.6e-4, 143,000. Small ones in powers of ten."""
     if isinstance(value, int):
-        return count(value)
+        return thousands(value)
     exact = Decimal(repr(value)).normalize()
     if exact == 0:
         return "0"
@@ -42,15 +43,15 @@ def describe_steps(steps: Sequence[int]) -> str:
     while index < len(steps):
         doubling, even = _run(steps, index, doubling=True), _run(steps, index, doubling=False)
         if doubling >= max(even, 5):
-            parts += [*map(count, steps[index : index + 3]), "...", count(steps[index + doubling - 1])]
+            parts += [*map(thousands, steps[index : index + 3]), "...", thousands(steps[index + doubling - 1])]
             index += doubling
         elif even >= 4:
             gap, first, last = steps[index + 1] - steps[index], steps[index], steps[index + even - 1]
-            start = "" if parts and first - steps[index - 1] <= gap else f"from {count(first)} "
-            parts.append(f"{'then ' if parts else ''}{start}every {count(gap)} to {count(last)}")
+            start = "" if parts and first - steps[index - 1] <= gap else f"from {thousands(first)} "
+            parts.append(f"{'then ' if parts else ''}{start}every {thousands(gap)} to {thousands(last)}")
             index += even
         else:
-            parts.append(count(steps[index]))
+            parts.append(thousands(steps[index]))
             index += 1
     return ", ".join(parts)
 
@@ -101,13 +102,13 @@ def training_rows(training: Training, tokens: int | None) -> tuple[Fact, ...]:
 
 def _rounded(value: float | int) -> str:
     """Whole numbers exactly, others to six digits."""
-    return count(int(value)) if value == int(value) else decimal(float(f"{value:.6g}"))
+    return thousands(int(value)) if value == int(value) else decimal(float(f"{value:.6g}"))
 
 
 def _network(config: ConfigFacts, sizes: Sizes) -> Iterator[Fact]:
     yield Fact("Architecture", _ARCHITECTURES.get(sizes.architecture, sizes.architecture), f"{TENSORS}, {CONFIG}")
-    yield Fact("Parameters", count(sizes.parameters), TENSORS)
-    yield Fact("Parameters without embeddings", count(sizes.parameters - sizes.embedding_parameters), TENSORS)
+    yield Fact("Parameters", thousands(sizes.parameters), TENSORS)
+    yield Fact("Parameters without embeddings", thousands(sizes.parameters - sizes.embedding_parameters), TENSORS)
     for name, value in (
         ("Layers", config.layers),
         ("Width", config.hidden),
@@ -115,13 +116,13 @@ def _network(config: ConfigFacts, sizes: Sizes) -> Iterator[Fact]:
         ("Key-value heads", config.kv_heads),
     ):
         if value is not None:
-            yield Fact(name, count(value), CONFIG)
+            yield Fact(name, thousands(value), CONFIG)
     if config.context is not None:
-        yield Fact("Context", f"{count(config.context)} tokens", CONFIG)
+        yield Fact("Context", f"{thousands(config.context)} tokens", CONFIG)
     if config.rotary_fraction is not None and config.rotary_base is not None:
         value_of_each = f"{percent(config.rotary_fraction)} of each head, base {decimal(config.rotary_base)}"
         yield Fact("Rotary embedding", value_of_each, config.source("rotary_pct", "rotary_emb_base"))
-    yield Fact("Vocabulary", f"{count(sizes.vocabulary)} rows, padding included", TENSORS)
+    yield Fact("Vocabulary", f"{thousands(sizes.vocabulary)} rows, padding included", TENSORS)
     yield Fact("Weights stored as", sizes.dtype, TENSORS)
 
 
@@ -130,18 +131,20 @@ def _batch(config: ConfigFacts, sizes: Sizes, last_step: int) -> Iterator[Fact]:
     tokens = sizes.tokens_per_step
     if tokens is None:
         if config.micro_batch is not None:
-            known = f"{count(config.micro_batch)} sequences a rank; the number of ranks is not recorded"
+            known = f"{thousands(config.micro_batch)} sequences a rank; the number of ranks is not recorded"
             yield Fact("Batch", known, CONFIG)
         return
     source = CONFIG if config.global_batch is not None else f"{CONFIG}, {CHECKPOINT}"
-    text = f"{count(tokens)} tokens"
+    text = f"{thousands(tokens)} tokens"
     if config.sequence and tokens % config.sequence == 0:
-        text += f" ({count(tokens // config.sequence)} sequences of {count(config.sequence)})"
+        text += f" ({thousands(tokens // config.sequence)} sequences of {thousands(config.sequence)})"
     if sizes.data_parallel is not None and config.global_batch is None:
-        text += f", over {count(sizes.data_parallel)} data-parallel {plural('rank', sizes.data_parallel)}"
+        text += f", over {count(sizes.data_parallel, 'data-parallel rank')}"
     yield Fact("Batch", text, source)
     if last_step:
-        yield Fact("Tokens in all", f"{count(tokens * last_step)} in {count(last_step)} steps", "batch x last step")
+        yield Fact(
+            "Tokens in all", f"{thousands(tokens * last_step)} in {thousands(last_step)} steps", "batch x last step"
+        )
 
 
 def _training(config: ConfigFacts) -> Iterator[Fact]:
@@ -150,7 +153,7 @@ def _training(config: ConfigFacts) -> Iterator[Fact]:
     if config.learning_rate is not None:
         yield Fact("Learning rate", *_learning_rate(config))
     if config.warmup is not None and config.warmup_steps is not None:
-        steps = f"{count(config.warmup_steps)} {plural('step', config.warmup_steps)}"
+        steps = f"{count(config.warmup_steps, 'step')}"
         yield Fact("Warm-up", f"{percent(config.warmup)} ({steps})", config.source("warmup"))
     for name, value in (
         ("Weight decay", config.weight_decay),
@@ -198,13 +201,8 @@ def _learning_rate(config: ConfigFacts) -> tuple[str, str]:
         return text + "constant", config.source("lr_decay_style")
     text += f"{config.decay_style} decay"
     if length := config.decay_steps or config.steps:
-        text += f" over {count(length)} steps"
+        text += f" over {thousands(length)} steps"
     if config.min_learning_rate:
         text += f", not below {decimal(config.min_learning_rate)}"
     # the rate itself is the config's even where the style is left to GPT-NeoX
     return text, CONFIG if "lr_decay_style" not in config.defaults else f"{CONFIG}, {config.source('lr_decay_style')}"
-
-
-def plural(noun: str, number: int) -> str:
-    """``noun`` as it is counted."""
-    return noun if number == 1 else f"{noun}s"

@@ -344,7 +344,7 @@ def ratio_path(step: int, number: int) -> str:
 
 def _reproduced(manifest: Manifest) -> Explanation | None:
     found = manifest.explanation
-    return found if found is not None and found.outcome == REPRODUCED and found.generator is not None else None
+    return found if found is not None and found.outcome == REPRODUCED and found.rng_state is not None else None
 
 
 def _overrides(release: Release, one: Manifest, measured: Iterable[Manifest]) -> tuple[ShownOverride, ...]:

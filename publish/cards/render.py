@@ -39,7 +39,7 @@ _FILTERS = {
     "paper": text.paper,
     "digest": text.digest,
     "fenced": text.fenced,
-    "count": details.count,
+    "thousands": details.thousands,
     "decimal": details.decimal,
     "percent": details.percent,
     "schedule": details.describe_steps,

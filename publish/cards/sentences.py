@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from publish.cards.details import CHECKPOINT, Fact, plural
+from publish.cards.details import CHECKPOINT, Fact
 from publish.errors import CardError
 from publish.neox.state import CPU
 from publish.records.manifest import NOT_FINITE, ComparisonRecord, Explanation, Note
-from publish.text import some
+from publish.text import count, some
 
 GATE_MEANINGS: Mapping[str, str] = {
     "identity": "the checkpoint itself says that it is this step",
@@ -26,63 +26,68 @@ GATE_MEANINGS: Mapping[str, str] = {
     "lineage": "each checkpoint lies between its neighbours, and the weights jump only where the release declares it",
 }
 
-# One sentence for each code of a note; a list of names is shortened.
+# One sentence for each code of a note. A list of names is shortened; ``{count:tensor}`` is a number with its noun.
 _NOTES: Mapping[str, str] = {
     # how two models are related (compare/verdict.py)
-    "bitwise-equal": "all {tensors} tensors are equal bit for bit",
-    "zero-sign": "{count} of {tensors} tensors differ only in the sign of zeros: {names}",
-    "only-left": "only the left model has {names}",
-    "only-right": "only the right model has {names}",
-    "shape-mismatch": "the shapes differ of {names}",
+    "bitwise-equal": "all {tensors:tensor} are equal bit for bit",
+    "zero-sign": "{count} of {tensors:tensor} differ only in the sign of zeros: {names}",
+    "only-left": "{count:tensor} only in the left model: {names}",
+    "only-right": "{count:tensor} only in the right model: {names}",
+    "shape-mismatch": "{count:tensor} of different shapes: {names}",
     "no-tensors": "neither model has a tensor",
     "not-finite": "{tensor} has {nans:,} NaN and {infinities:,} infinite values on the {side}",
-    "constant-differs": "{tensor}, which initialisation sets to a constant, differs: mean {left:.6g} / {right:.6g}, "
-    "{unequal:,} of {elements:,} values",
-    "more-constants-differ": "{count} more norms and biases differ",
-    "type-std": "{layer_type}: std {left:.6g} / {right:.6g}, factor {ratio:.4f}, {departure:.1f} standard errors where "
-    "chance reaches {limit:.1f}",
+    "constant-differs": "{tensor}, a constant at initialisation, differs in {unequal:,} of {elements:,} values: "
+    "mean {left:.6g} / {right:.6g}",
+    "more-constants-differ": "the same holds for {count:more tensor}",
+    "type-std": "{layer_type}: std {left:.6g} / {right:.6g}, factor {ratio:.4f}, {z:.1f} standard errors, "
+    "limit {limit:.1f}",
     "type-std-constant": "{layer_type}: std {left:.6g} / {right:.6g}, a constant on one side",
-    "tensor-std": "{tensor}: std {left:.6g} / {right:.6g}, {departure:.1f} standard errors apart where chance "
-    "reaches {limit:.1f}",
-    "tensor-mean": "{tensor}: mean {left:.6g} / {right:.6g}, {departure:.1f} standard errors apart where chance "
-    "reaches {limit:.1f}",
+    "tensor-std": "{tensor}: std {left:.6g} / {right:.6g}, {z:.1f} standard errors, limit {limit:.1f}",
     "tensor-std-constant": "{tensor}: std {left:.6g} / {right:.6g}, a constant on one side",
-    "more-tensor-std": "the std of {count} more tensors differs",
-    "more-tensor-mean": "the mean of {count} more tensors differs",
-    "mixture": "{shared_count} random tensors have a common origin ({shared}) and {independent_count} have none "
-    "({independent})",
-    "constants-identical": "{count} of {tensors} tensors are set, not drawn, and identical",
-    "constants-identical-neox": "{count} of {tensors} tensors are set, not drawn, and identical: 8 L + 2 of 12 L + 4, "
-    "as GPT-NeoX has them in L = {layers} layers",
-    "uncorrelated": "{count} random tensors are uncorrelated: at most {departure:.1f} standard errors "
-    "(r = {correlation:+.5f}, {tensor}), where chance reaches {limit:.1f}",
-    "stds-agree": "their standard deviations agree: at most {departure:.1f} standard errors apart (ratio {ratio:.4f}, "
-    "{tensor}), corrected for {count} tensors",
-    "correlated": "norms and biases are still as they were set, and {count} tensors are correlated: {names}",
-    "derived": "one model derives from the other, or both from a third, by little training or by rounding",
-    "left-trained": "by its norms and biases, left is trained, right is at initialisation",
-    "right-trained": "by its norms and biases, left is at initialisation, right is trained",
-    "both-trained": "by its norms and biases, left is trained, right is trained",
-    "largest-differences": "{count} of {tensors} tensors differ, their largest differences from {smallest:.3g} to "
-    "{largest:.3g}",
-    "correlations": "correlation of the matrices: {smallest:.3f} to {largest:.3f}, median {median:.3f}",
-    "dtypes": "dtypes differ ({left} / {right}): such tensors are compared by value",
-    "statement-differs": "{name} differs: {left} / {right}",
-    "same-seed": "both configs have seed {seed}",
-    "same-state": "the stored state of {generator} is the same",
-    "other-state": "the stored state of {generator} is another",
+    "tensor-mean": "{tensor}: mean {left:.6g} / {right:.6g}, {z:.1f} standard errors, limit {limit:.1f}",
+    "more-tensors-std": "the std differs in {count:more tensor}",
+    "more-tensors-mean": "the mean differs in {count:more tensor}",
+    "mixture": "{shared_count:random tensor} of both models have a common origin ({shared}), and "
+    "{independent_count} are independent ({independent})",
+    "constants-equal": "{count} of {tensors:tensor} are constants at initialisation and equal",
+    "constants-equal-neox": "{count} of {tensors:tensor} are constants at initialisation and equal, the 8 L + 2 of "
+    "12 L + 4 that GPT-NeoX sets in L = {layers} layers",
+    "uncorrelated": "the {count:random tensor} are uncorrelated: at most {z:.1f} standard errors "
+    "(r = {correlation:+.5f}, {tensor}), limit {limit:.1f}",
+    "stds-agree": "their standard deviations agree: at most {z:.1f} standard errors (ratio {ratio:.4f}, {tensor}), "
+    "limit {limit:.1f}",
+    "correlated": "correlated beyond chance in {count:random tensor}: {names}",
+    "little-training": "norms and biases are as initialisation sets them, so little training or a rounding separates "
+    "the models",
+    "left-trained": "by norms and biases, left is trained, right is at initialisation",
+    "right-trained": "by norms and biases, left is at initialisation, right is trained",
+    "both-trained": "by norms and biases, both models are trained",
+    "correlations": "the correlation of the matrices lies between {smallest:.3f} and {largest:.3f}, "
+    "median {median:.3f}",
+    "largest-differences": "{count} of {tensors:tensor} differ; their largest differences lie between {smallest:.3g} "
+    "and {largest:.3g}",
+    "dtypes-differ": "dtypes differ ({left} / {right}), so these tensors are compared by value",
+    "not-reproduced": "the weights of {where} are not reproduced by a random state",
+    "recomputed": "the weights of {where} are {outcome} from seed {seed}: {bit_equal:,} of {values:,} values bit for "
+    "bit",
+    "same-state": "both models store the same random state of {generator}",
+    "same-state-seed": "both models store the same random state of {generator}, from seed {seed}",
+    "states-differ": "the stored random states of {generator} differ",
+    "stated-seed": "the config of {side} states seed {stated}, and its random state comes from seed {seed}",
+    "same-stated-seed": "both configs state seed {seed}",
+    "option-differs": "{name} differs: {left} / {right}",
     # how two random states differ (explain/stored.py)
-    "generators-differ": "the generators differ: {left} and {right}, which draw other numbers from one seed",
     "seeds-differ": "the seeds differ: {left} and {right}",
     "generator-seeds-differ": "the generators are seeded with {left} and {right}",
-    "ranks-differ": "the tensors are cut over {left} and {right} tensor-parallel ranks, and each rank draws its own "
-    "shard with its own seed",
-    "draws-before-differ": "other draws came before: {left:,} and {right:,} numbers were drawn",
-    "offset-before-differs": "other draws came before: the generators stood at offsets {left:,} and {right:,}",
-    "offset-after-differs": "the generators stand at offsets {left:,} and {right:,} afterwards: another GPU, another "
+    "generators-differ": "the generators differ: {left} and {right}, which draw different numbers from one seed",
+    "ranks-differ": "the tensors are split across {left:tensor-parallel rank} and {right:tensor-parallel rank}, and "
+    "each rank has its own seed",
+    "draws-before-differ": "the draws before the first tensor differ: {left:number} and {right:number}",
+    "offset-before-differs": "the draws before the first tensor differ: offsets {left:,} and {right:,}",
+    "offset-after-differs": "the generators are at the offsets {left:,} and {right:,} afterwards: another GPU, another "
     "number of constructions, or another model",
     "gpu-threads-differ": "the GPUs hold {left:,} and {right:,} threads ({left_devices}; {right_devices}): tensors "
-    "differ from element {first:,} on, and later ones are drawn at other offsets",
+    "differ from element {first:,} on, later ones start at other offsets",
     "gpus-differ": "the GPUs differ: {left_devices}; {right_devices}",
     # what a conversion changes (convert/plan.py)
     "rmsnorm-epsilon": "GPT-NeoX of this era adds the RMSNorm epsilon ({epsilon}) outside the root, Llama inside it: "
@@ -109,9 +114,18 @@ def sentence(note: Note) -> str:
         raise CardError(what, "the step's record", fix) from error
 
 
+class _Number(int):
+    """A whole number that is formatted with a noun: ``{tensors:tensor}``."""
+
+    def __format__(self, spec: str) -> str:
+        return count(self, spec) if spec[:1].isalpha() else format(int(self), spec)
+
+
 def _worded(value: Any) -> Any:
     if isinstance(value, list):
         return some(value)
+    if isinstance(value, int):
+        return _Number(value)
     return float(value) if value in NOT_FINITE else value
 
 
@@ -173,40 +187,39 @@ _TWICE = (
 
 def explanation_summary(explanation: Explanation) -> str:
     """An explanation that reproduced everything, in one sentence."""
-    assert explanation.generator is not None
-    device = "a CPU" if explanation.generator.kind == CPU else "a GPU"
+    assert explanation.rng_state is not None
+    device = "a CPU" if explanation.rng_state.generator == CPU else "a GPU"
     return (
-        f"The initial weights were recomputed from seed {explanation.generator.seed}: they are what torch's generator "
+        f"The initial weights were recomputed from seed {explanation.rng_state.seed}: they are what torch's generator "
         f"on {device} draws in GPT-NeoX's order of construction, value by value."
     )
 
 
 def explanation_rows(explanation: Explanation) -> Iterator[Fact]:
     """The figures of an explanation that reproduced everything."""
-    generator = explanation.generator
-    assert generator is not None
+    state = explanation.rng_state
+    assert state is not None
     yield Fact("Random tensors", f"{explanation.tensors:,}, all reproduced", _RECOMPUTED)
     equal = f"{explanation.bit_equal:,} of {explanation.values:,} equal in every bit"
     yield Fact("Values", equal, _RECOMPUTED)
     if explanation.within_one_ulp != explanation.bit_equal:
         yield Fact("Within one unit in the last place", f"{explanation.within_one_ulp:,}", _RECOMPUTED)
-    seeds = ", ".join(map(str, generator.rank_seeds))
-    yield Fact("Generator", f"{generator.kind}, seeded with {seeds}", _RECOMPUTED)
+    seeds = ", ".join(map(str, state.seeds))
+    yield Fact("Generator", f"{state.generator}, seeded with {seeds}", _RECOMPUTED)
     yield Fact("Drawn before", drawn_before(explanation), _RECOMPUTED)
-    if generator.devices:
-        threads = "any of many" if generator.threads is None else f"{generator.threads:,} threads"
-        yield Fact("GPU", f"{' or '.join(generator.devices)} ({threads})", _RECOMPUTED)
+    if state.devices:
+        threads = "any of many" if state.threads is None else f"{state.threads:,} threads"
+        yield Fact("GPU", f"{' or '.join(state.devices)} ({threads})", _RECOMPUTED)
     yield Fact("Generator's stored state afterwards", explanation.stored_state, CHECKPOINT)
 
 
 def drawn_before(explanation: Explanation) -> str:
     """What the generator had drawn before the first tensor, and why; empty where that is not known."""
-    generator = explanation.generator
-    before = generator.preceding if generator else None
-    if generator is None or before is None:
+    state = explanation.rng_state
+    if state is None or state.preceding is None:
         return ""
-    position = f"{before.position:,}"
-    amount = f"{position} {plural('number', before.position)}" if generator.kind == CPU else f"offset {position}"
+    before = state.preceding
+    amount = count(before.position, "number") if state.generator == CPU else f"offset {before.position:,}"
     if before.constructions == 0:
         return _nothing(explanation.layout)
     if before.constructions is not None:
@@ -220,11 +233,11 @@ def drawn_before(explanation: Explanation) -> str:
 
 
 def _nothing(layout: str | None) -> str:
-    begun = "nothing: the embedding is the first tensor that the generator drew after it was seeded"
+    nothing = "nothing: the embedding is the first tensor drawn after the generator was seeded"
     if layout == "sequential":
-        return f"{begun}, although the sequential layout of GPT-NeoX draws every model twice and keeps the second set"
-    ours = "the pipeline layout" if layout else "GPT-NeoX's pipeline layout"
-    return f"{begun}, as {ours} (pipe-parallel-size 1 or more) has it"
+        return f"{nothing}, although the sequential layout of GPT-NeoX draws every model twice and keeps the second set"
+    pipeline = "the pipeline layout" if layout else "GPT-NeoX's pipeline layout"
+    return f"{nothing}, as in {pipeline} (pipe-parallel-size 1 or more)"
 
 
 def _why(layout: str | None, *, many: bool) -> str:
@@ -235,5 +248,5 @@ def _why(layout: str | None, *, many: bool) -> str:
             "the pipeline layout builds a model once, so this run built it once before, or the files were rewritten "
             f"from the sequential layout, where {_TWICE}"
         )
-    ours = "the sequential layout" if layout else "GPT-NeoX's sequential layout"
-    return f"in {ours} (pipe-parallel-size 0) {_TWICE}"
+    sequential = "the sequential layout" if layout else "GPT-NeoX's sequential layout"
+    return f"in {sequential} (pipe-parallel-size 0) {_TWICE}"

@@ -10,13 +10,13 @@ import click
 from publish.cards.sentences import drawn_before
 from publish.cli import output
 from publish.explain.answer import Answer
-from publish.explain.explain import explain_one, open_any
+from publish.explain.explain import explain_location
 from publish.neox.state import CPU
 from publish.records.manifest import REPRODUCED
 from publish.sources.runs import parse_location
 
 _SEEDS = re.compile(r"(\d+)(?:[:-](\d+))?")
-_MOST = 2**32
+_MOST_SEEDS = 2**32
 
 
 def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Sequence[int] | None:
@@ -27,40 +27,39 @@ def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> S
     if found is None:
         raise click.BadParameter(f"{value!r} is neither a seed nor a range like 0:99999")
     first, last = int(found[1]), int(found[2] or found[1])
-    if not first <= last < _MOST:
-        raise click.BadParameter(f"{value!r} is no range of seeds below 2^32, the smaller one first")
+    if not first <= last < _MOST_SEEDS:
+        raise click.BadParameter(f"{value!r} is not an ascending range of seeds below 2^32")
     return range(first, last + 1)
 
 
 @click.command("explain")
-@click.argument("checkpoint")
-@click.option("--step", type=click.IntRange(min=0), help="Which step of a run.")
-@click.option("--seed", "seeds", callback=_seeds, help="Try only this seed, or a range: 0:99999.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.argument("location")
+@click.option("--step", type=click.IntRange(min=0), help="The step, if LOCATION is a whole run.")
+@click.option("--seed", "seeds", callback=_seeds, help="Try only this seed, or a range of seeds: 0:99999.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
-def command(ctx: click.Context, checkpoint: str, step: int | None, seeds: Sequence[int] | None, as_json: bool) -> None:
-    """Which random state made the initial weights of CHECKPOINT: recomputed, and proven value by value."""
-    source, files = open_any(parse_location(checkpoint), step)
-    try:
-        answer = explain_one(source, files, seeds)
-    finally:
-        files.close()
+def command(ctx: click.Context, location: str, step: int | None, seeds: Sequence[int] | None, as_json: bool) -> None:
+    """Find the seed and generator that produced a model's initial weights, and recompute every value.
+
+    LOCATION is a checkpoint, raw GPT-NeoX or Hugging Face, in a folder or on a Hub (owner/name@revision).
+    """
+    answer = explain_location(parse_location(location), step, seeds)
     output.as_json(answer.document()) if as_json else click.echo(_text(answer))
     ctx.exit(0 if answer.outcome == REPRODUCED else 1)
 
 
 def _text(answer: Answer) -> str:
-    generator = answer.generator
+    state = answer.rng_state
     rows: list[tuple[str, object]] = [("checkpoint", answer.where), ("outcome", answer.outcome)]
-    if generator is not None:
-        before = "numbers drawn before" if generator.kind == CPU else "offset"
+    if state is not None:
+        before = "numbers drawn before" if state.generator == CPU else "offset"
         rows += [
-            ("seed", None if generator.seed is None else str(generator.seed)),
-            ("generator", f"{generator.kind}, seeded with {', '.join(map(str, generator.rank_seeds))}"),
-            (before, generator.preceding and generator.preceding.position),
+            ("seed", None if state.seed is None else str(state.seed)),
+            ("generator", f"{state.generator}, seeded with {', '.join(map(str, state.seeds))}"),
+            (before, state.position),
             ("drawn before", drawn_before(answer.explanation)),
-            ("threads", generator.threads),
-            ("GPUs", ", ".join(generator.devices) or None),
+            ("threads", state.threads),
+            ("GPUs", ", ".join(state.devices) or None),
             ("bit-equal", f"{answer.bit_equal:,} of {answer.values:,} values in {answer.tensors} tensors"),
         ]
         if answer.within_one_ulp != answer.bit_equal:

@@ -20,24 +20,25 @@ from publish.compare.pair import (
     Comparison,
     TensorComparison,
 )
-from publish.compare.verdict import Evidence, TypeComparison, Verdict, differences, judge
+from publish.compare.verdict import ComparisonTests, TypeComparison, Verdict, stated_differences, verdict_of
+from publish.explain.answer import Answer
 from publish.records.manifest import ComparedLayerType, ComparisonRecord, six_digits
 
 
 @dataclass(frozen=True)
 class Report:
-    """A comparison with its verdict. ``explained`` says how the recomputed initial weights of the models differ."""
+    """A comparison with its verdict. ``explained``: both models' initial weights recomputed, if that was asked for."""
 
     comparison: Comparison
-    explained: tuple[str, ...] = ()
+    explained: tuple[Answer, ...] = ()
 
     @cached_property
-    def evidence(self) -> Evidence:
-        return Evidence(self.comparison)
+    def tests(self) -> ComparisonTests:
+        return ComparisonTests(self.comparison)
 
     @cached_property
     def verdict(self) -> Verdict:
-        return judge(self.comparison, self.evidence)
+        return verdict_of(self.tests, self.explained)
 
     @cached_property
     def record(self) -> ComparisonRecord:
@@ -53,21 +54,21 @@ class Report:
             only_left=count(ONLY_LEFT),
             only_right=count(ONLY_RIGHT),
             shape_mismatch=count(SHAPE),
-            limit=six_digits(self.evidence.limit),
-            layer_types=tuple(map(_layer_type, self.evidence.types)),
+            limit=six_digits(self.tests.limit),
+            layer_types=tuple(map(_layer_type, self.tests.types)),
             reasons=self.verdict.reasons,
         )
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """What the verdict rests on, a sentence each."""
-        return (*map(sentence, self.verdict.reasons), *self.explained)
+        return tuple(map(sentence, self.verdict.reasons))
 
     def document(self) -> dict[str, Any]:
         """The JSON of ``publish compare``; a figure that is not finite is null."""
         left, right, record = self.comparison.left, self.comparison.right, self.record
         different = [f.max_abs_diff for t, f in self.comparison.compared.values() if t.outcome == DIFFERENT]
-        expected = [each.expected for each in self.evidence.types]
+        expected = [each.expected for each in self.tests.types]
         return {
             "left": left.where,
             "right": right.where,
@@ -84,7 +85,7 @@ class Report:
             ],
             "verdict": record.verdict,
             "reasons": list(self.reasons),
-            "origins": [asdict(difference) for difference in differences(left, right)],
+            "origins": [asdict(stated) for stated in stated_differences(left.provenance, right.provenance)],
             "limit": record.limit,
             "details": [_detail(tensor) for tensor in self.comparison.tensors],
         }
@@ -115,7 +116,7 @@ def _layer_type(each: TypeComparison) -> ComparedLayerType:
 
 
 def _detail(tensor: TensorComparison) -> dict[str, Any]:
-    document: dict[str, Any] = {"name": tensor.name, "layer_type": tensor.kind, "outcome": tensor.outcome}
+    document: dict[str, Any] = {"name": tensor.name, "layer_type": tensor.layer_type, "outcome": tensor.outcome}
     for side, stored in (("left", tensor.left), ("right", tensor.right)):
         document[f"{side}_shape"] = None if stored is None else list(stored.shape)
         document[f"{side}_dtype"] = None if stored is None else stored.dtype

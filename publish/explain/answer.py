@@ -1,4 +1,4 @@
-"""The answer: which random state made the weights, how far that was proven, and what was tried."""
+"""The answer: which random state made the weights, how much of them it explains, and what was tried."""
 
 from __future__ import annotations
 
@@ -7,57 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from publish.cards.sentences import drawn_before
-from publish.explain.matching import Tally
+from publish.explain.replay import TensorResult
+from publish.explain.streams import Tally
 from publish.neox.state import CPU
-from publish.records.manifest import Explanation, SeededGenerator
-
-EQUAL, DIFFERENT, ABSENT = "equal", "different", "absent"
-
-
-@dataclass(frozen=True, slots=True)
-class TensorResult:
-    """One drawn tensor on every rank. ``exact``: the generator is a CPU's, so only equal bits will do."""
-
-    name: str
-    ranks: tuple[Tally, ...]
-    exact: bool
-
-    @property
-    def tally(self) -> Tally:
-        """All ranks together."""
-        return sum(self.ranks, Tally())
-
-    @property
-    def different(self) -> int:
-        """Values that the recomputed ones do not explain."""
-        return sum(map(self.different_in, self.ranks))
-
-    def different_in(self, tally: Tally) -> int:
-        """The same, of one rank's."""
-        return tally.values - tally.equal if self.exact else tally.wrong
-
-    def first_different(self, tally: Tally) -> int | None:
-        """The index of the first of them in a rank's shard."""
-        return tally.first_unequal if self.exact else tally.first_wrong
-
-    @property
-    def explained(self) -> bool:
-        return self.different == 0
-
-    @property
-    def alike(self) -> bool:
-        """Whether it is explained but for last bits."""
-        return self.tally.wrong == 0
+from publish.records.manifest import Explanation, RngState
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What ``publish explain`` says. ``generator`` is None where nothing was reproduced."""
+    """What ``publish explain`` says. ``rng_state`` is None if nothing was reproduced."""
 
     where: str
     step: int | None
     outcome: str
-    generator: SeededGenerator | None
+    rng_state: RngState | None
     results: tuple[TensorResult, ...]
     tensors: int
     values: int
@@ -81,7 +44,7 @@ class Answer:
         """What a manifest keeps of it."""
         return Explanation(
             outcome=self.outcome,
-            generator=self.generator,
+            rng_state=self.rng_state,
             layout=self.layout,
             tensors=self.tensors,
             values=self.values,
@@ -92,17 +55,17 @@ class Answer:
 
     def document(self) -> dict[str, Any]:
         """The JSON of ``publish explain``; ``details`` has the tensors by name."""
-        generator = self.generator
+        state = self.rng_state
         return {
             "checkpoint": self.where,
             "step": self.step,
             "outcome": self.outcome,
-            "seed": generator and generator.seed,
-            "generator": generator and generator.kind,
-            "generator_seeds": list(generator.rank_seeds) if generator else [],
+            "seed": state and state.seed,
+            "generator": state and state.generator,
+            "generator_seeds": list(state.seeds) if state else [],
             "preceding": self._preceding(),
-            "threads": generator and generator.threads,
-            "devices": list(generator.devices) if generator else [],
+            "threads": state and state.threads,
+            "devices": list(state.devices) if state else [],
             "tensor_parallel": self.tensor_parallel,
             "tensors": self.tensors,
             "values": self.values,
@@ -114,12 +77,11 @@ class Answer:
         }
 
     def _preceding(self) -> dict[str, Any] | None:
-        if self.generator is None or self.generator.preceding is None:
+        if self.rng_state is None or self.rng_state.preceding is None:
             return None
-        before = self.generator.preceding
-        unit = "draws" if self.generator.kind == CPU else "offset"
-        counts = {unit: before.position, "constructions": before.constructions}
-        return {**counts, "tensors": list(before.tensors), "detail": drawn_before(self.explanation)}
+        before, unit = self.rng_state.preceding, "draws" if self.rng_state.generator == CPU else "offset"
+        amounts = {unit: before.position, "constructions": before.constructions, "tensors": list(before.tensors)}
+        return {**amounts, "detail": drawn_before(self.explanation)}
 
 
 def _detail(result: TensorResult) -> Mapping[str, Any]:

@@ -186,34 +186,39 @@ class Preceding:
 
 
 @dataclass(frozen=True, slots=True)
-class SeededGenerator:
-    """The generator that drew a model's initial weights: all that decides its numbers, as far as it is known.
+class RngState:
+    """The random state that a model's initial weights come from, as far as it is known.
 
-    ``kind`` is ``cpu-mt19937`` or ``cuda-philox``; ``seed`` is the run's, ``rank_seeds`` are those of the
+    ``generator`` is ``cpu-mt19937`` or ``cuda-philox``; ``seed`` is the run's, ``seeds`` are those of the
     tensor-parallel ranks' generators. ``threads`` and ``devices`` are of the GPU: None and all possible ones where no
-    tensor tells. ``offset_after`` is what the checkpoint stores of a GPU's generator.
+    tensor tells. ``after`` is the offset that the checkpoint stores of a GPU's generator.
     """
 
-    kind: str
+    generator: str
     seed: int | None
-    rank_seeds: tuple[int, ...]
+    seeds: tuple[int, ...]
     preceding: Preceding | None = None
     threads: int | None = None
     devices: tuple[str, ...] = ()
-    offset_after: int | None = None
+    after: int | None = None
+
+    @property
+    def position(self) -> int | None:
+        """Where the first tensor was drawn; None where only a later state is known."""
+        return self.preceding.position if self.preceding else None
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """Which random state made the initial weights, and how far recomputing them proves it.
 
-    ``generator`` is None where nothing was reproduced. ``tensors``
+    ``rng_state`` is None where nothing was reproduced. ``tensors``
     and ``values`` count what was drawn; ``stored_state`` (``equal``, ``different``, ``absent``) compares the state that
     the checkpoint stores with the one that drawing ends in. ``layout`` is GPT-NeoX's (``sequential``, ``pipeline``).
     """
 
     outcome: str
-    generator: SeededGenerator | None
+    rng_state: RngState | None
     layout: str | None
     tensors: int
     values: int

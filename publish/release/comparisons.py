@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from publish.compare.pair import SideFacts, compare
+from publish.compare.model import HfModel, Provenance, open_model
+from publish.compare.pair import ModelFacts, compare
 from publish.compare.report import Report
-from publish.compare.side import Account, HfSide, open_side
 from publish.errors import ReleaseError
+from publish.hf.checkpoint import HfCheckpoint
 from publish.records.manifest import ComparisonRecord
 from publish.release.job import Job
 from publish.release_file import Release, WantedComparison
@@ -41,25 +42,27 @@ def compared_with(release: Release, step: int) -> tuple[str, ...]:
     return tuple(_name(parse_location(each.other, release.base)) for each in wanted)
 
 
-def comparisons_of(job: Job, step: int, folder: Path, account: Callable[[], Account]) -> tuple[ComparisonRecord, ...]:
-    """What the release wants ``step`` compared with; ``folder`` holds it, ``account`` gives the raw checkpoint's.
+def comparisons_of(
+    job: Job, step: int, folder: Path, provenance: Callable[[], Provenance]
+) -> tuple[ComparisonRecord, ...]:
+    """What the release wants ``step`` compared with; ``folder`` holds it, ``provenance`` gives the raw checkpoint's.
 
     Raises:
         PublishError: the other model cannot be read.
     """
     wanted = [each for each in job.release.compare if each.step == step]
-    return tuple(_compared(job, each, folder, account()) for each in wanted)
+    return tuple(_compared(job, each, folder, provenance()) for each in wanted)
 
 
-def _compared(job: Job, wanted: WantedComparison, folder: Path, account: Account) -> ComparisonRecord:
+def _compared(job: Job, wanted: WantedComparison, folder: Path, provenance: Provenance) -> ComparisonRecord:
     location = parse_location(wanted.other, job.release.base)
-    ours, theirs = HfSide(LocalFiles(folder), wanted.step), open_side(location, wanted.step)
+    ours, theirs = HfModel(HfCheckpoint.open(LocalFiles(folder)), wanted.step), open_model(location, wanted.step)
     try:
         found = compare(ours, theirs)
     finally:
         ours.close()
         theirs.close()
-    ours_named = SideFacts(f"{job.release.target}@{branch_of(wanted.step)}", "neox", account)
+    ours_named = ModelFacts(f"{job.release.target}@{branch_of(wanted.step)}", "neox", provenance)
     return Report(replace(found, left=ours_named, right=replace(found.right, where=_name(location)))).record
 
 

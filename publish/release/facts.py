@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from publish import __version__
 from publish.cards.facts import HUB, README
-from publish.compare.layers import layer_type
-from publish.compare.verdict import pool
 from publish.convert.hfconfig import hf_config, plain
 from publish.convert.plan import ConversionPlan
 from publish.hub.branch_files import BranchFile
@@ -24,7 +21,6 @@ from publish.records.manifest import (
     ConfigOverride,
     Converter,
     Explanation,
-    LayerType,
     Manifest,
     Source,
     SourceFile,
@@ -33,6 +29,7 @@ from publish.records.manifest import (
 )
 from publish.records.run import RunFacts, Sizes, config_facts
 from publish.release.job import Job
+from publish.release.statistics import layer_types
 from publish.schedule import branch_of
 from publish.sources.runs import CheckpointRef
 
@@ -79,7 +76,7 @@ def step_manifest(
         gates=tuple(gates),
         training=_training(checkpoint),
         tokenizer=tokenizer,
-        layer_types=_layer_types(sketch),
+        layer_types=layer_types(sketch),
         sketch=document(sketch),
         overrides=tuple(ConfigOverride(key, value, own[key]) for key, value in plan.overrides),
         comparisons=comparisons,
@@ -90,14 +87,6 @@ def step_manifest(
 def source_name(job: Job) -> str:
     """The source as a reader can know it: a repo's name, or a folder's without this machine's path to it."""
     return job.run.where if job.run.on_hub else Path(job.run.where).resolve().name
-
-
-def _layer_types(sketch: StepSketch) -> tuple[LayerType, ...]:
-    names: dict[str, list[str]] = {}
-    for name in sketch:
-        names.setdefault(layer_type(name), []).append(name)
-    stds = {kind: pool(sketch[name].distribution for name in members).std for kind, members in names.items()}
-    return tuple(LayerType(kind, float(f"{std:.9g}")) for kind, std in stds.items() if math.isfinite(std))
 
 
 def _training(checkpoint: RawCheckpoint) -> Training:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-from publish import plots
-from publish.cards.facts import HUB, README, Plot, SuiteFacts, comparison_title, numbered_comparisons, ratio_path
+from publish.cards.facts import HUB, README, Plot, SuiteFacts
 from publish.cards.render import render_suite
-from publish.hub.branch_files import BranchFile
-from publish.hub.reads import TreeEntry
-from publish.plots import Curve, distance_plot, ratio_plot, spread_plot
+from publish.errors import PublishError
+from publish.hub.branch_files import GITATTRIBUTES, BranchFile, differences
+from publish.hub.downloads import fetch_file
+from publish.hub.reads import list_tree
+from publish.hub.repository import Base
+from publish.hub.transaction import publish_branch
+from publish.interrupt import Interrupted
 from publish.records import checkpoints
 from publish.records.checkpoints import NO_NOTES, CheckpointRecord, Checkpoints, PlotRecord, SuiteNotes
+from publish.records.gates import Gate
 from publish.records.manifest import Manifest
 from publish.records.run import RunFacts
 from publish.release.facts import run_facts
 from publish.release.job import Job
+from publish.release.main_plots import PlotsThere, main_plots
+from publish.release.outcome import Failure, MainResult
+from publish.release.published_cards import read_manifest
+from publish.release.repair import BranchRepair
+from publish.release.state import MAIN, READERS, ReleaseState
+from publish.release.statistics import suite_statistics
 from publish.release_file import Release
-
-# in the order of the model; norms and biases start as constants and would flatten the rest
-PLOTTED = ("embedding", "QKV", "attention dense", "MLP up", "MLP down", "unembedding")
+from publish.schedule import branch_of
+from publish.text import count
 
 
 def main_files(
@@ -73,93 +80,113 @@ def as_listed(release: Release, records: Iterable[CheckpointRecord]) -> tuple[Ch
     return tuple(replace(record, equal=tuple(sorted(release.equals(record.step) & steps))) for record in records)
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedPlot:
-    """A plot before it is drawn, and a sha256 of all figures in it."""
+def is_finished(state: ReleaseState) -> bool:
+    """Whether nothing has to be written, neither to a chosen step nor to ``main``.
 
-    plot: Plot
-    figures_sha256: str
-    draw: Callable[[], bytes]
-
-
-@dataclass(frozen=True)
-class PlotsThere:
-    """The plots that ``main`` has already: their records, and its files by path."""
-
-    records: tuple[PlotRecord, ...] = ()
-    files: Mapping[str, TreeEntry] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class MainPlots:
-    """What ``main`` shows: the plots, and of each a record and its file, kept or drawn now."""
-
-    plots: tuple[Plot, ...] = ()
-    records: tuple[PlotRecord, ...] = ()
-    files: tuple[BranchFile, ...] = ()
-
-    @property
-    def drawn(self) -> tuple[BranchFile, ...]:
-        """Those that ``main`` does not have yet, or not like this."""
-        return tuple(file for file in self.files if file.content is not None)
-
-
-def main_plots(records: Sequence[CheckpointRecord], there: PlotsThere) -> MainPlots:
-    """The plots of ``main``. One that is ``there`` as recorded, from the same figures, is not drawn again.
-
-    Without matplotlib a plot that is there stays, and one that is not there yet is left out.
+    Raises:
+        HubError: no access, no connection.
     """
-    known = {record.path: record for record in there.records}
-    shown: list[tuple[Plot, PlotRecord, BranchFile]] = []
-    for planned in plan_plots(records):
-        path = planned.plot.path
-        record, entry = known.get(path), there.files.get(path)
-        as_recorded = record is not None and entry is not None and entry.oid == record.oid
-        same_figures = record is not None and record.figures_sha256 == planned.figures_sha256
-        if record and entry and as_recorded and (same_figures or not plots.available()):
-            shown.append((planned.plot, record, BranchFile.kept(entry)))
-        elif plots.available():
-            file = BranchFile.of_bytes(path, planned.draw())
-            shown.append((planned.plot, PlotRecord(path, planned.figures_sha256, file.git_sha1()), file))
-    pictures, recorded, files = zip(*shown, strict=True) if shown else ((), (), ())
-    return MainPlots(pictures, recorded, files)
+    if state.to_make() or state.foreign() or state.stale_cards():
+        return False
+    return len(state.records) < len(state.job.steps) or not _differences(state)
 
 
-def plan_plots(records: Sequence[CheckpointRecord]) -> Iterator[PlannedPlot]:
-    """The plots that the figures of all steps give: spread, distances, and one for each comparison with ratios."""
-    stds = _curves({record.step: {t.name: t.std for t in record.manifest.layer_types} for record in records})
-    first = _curves({record.step: {d.layer_type: d.from_first for d in record.distances} for record in records})
-    previous = _curves({record.step: {d.layer_type: d.from_previous for d in record.distances} for record in records})
-    if stds:
-        alt = f"Standard deviation of the weights over training: {_ends(stds)}."
-        yield PlannedPlot(Plot(alt, "plots/std.svg"), _digest(stds), partial(spread_plot, stds))
-    if first and previous:
-        alt = f"Distance of the weights from step 0 and from the checkpoint before, relative: {_ends(first)}."
-        draw = partial(distance_plot, first, previous)
-        yield PlannedPlot(Plot(alt, "plots/distance.svg"), _digest((*first, *previous)), draw)
-    for step, number, comparison in numbered_comparisons(record.manifest for record in records):
-        if comparison.ratios:
-            title = comparison_title(step, comparison)
-            values = "; ".join(f"{name} {ratio:.3f}" for name, ratio, _ in comparison.ratios)
-            plot = Plot(f"Ratios of standard deviations. {title}: {values}.", ratio_path(step, number))
-            yield PlannedPlot(plot, _digest(comparison.ratios, title), partial(ratio_plot, comparison, title))
+def publish_main(state: ReleaseState, base: Base, own: Iterable[Manifest], repair: BranchRepair | None) -> MainResult:
+    """Commit ``main`` once every step of the schedule is published and the steps together show nothing wrong.
+
+    ``main`` copies the weights of the final step's branch on the Hub; nothing is made twice or uploaded twice. ``own``
+    are the manifests that this process committed: the others are read.
+
+    Raises:
+        HubError: no access, no connection. Interrupted: Ctrl-C.
+    """
+    job, client = state.job, state.client
+    if remaining := len(job.steps) - len(state.records):
+        verb = "is" if remaining == 1 else "are"
+        return MainResult("waiting", f"updated once {count(remaining, 'remaining step')} {verb} published")
+    records, lineage, failures = _trace(state, own)
+    if failures:
+        return MainResult("held", f"held back by {count(len(failures), 'finding')} about the suite", lineage, failures)
+    listed = state.listing.notes.errata if state.listing else ()
+    errata = repair.errata(listed) if repair else listed
+    notes = SuiteNotes(lineage, errata)
+    if errata == listed and not _differences(state, records, notes):
+        return MainResult("unchanged", "as it should be", lineage)
+    final = records[job.steps[-1]]
+    message = f"{job.release.card.title}: {count(len(records), 'checkpoint')}, step {final.step} on {MAIN}"
+    try:
+        files = [*_final_files(state, final), *main_files(job, records, notes, _plots(state, repair))]
+        tip = repair.tip_for(MAIN, files) if repair else state.tips.get(MAIN)
+        published = publish_branch(client, base, MAIN, files, message, tip=tip)
+    except Interrupted:
+        raise
+    except PublishError as error:
+        return MainResult("failed", error.what, lineage, (Failure.of(MAIN, None, error),))
+    if not published.committed:
+        return MainResult("unchanged", "as it should be", lineage)
+    return MainResult("published", f"step {final.step:,} with the suite's card", lineage)
 
 
-def _curves(figures: Mapping[int, Mapping[str, float | None]]) -> tuple[Curve, ...]:
-    """One curve for each plotted layer type that has a figure at more than one step; ``figures`` are by step."""
-    curves = []
-    for name in PLOTTED:
-        values = {step: types[name] for step, types in figures.items() if types.get(name) is not None}
-        if len(values) > 1:
-            curves.append(Curve(name, tuple(values), tuple(values.values())))
-    return tuple(curves)
+def _trace(
+    state: ReleaseState, own: Iterable[Manifest]
+) -> tuple[dict[int, CheckpointRecord], tuple[Gate, ...], tuple[Failure, ...]]:
+    """The records with what the suite says of them, the gates over the suite, and its findings as failures.
+
+    What ``main`` lists is taken over while it lists the same weights; else every manifest is read.
+    """
+    records, listing = state.records, state.listing
+    if listing is not None and listing.notes.lineage and listing.same_weights(records):
+        known = {record.step: record for record in listing.checkpoints}
+        return {step: known[step].merge_metadata(record) for step, record in records.items()}, listing.notes.lineage, ()
+    manifests = {manifest.step: manifest for manifest in own if _is_tip(records, manifest)}
+    others = [record.commit for step, record in records.items() if step not in manifests]
+    with ThreadPoolExecutor(READERS) as pool:
+        read = pool.map(lambda commit: read_manifest(state.client, state.job.model.repo, commit), others)
+        suite = suite_statistics(state.job.release, [*manifests.values(), *(each for each in read if each)])
+    failures = tuple(
+        Failure(branch_of(finding.steps[-1]), finding.steps[-1], finding.kind, finding.detail, finding.fix)
+        for finding in suite.findings
+    )
+    return suite.with_distances(records), suite.gates, failures
 
 
-def _ends(curves: Iterable[Curve]) -> str:
-    """For readers who do not see the plot: each curve's first and last value."""
-    return "; ".join(f"{curve.name} {curve.values[0]:.3g} to {curve.values[-1]:.3g}" for curve in curves)
+def _is_tip(records: Mapping[int, CheckpointRecord], manifest: Manifest) -> bool:
+    record = records.get(manifest.step)
+    return record is not None and record.manifest_sha256 == manifest.digest
 
 
-def _digest(figures: Iterable[Curve | tuple[str, float, float]], title: str = "") -> str:
-    values = [astuple(figure) if isinstance(figure, Curve) else figure for figure in figures]
-    return hashlib.sha256(json.dumps([title, *values]).encode()).hexdigest()
+def _differences(
+    state: ReleaseState, records: Mapping[int, CheckpointRecord] | None = None, notes: SuiteNotes | None = None
+) -> tuple[str, ...]:
+    """How ``main`` differs from the final step's files, the suite's card and the list of all steps at their tips."""
+    job = state.job
+    if MAIN not in state.tips:
+        return (f"{MAIN} does not exist",)
+    records = records or state.records
+    if notes is None:
+        listing = state.listing
+        lineage = listing.notes.lineage if listing and listing.same_weights(records) else ()
+        notes = SuiteNotes(lineage, listing.notes.errata if listing else ())
+    final = list_tree(state.client, job.model.repo, records[job.steps[-1]].commit)
+    wanted = {entry.path: BranchFile.kept(entry) for entry in final if entry.path not in (README, GITATTRIBUTES)}
+    wanted |= {file.path: file for file in main_files(job, records, notes, _plots(state))}
+    return differences(state.main_tree, wanted)
+
+
+def _final_files(state: ReleaseState, final: CheckpointRecord) -> Iterator[BranchFile]:
+    """The final step's files but its card: large ones to be copied on the Hub, small ones fetched."""
+    client, repo = state.client, state.job.model.repo
+    for entry in list_tree(client, repo, final.commit):
+        if entry.path in (README, GITATTRIBUTES):
+            continue
+        if entry.lfs_sha256 is not None:
+            yield BranchFile.copied(entry, final.commit)
+        else:
+            yield BranchFile.of_bytes(entry.path, fetch_file(client, repo, final.commit, entry))
+
+
+def _plots(state: ReleaseState, repair: BranchRepair | None = None) -> PlotsThere:
+    """The plots that ``main`` has. A repair may start from an emptied branch and takes none over."""
+    if state.listing is None or repair is not None:
+        return PlotsThere()
+    return PlotsThere(state.listing.plots, {entry.path: entry for entry in state.main_tree})

@@ -20,7 +20,7 @@ from publish.records.manifest import (
     Explanation,
     Manifest,
     Preceding,
-    SeededGenerator,
+    RngState,
     Source,
     SourceFile,
     Tensors,
@@ -119,7 +119,7 @@ COMPARISON = ComparisonRecord(
 )
 EXPLANATION = Explanation(
     outcome="reproduced",
-    generator=SeededGenerator("cpu-mt19937", 1234, (3952,), Preceding(14_336, constructions=1)),
+    rng_state=RngState("cpu-mt19937", 1234, (3952,), Preceding(14_336, constructions=1)),
     layout="sequential",
     tensors=10,
     values=14_336,

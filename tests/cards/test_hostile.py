@@ -23,7 +23,7 @@ from publish.records.manifest import (
     Converter,
     Manifest,
     Preceding,
-    SeededGenerator,
+    RngState,
     Source,
     SourceFile,
     note,
@@ -75,7 +75,7 @@ def hostile_run(text: str) -> RunFacts:
 
 
 def hostile_manifest(number: int, text: str) -> Manifest:
-    generator = SeededGenerator(text, 1, (1,), Preceding(7, tensors=(text, text)), devices=(text,))
+    state = RngState(text, 1, (1,), Preceding(7, tensors=(text, text)), devices=(text,))
     layer_type = ComparedLayerType(text, 1, 0.5, 0.5, 1.0, 0.1, None)
     reason = note("zero-sign", count=1, tensors=1, names=(text, text))
     return samples.manifest(
@@ -88,7 +88,7 @@ def hostile_manifest(number: int, text: str) -> Manifest:
         comparisons=(
             replace(samples.COMPARISON, location=text, verdict=text, layer_types=(layer_type,), reasons=(reason,)),
         ),
-        explanation=replace(samples.EXPLANATION, generator=generator, stored_state=text),
+        explanation=replace(samples.EXPLANATION, rng_state=state, stored_state=text),
     )
 
 

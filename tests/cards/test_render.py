@@ -45,7 +45,7 @@ def own(folder: Path, text: str, name: str = "model.md.j2") -> Path:
         ("{{ facts.accuracy }}", "accuracy"),
         ("{{ nowhere }}", "nowhere"),
         ("{{ facts.card.base_model }}", "None"),
-        ("{{ facts.card.base_model | count }}", "None"),
+        ("{{ facts.card.base_model | thousands }}", "None"),
         ("{% include 'absent.md.j2' %}", "absent.md.j2"),
     ],
 )

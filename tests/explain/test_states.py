@@ -11,14 +11,21 @@ import pytest
 import torch
 
 from publish.cards.sentences import sentence
+from publish.checkpoints import find_checkpoint
 from publish.cli.inspect import inspect
-from publish.explain.stored import Constructed, constructed, differences, generator_of, stored_generators
+from publish.explain.stored import (
+    Constructions,
+    constructions_before,
+    rng_differences,
+    stored_generators,
+    stored_rng_state,
+)
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.state import CPU, CUDA, TRACKER, decode, stored_states
 from publish.records.codec import canonical, read_record
-from publish.records.manifest import Explanation, SeededGenerator
+from publish.records.manifest import Explanation, RngState
 from publish.sources.files import LocalFiles
-from publish.sources.runs import Location, open_ref
+from publish.sources.runs import Location
 from tests.conftest import shared
 from tests.explain.neoxfiles import Drawn, Model, on_cpu, on_gpu
 from tests.explain.test_explain import ask
@@ -50,7 +57,7 @@ def test_forms_that_torch_writes_are_decoded_and_others_are_not() -> None:
 def test_an_offset_tells_gpus_and_constructions(offset: int, times: int, device: str) -> None:
     state = decode(struct.pack("<Qq", 3952, offset))
     assert state is not None
-    found = constructed(PYTHIA_14M, state)
+    found = constructions_before(PYTHIA_14M, state)
     assert any(each.times == times and device in each.devices for each in found) == bool(times)
 
 
@@ -58,7 +65,7 @@ def test_inspect_decodes_every_rank_and_reads_no_weight(tmp_path: Path) -> None:
     drawn = on_cpu(Model(tensor_parallel=2, vocabulary=4096, hidden=128))
     states = [struct.pack("<Qq", 3952 + rank, 320) for rank in range(2)]
     files = LocalFiles(Drawn(drawn.model, drawn.ranks, states).write(tmp_path / "step0"))
-    source, _ = open_ref(Location(tmp_path / "step0"), None)
+    source, _ = find_checkpoint(Location(tmp_path / "step0"))
     document = json.loads(json.dumps(inspect(source, files).document(tensors=False)))
     assert [one["run_seed"] for one in document["generators"]] == [1234, 1234]
     assert [one["seed"] for one in document["generators"]] == [3952, 3953]
@@ -76,54 +83,54 @@ def test_states_of_real_checkpoints(case: str) -> None:
     assert [each.state.seed for each in found] == [3952 + each.file % checkpoint.tensor_parallel for each in found]
 
 
-def generator(folder: Path, drawn: Drawn) -> SeededGenerator:
-    found = ask(drawn.write(folder)).generator
+def rng_state(folder: Path, drawn: Drawn) -> RngState:
+    found = ask(drawn.write(folder)).rng_state
     assert found is not None
     return found
 
 
-def told(left: SeededGenerator, right: SeededGenerator) -> list[str]:
-    return [sentence(note) for note in differences(left, right)]
+def said(left: RngState, right: RngState) -> list[str]:
+    return [sentence(note) for note in rng_differences(left, right)]
 
 
 def test_how_two_initialisations_differ(tmp_path: Path) -> None:
-    base = generator(tmp_path / "base", on_cpu(Model()))
-    assert differences(base, base) == ()
+    base = rng_state(tmp_path / "base", on_cpu(Model()))
+    assert rng_differences(base, base) == ()
     others = {
         "seeds differ: 1234 and 7": on_cpu(Model(seed=7)),
-        "other draws came before": on_cpu(Model(sequential=False)),
-        "cut over 1 and 2 tensor-parallel ranks": on_cpu(Model(tensor_parallel=2)),
+        "the draws before the first tensor differ": on_cpu(Model(sequential=False)),
+        "split across 1 tensor-parallel rank and 2 tensor-parallel ranks": on_cpu(Model(tensor_parallel=2)),
         "generators differ: cpu-mt19937 and cuda-philox": on_gpu(Model(), 1024),
     }
-    for number, (said, drawn) in enumerate(others.items()):
-        sentences = told(base, generator(tmp_path / str(number), drawn))
-        assert any(said in sentence for sentence in sentences), sentences
+    for number, (difference, drawn) in enumerate(others.items()):
+        found = said(base, rng_state(tmp_path / str(number), drawn))
+        assert any(difference in sentence for sentence in found), found
 
 
 def test_how_two_gpus_differ(tmp_path: Path) -> None:
     model = Model(hidden=64)
-    left, right = (generator(tmp_path / str(threads), on_gpu(model, threads)) for threads in (1024, 2048))
-    (said,) = told(left, right)
-    assert "1,024 and 2,048 threads" in said
-    assert "from element 1,024 on" in said
+    left, right = (rng_state(tmp_path / str(threads), on_gpu(model, threads)) for threads in (1024, 2048))
+    (difference,) = said(left, right)
+    assert "1,024 and 2,048 threads" in difference
+    assert "from element 1,024 on" in difference
     named = replace(left, threads=None, devices=("V100",)), replace(left, threads=None, devices=("A100", "A30"))
-    assert told(*named) == ["the GPUs differ: V100; A100 or A30"]
+    assert said(*named) == ["the GPUs differ: V100; A100 or A30"]
 
 
 def test_stored_states_alone_are_compared_at_any_step(tmp_path: Path, samples: Path) -> None:
     late = RawCheckpoint.open(LocalFiles(samples / "global_step143000"))
-    one = generator_of(stored_generators(late), 1)
+    one = stored_rng_state(stored_generators(late), 1)
     assert one is not None
-    assert (one.seed, one.rank_seeds, one.preceding) == (1234, (3952,), None)
+    assert (one.seed, one.seeds, one.position) == (1234, (3952,), None)
     gpus = []
     for threads in (1024, 2048):
         folder = on_gpu(Model(hidden=64), threads).write(tmp_path / str(threads))
-        gpus.append(generator_of(stored_generators(RawCheckpoint.open(LocalFiles(folder))), 1))
+        gpus.append(stored_rng_state(stored_generators(RawCheckpoint.open(LocalFiles(folder))), 1))
     assert None not in gpus
-    (said,) = told(*gpus)  # type: ignore[arg-type]
-    assert "stand at offsets" in said
+    (difference,) = said(*gpus)  # type: ignore[arg-type]
+    assert "are at the offsets" in difference
     without = Drawn(Model(), on_cpu(Model()).ranks, [None]).write(tmp_path / "without")
-    assert generator_of(stored_generators(RawCheckpoint.open(LocalFiles(without))), 1) is None
+    assert stored_rng_state(stored_generators(RawCheckpoint.open(LocalFiles(without))), 1) is None
 
 
 def test_a_manifest_keeps_the_values_of_an_explanation(samples: Path) -> None:
@@ -138,4 +145,4 @@ def test_constructed_on_a_cpu_is_counted() -> None:
     state = decode(drawn.states[0] or b"")
     assert state is not None
     elements = {name: rows * columns for name, (rows, columns), _ in drawn.model.drawn()}
-    assert constructed(elements, state) == (Constructed(2),)
+    assert constructions_before(elements, state) == (Constructions(2),)
