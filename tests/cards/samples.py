@@ -111,9 +111,9 @@ COMPARISON = ComparisonRecord(
         for name, elements, left, right, expected in _STDS
     ),
     reasons=(
-        note("constants-identical-neox", count=18, tensors=28, layers=2),
-        note("uncorrelated", count=10, departure=1.9, correlation=0.0297, tensor="embed_out.weight", limit=4.21395),
-        note("stds-agree", departure=1.2, ratio=0.9641, tensor="gpt_neox.layers.1.attention.dense.weight", count=10),
+        note("constants-equal-neox", count=18, tensors=28, layers=2),
+        note("uncorrelated", count=10, z=1.9, correlation=0.0297, tensor="embed_out.weight", limit=4.21395),
+        note("stds-agree", z=1.2, ratio=0.9641, tensor="gpt_neox.layers.1.attention.dense.weight", limit=4.21395),
         note("seeds-differ", left=1234, right=1),
     ),
 )
