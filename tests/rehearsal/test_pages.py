@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from huggingface_hub import HfApi
 
-from publish.rehearsal.api.commits import check_card
+from publish.rehearsal.front_matter import validate_card
 from publish.rehearsal.pages.markdown import to_html
 from publish.rehearsal.server import RehearsalHub
 from tests.rehearsal.conftest import Commit
@@ -120,8 +120,8 @@ def test_links_to_the_hub_lead_here_where_this_hub_has_the_repo(
 
 def test_cards_that_are_right() -> None:
     metadata = "license: apache-2.0\nlanguage: [en]\ntags: [pythia]\ndatasets: [EleutherAI/pile]"
-    assert check_card(f"---\n{metadata}\nlibrary_name: transformers\n---\n") == ([], [])
-    assert check_card("# no metadata")[1] == ["empty or missing yaml metadata in repo card"]
+    assert validate_card(f"---\n{metadata}\nlibrary_name: transformers\n---\n") == ([], [])
+    assert validate_card("# no metadata")[1] == ["empty or missing yaml metadata in repo card"]
 
 
 CARDS = [
@@ -137,7 +137,7 @@ CARDS = [
     ("model-index: [{name: x, results: [{task: {type: t}}]}]", '"model-index[0].results[0].dataset" is required'),
     ("a: [", "Invalid YAML metadata"),
     ("a: 1\na: 2", "duplicated mapping key"),
-    ("- a", "no mapping"),
+    ("- a", "the metadata is not a mapping"),
 ]
 
 

@@ -30,14 +30,6 @@ def test_branches_start_where_they_are_told(api: HfApi, repo: str, commit: Commi
     api.create_branch(repo, branch="step0", exist_ok=True)
 
 
-def test_overwrite_and_empty_as_huggingface_js_asks_for(repo: str, web: httpx2.Client, api: HfApi) -> None:
-    main = api.repo_info(repo).sha
-    assert web.post(f"/api/models/{repo}/branch/bare", json={"emptyBranch": True}).status_code == 200
-    assert api.list_repo_files(repo, revision="bare") == []
-    assert web.post(f"/api/models/{repo}/branch/bare", json={"overwrite": True}).status_code == 200
-    assert api.repo_info(repo, revision="bare").sha == main
-
-
 def test_main_cannot_be_deleted_and_missing_branches_are_told(api: HfApi, repo: str) -> None:
     api.create_branch(repo, branch="a/b")
     api.delete_branch(repo, branch="a/b")

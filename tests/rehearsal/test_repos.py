@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from publish.rehearsal.http.request import user_of
+from publish.rehearsal.http.context import user_of
 from publish.rehearsal.server import RehearsalHub
 from tests.rehearsal.conftest import Commit
 
@@ -120,7 +120,7 @@ def test_users_of_tokens() -> None:
     assert alice is not None
     assert reader is not None
     assert (alice.name, alice.role, reader.name, reader.role) == ("alice", "write", "alice", "read")
-    assert user_of(None) is None
+    assert user_of("") is None
     long = "hf_" + "aB3" * 12
     hidden = user_of(f"Bearer {long}")
     assert hidden is not None

@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 from publish.rehearsal.server import RehearsalHub
-from publish.rehearsal.storage.git import DEFAULT, goes_to_lfs, ignored, tracked
+from publish.rehearsal.storage.git import DEFAULT_GITATTRIBUTES, goes_to_lfs, is_ignored, is_lfs_tracked
 from tests.rehearsal.conftest import Commit
 
 
@@ -139,29 +139,29 @@ PATTERNS = [
 
 @pytest.mark.parametrize(("path", "expected"), PATTERNS)
 def test_the_usual_patterns(path: str, expected: bool) -> None:
-    assert tracked(path, DEFAULT) is expected
+    assert is_lfs_tracked(path, DEFAULT_GITATTRIBUTES) is expected
 
 
 def test_later_attributes_decide() -> None:
     attributes = "*.bin filter=lfs\nsmall.bin -filter\n/top.txt filter=lfs\n[z-a].x filter=lfs\n"
-    assert tracked("a.bin", attributes)
-    assert not tracked("small.bin", attributes)
-    assert tracked("top.txt", attributes)
-    assert not tracked("sub/top.txt", attributes)
+    assert is_lfs_tracked("a.bin", attributes)
+    assert not is_lfs_tracked("small.bin", attributes)
+    assert is_lfs_tracked("top.txt", attributes)
+    assert not is_lfs_tracked("sub/top.txt", attributes)
 
 
 def test_text_stays_in_git_and_binary_does_not() -> None:
     assert not goes_to_lfs("a.txt", 100, "é".encode()[:1] * 0 + b"text", "")
     assert not goes_to_lfs("a.txt", 600, b"a" * 510 + "é".encode()[:1], "")  # a character cut by the sample's end
     assert goes_to_lfs("a.x", 100, b"\xff\xfe\x00", "")
-    assert not goes_to_lfs("empty.bin", 0, b"", DEFAULT)
+    assert not goes_to_lfs("empty.bin", 0, b"", DEFAULT_GITATTRIBUTES)
 
 
 def test_gitignore() -> None:
     text = "*.log\n!keep.log\nbuild/\n# comment\n/top\n"
-    assert ignored("a/b.log", text)
-    assert not ignored("keep.log", text)
-    assert ignored("build/x.txt", text)
-    assert not ignored("build", text)
-    assert ignored("top", text)
-    assert not ignored("a/top", text)
+    assert is_ignored("a/b.log", text)
+    assert not is_ignored("keep.log", text)
+    assert is_ignored("build/x.txt", text)
+    assert not is_ignored("build", text)
+    assert is_ignored("top", text)
+    assert not is_ignored("a/top", text)
