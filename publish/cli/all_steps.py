@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 
 from publish.cli import output
 from publish.cli.options import commit_quota, given_release, in_flight, of_a_release, on_an_engine, sources_of
-from publish.cli.rehearse import hub_of
+from publish.cli.rehearse import rehearsal_client
 from publish.hub.client import Client
 from publish.release.executors import Engine
 from publish.release.job import Wishes, adopt, make_job
@@ -82,7 +83,7 @@ def command(
     plan = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
     repair = read_repair(audit, plan.target) if audit else None
     job = replace(make_job(plan, Wishes(steps, tokenizer), sources), templates=templates)
-    with hub_of(rehearse, work_dir, here, plan.target) as client:
+    with rehearsal_client(work_dir, here, plan.target) if rehearse else nullcontext(here) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
         with workplace(folder) as place:
             options = Options(workers or engine.usual_workers(job, folder), logits, private, repair, engine)
