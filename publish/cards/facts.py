@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from publish.cards.details import Fact, Sizes, details_of
 from publish.cards.run_config import ConfigFacts
 from publish.errors import CardError
+from publish.records.files import FileRecord
+from publish.records.gates import Gate
 from publish.release_file import CardText as Text
 
 if TYPE_CHECKING:
@@ -90,24 +92,6 @@ def common_kind(sources: Iterable[str | None]) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Gate:
-    """What a gate found on one step, or (in the suite's card) on how many steps."""
-
-    name: str
-    outcome: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileFact:
-    """A file of a branch."""
-
-    path: str
-    size: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class StepLine:
     """One line of the table of checkpoints."""
 
@@ -166,7 +150,7 @@ class StepFacts:
     training: tuple[Fact, ...]
     tokens: int | None
     has_tokenizer: bool
-    files: tuple[FileFact, ...]
+    files: tuple[FileRecord, ...]
     gates: tuple[Gate, ...]
     source: str
     source_commit: str | None

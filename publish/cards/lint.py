@@ -14,6 +14,7 @@ import yaml
 
 from publish.cards.details import percent
 from publish.cards.run_config import ConfigFacts
+from publish.text import some
 
 # Which repo and revision the code in a card loads: transformers, huggingface_hub, the command line and git.
 
@@ -259,8 +260,7 @@ def _links(card: _Card) -> Iterator[Finding]:
             yield Finding(STALE, "no-branch", f"{found[1]} is named and does not exist", card.line(found.start()))
     absent = [branch for branch in card.branches if branch not in linked]
     if absent and card.revision is None and len(linked & set(card.branches)) > 2:  # the card has a table of branches
-        shown = ", ".join(absent[:4]) + (f" and {len(absent) - 4:,} more" if len(absent) > 4 else "")
-        yield Finding(STALE, "unlisted", f"the card lists branches, but not {shown}")
+        yield Finding(STALE, "unlisted", f"the card lists branches, but not {some(absent)}")
 
 
 def _inside(card: _Card) -> Iterator[Finding]:

@@ -25,7 +25,7 @@ from publish.compare.pair import (
 )
 from publish.compare.side import Account
 from publish.explain.stored import differences as state_differences
-from publish.verify.gate import some
+from publish.text import some
 
 # What chance alone does to a standard deviation, a mean and a correlation of a given number of elements.
 

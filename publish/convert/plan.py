@@ -19,6 +19,7 @@ from publish.errors import ConfigError, ConversionError
 from publish.formats.torch_archive import ITEM_SIZES, RawTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, Network
+from publish.text import some
 
 # The plan of one conversion: every Hugging Face tensor, the blocks that make it, and the files. No weight is read.
 
@@ -247,7 +248,7 @@ def _account(checkpoint: RawCheckpoint, placed: tuple[_Placed, ...], network: Ne
     for kind, odd in (("unmapped", surplus), ("missing", missing)):
         if odd:
             raise ConversionError(
-                f"{kind} tensors: {', '.join(odd[:4])}{f' and {len(odd) - 4} more' if len(odd) > 4 else ''}",
+                f"{kind} tensors: {some(odd)}",
                 checkpoint.where,
                 "check the config against the checkpoint; a new kind of tensor needs a rule in convert/rules.py",
             )

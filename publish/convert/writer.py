@@ -1,14 +1,13 @@
-"""One streaming pass: read, digest and write every tensor once, under a temporary name, renamed when complete."""
+"""One streaming pass: read, hash and write every tensor once."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,7 +20,9 @@ from publish.convert.blocks import check_identical, streams, tensor_bytes
 from publish.convert.plan import INDEX_NAME, ConversionPlan, Recipe, WeightFile
 from publish.errors import StorageError
 from publish.formats.dtypes import SAFETENSORS
+from publish.interrupt import stop_if
 from publish.neox.checkpoint import RawCheckpoint
+from publish.records.files import FileRecord
 
 # The safetensors format: an 8-byte length, a JSON header, the tensors' bytes without gaps.
 
@@ -64,16 +65,6 @@ Digest = xxhash.xxh3_128
 
 
 @dataclass(frozen=True, slots=True)
-class WrittenFile:
-    """One file of an HF folder. ``git_blob_sha1`` is None for weights: they go to LFS, by their SHA-256."""
-
-    path: str
-    size: int
-    sha256: str
-    git_blob_sha1: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class TensorDigest:
     """XXH3-128 of a tensor's bytes as they came from the source: merged, and cast where asked."""
 
@@ -85,21 +76,15 @@ class TensorDigest:
 class Written:
     """``bytes_read``: of the source, while writing. ``tensors`` are in the order of the files."""
 
-    files: tuple[WrittenFile, ...]
+    files: tuple[FileRecord, ...]
     tensors: tuple[TensorDigest, ...]
     bytes_read: int
 
 
-def small_file(name: str, content: bytes) -> WrittenFile:
-    """The record of a file that git keeps itself."""
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
-    return WrittenFile(name, len(content), hashlib.sha256(content).hexdigest(), blob.hexdigest())
-
-
-def save(folder: Path, name: str, content: bytes) -> WrittenFile:
+def save(folder: Path, name: str, content: bytes) -> FileRecord:
     """Write a small file. Raises OSError."""
     (folder / name).write_bytes(content)
-    return small_file(name, content)
+    return FileRecord(name, len(content), hashlib.sha256(content).hexdigest())
 
 
 # A SHA-256 that a second thread computes, a few chunks behind whoever has the bytes.
@@ -109,7 +94,7 @@ _WORTH_A_THREAD = 1 << 18  # bytes: less is gathered, since handing over takes b
 _BEHIND = 3  # chunks that hashing may lag behind
 
 
-class HashBehind:
+class BackgroundHash:
     """Fed with :meth:`update`, within a ``with`` block, which ends the thread. Chunks must not change once given."""
 
     def __init__(self) -> None:
@@ -120,7 +105,7 @@ class HashBehind:
         self._behind = 0
         self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
 
-    def __enter__(self) -> HashBehind:
+    def __enter__(self) -> BackgroundHash:
         self._thread.start()
         return self
 
@@ -182,53 +167,45 @@ Observer = Callable[[Recipe, memoryview, Digest], None]
 
 
 def write_weights(
-    checkpoint: RawCheckpoint, plan: ConversionPlan, folder: Path, observer: Observer | None = None
+    checkpoint: RawCheckpoint,
+    plan: ConversionPlan,
+    folder: Path,
+    observer: Observer | None = None,
+    stop: threading.Event | None = None,
 ) -> Written:
-    """Execute ``plan`` into ``folder``: the weight files, and their index where there are several.
-
-    Either all files are there afterwards, or none.
+    """Write the weight files of ``plan`` into ``folder``, and their index where there are several.
 
     Raises:
-        ConversionError: ranks that must agree differ.
-        StorageError: no space left, or the folder cannot be written.
+        ConversionError: ranks that must hold equal tensors differ. OSError: the folder cannot be written.
+        Interrupted: ``stop`` was set; it is checked before each chunk.
     """
     before = checkpoint.files.bytes_read
     check_identical(checkpoint, plan.identical)
-    files: list[WrittenFile] = []
+    files: list[FileRecord] = []
     digests: list[TensorDigest] = []
-    with cleaned_up(folder) as done:
-        for file in plan.files:
-            files.append(_write_file(checkpoint, file, folder, digests, observer))
-            done.append(folder / file.name)
-        if len(plan.files) > 1:
-            files.append(save(folder, INDEX_NAME, index(plan)))
+    for file in plan.files:
+        with (folder / file.name).open("wb", buffering=1 << 18) as raw, BackgroundHash() as whole:
+            out = _Output(raw, whole)
+            out.write(header(file))
+            digests.extend(_write_tensor(checkpoint, recipe, out, observer, stop) for recipe in file.recipes)
+            sha256 = whole.hexdigest()
+        files.append(FileRecord(file.name, out.size, sha256))
+    if len(plan.files) > 1:
+        files.append(save(folder, INDEX_NAME, index(plan)))
     return Written(tuple(files), tuple(digests), checkpoint.files.bytes_read - before)
-
-
-@contextmanager
-def cleaned_up(folder: Path) -> Iterator[list[Path]]:
-    """Remove the paths that were noted, if the block fails; an OSError becomes a StorageError."""
-    done: list[Path] = []
-    try:
-        yield done
-    except BaseException as error:
-        for path in done:
-            path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise storage_error(error, folder) from error
-        raise
 
 
 def storage_error(error: OSError, folder: Path) -> StorageError:
     """The error for a folder that cannot be written."""
-    fix = "free some space, or choose another folder" if error.errno == 28 else "check the folder and its permissions"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    fix = "free some space, or choose another folder" if full else "check the folder and its permissions"
     return StorageError(f"cannot write: {error.strerror or error}", error.filename or folder, fix)
 
 
 class _Output:
     """A file and the SHA-256 of what was written."""
 
-    def __init__(self, file: BinaryIO, whole: HashBehind) -> None:
+    def __init__(self, file: BinaryIO, whole: BackgroundHash) -> None:
         self.size = 0
         self.whole, self._file = whole, file
 
@@ -238,30 +215,16 @@ class _Output:
         self.size += len(data)
 
 
-def _write_file(
+def _write_tensor(
     checkpoint: RawCheckpoint,
-    file: WeightFile,
-    folder: Path,
-    digests: list[TensorDigest],
+    recipe: Recipe,
+    out: _Output,
     observer: Observer | None,
-) -> WrittenFile:
-    temporary = folder / f".{file.name}.tmp-{os.getpid()}"
-    try:
-        with temporary.open("wb", buffering=1 << 18) as raw, HashBehind() as whole:
-            out = _Output(raw, whole)
-            out.write(header(file))
-            digests.extend(_write_tensor(checkpoint, recipe, out, observer) for recipe in file.recipes)
-            sha256 = whole.hexdigest()
-        temporary.replace(folder / file.name)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return WrittenFile(file.name, out.size, sha256, None)
-
-
-def _write_tensor(checkpoint: RawCheckpoint, recipe: Recipe, out: _Output, observer: Observer | None) -> TensorDigest:
+    stop: threading.Event | None,
+) -> TensorDigest:
     own, start = Digest(), out.size
     for chunk in tensor_bytes(checkpoint, recipe):
+        stop_if(stop)
         if observer is not None:
             observer(recipe, chunk, own)
         own.update(chunk)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from publish.compare.layers import layer_type
 from publish.compare.verdict import limit
 from publish.lineage.repeats import JUMP, OUT_OF_ORDER, LineageFinding, Suite
-from publish.verify.gate import some
+from publish.text import some
 
 # The course of a run through its steps: how far any two are apart, and which are not between their neighbours.
 

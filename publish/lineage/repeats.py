@@ -11,7 +11,7 @@ import numpy as np
 from publish.compare.verdict import ERROR_RATE
 from publish.lineage.sketch import StepSketch, common
 from publish.release_file import Release
-from publish.verify.gate import some
+from publish.text import some
 
 # What is wrong with a suite: which steps, which tensors, and why.
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from publish.lineage.order import Course, course_findings
 from publish.lineage.repeats import JUMP, OUT_OF_ORDER, LineageFinding, Suite, repeats
+from publish.records.gates import Gate, failed, passed, skipped
 from publish.release_file import Release
-from publish.verify.gate import GateResult, failed, passed, skipped
+from publish.text import some
 
 REPEATS, LINEAGE = "repeats", "lineage"
 
@@ -20,7 +21,7 @@ class Lineage:
     findings: tuple[LineageFinding, ...]
     course: Course
 
-    def gates(self) -> tuple[GateResult, GateResult]:
+    def gates(self) -> tuple[Gate, Gate]:
         """The findings as two gates: equal weights, and the course from step to step."""
         course = [each for each in self.findings if each.kind in (OUT_OF_ORDER, JUMP)]
         equal = [each for each in self.findings if each not in course]
@@ -41,14 +42,13 @@ class Lineage:
         )
 
 
-def _gate(name: str, found: list[LineageFinding], fine: str, steps: int) -> GateResult:
+def _gate(name: str, found: list[LineageFinding], fine: str, steps: int) -> Gate:
     figures = {"steps": steps, "findings": len(found)}
     return failed(name, _said(found), **figures) if found else passed(name, fine, **figures)
 
 
 def _said(found: list[LineageFinding], most: int = 3) -> str:
-    more = f"; and {len(found) - most} more" if len(found) > most else ""
-    return "; ".join(each.detail for each in found[:most]) + more
+    return some((each.detail for each in found), most, "; ")
 
 
 def trace(suite: Suite, release: Release) -> Lineage:

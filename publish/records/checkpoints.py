@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from publish.cards.facts import RunFacts
 from publish.errors import HubError
 from publish.records.codec import canonical, read_record
-from publish.records.manifest import GateRecord, Manifest
+from publish.records.gates import Gate
+from publish.records.manifest import Manifest
+from publish.text import some
 
 # What was wrong with a branch that was already published, since which commit, and which commit replaced it.
 
@@ -45,8 +47,7 @@ def sentences(errata: Iterable[Erratum]) -> tuple[str, ...]:
 
 def _sentence(kinds: tuple[str, ...], detail: str, same: list[Erratum]) -> str:
     names = [each.branch for each in same]
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    text = f"{', '.join(names[:NAMED])}{more} ({', '.join(kinds)}): {detail}."
+    text = f"{some(names, NAMED)} ({', '.join(kinds)}): {detail}."
     if len(same) > 1:
         return f"{text} Replaced; checkpoints.json has the commits."
     only = same[0]
@@ -131,7 +132,7 @@ class PlotRecord:
 class Remarks:
     """What there is to say of the suite as a whole; see `Checkpoints`."""
 
-    lineage: tuple[GateRecord, ...] = ()
+    lineage: tuple[Gate, ...] = ()
     errata: tuple[Erratum, ...] = ()
 
 
@@ -150,7 +151,7 @@ class Checkpoints:
     run: RunFacts | None = None
     plots: tuple[PlotRecord, ...] = ()
     errata: tuple[Erratum, ...] = ()
-    lineage: tuple[GateRecord, ...] = ()
+    lineage: tuple[Gate, ...] = ()
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:

@@ -14,19 +14,12 @@ from typing import Any
 from publish.cards.facts import Explanation
 from publish.plots.records import Ratio
 from publish.records.codec import canonical, read_record
+from publish.records.files import FileRecord
+from publish.records.gates import Gate
 
 NAME = "publish.json"
 SCHEMA = 1
 WEIGHTS = ".safetensors"
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """A file of the branch."""
-
-    path: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +48,6 @@ class Converter:
 
     name: str
     version: str
-
-
-@dataclass(frozen=True, slots=True)
-class GateRecord:
-    """A gate and its figures."""
-
-    name: str
-    outcome: str  # passed, failed, skipped
-    detail: str = ""
-    figures: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +109,7 @@ class Manifest:
     architecture: str
     parameters: int
     tensors: Tensors
-    gates: tuple[GateRecord, ...] = ()
+    gates: tuple[Gate, ...] = ()
     training: Training = Training()
     tokenizer: str | None = None
     statistics: Mapping[str, Any] | None = None

@@ -13,19 +13,7 @@ from typing import Any
 
 from publish import __version__
 from publish.cards.details import Fact, Sizes, count, decimal
-from publish.cards.facts import (
-    HUB,
-    Comparison,
-    Deviation,
-    Explanation,
-    FileFact,
-    Gate,
-    Plot,
-    RunFacts,
-    StepFacts,
-    StepLine,
-    SuiteFacts,
-)
+from publish.cards.facts import HUB, Comparison, Deviation, Explanation, Plot, RunFacts, StepFacts, StepLine, SuiteFacts
 from publish.cards.run_config import config_facts
 from publish.convert.hfconfig import hf_config, plain
 from publish.convert.plan import ConversionPlan
@@ -33,21 +21,12 @@ from publish.hub.branch_files import BranchFile
 from publish.hub.failures import Endpoint
 from publish.neox.checkpoint import RawCheckpoint
 from publish.records.checkpoints import NO_REMARKS, Remarks, sentences
-from publish.records.manifest import (
-    ComparisonRecord,
-    Converter,
-    FileRecord,
-    GateRecord,
-    Manifest,
-    Source,
-    SourceFile,
-    Tensors,
-    Training,
-)
+from publish.records.files import FileRecord
+from publish.records.gates import Gate
+from publish.records.manifest import ComparisonRecord, Converter, Manifest, Source, SourceFile, Tensors, Training
 from publish.release.job import Job
 from publish.release_file import Release
-from publish.sources.runs import CheckpointSource, HubRun
-from publish.verify.gate import GateResult
+from publish.sources.runs import CheckpointRef
 
 # From a job and a converted step to the manifest that leaves with it.
 
@@ -57,7 +36,7 @@ _EMBEDDINGS = ("embed_in.weight", "embed_out.weight", "embed_tokens.weight", "lm
 
 def source_name(job: Job) -> str:
     """The source as the world sees it: a repo's name, or a folder's without the machine's path to it."""
-    return job.run.where if isinstance(job.run, HubRun) else Path(job.run.where).resolve().name
+    return job.run.where if job.run.on_hub else Path(job.run.where).resolve().name
 
 
 def tokens_at(job: Job, step: int) -> int | None:
@@ -88,11 +67,11 @@ def weight_files(checkpoint: RawCheckpoint) -> tuple[str, ...]:
 
 def step_manifest(
     job: Job,
-    source: CheckpointSource,
+    source: CheckpointRef,
     checkpoint: RawCheckpoint,
     plan: ConversionPlan,
     files: Sequence[FileRecord],
-    results: Sequence[GateResult],
+    gates: Sequence[Gate],
     *,
     tensors_digest: str,
     tokenizer: str | None,
@@ -101,6 +80,7 @@ def step_manifest(
     explanation: Explanation | None,
 ) -> Manifest:
     """The manifest of a step's branch; ``files`` are all its files but card and manifest."""
+    assert source.step is not None
     names, own = weight_files(checkpoint), hf_config(plain(plan), None, None)
     return Manifest(
         step=source.step,
@@ -121,7 +101,7 @@ def step_manifest(
         architecture=plan.architecture,
         parameters=plan.parameters,
         tensors=Tensors(len(plan.recipes), tensors_digest),
-        gates=tuple(GateRecord(each.name, each.outcome, each.detail, dict(each.figures)) for each in results),
+        gates=tuple(gates),
         training=training_record(checkpoint),
         tokenizer=tokenizer,
         explanation=explanation,
@@ -201,8 +181,8 @@ def step_facts(
         training=training_facts(manifest.training, manifest.tokens),
         tokens=manifest.tokens,
         has_tokenizer=manifest.tokenizer is not None,
-        files=tuple(FileFact(each.path, each.size, each.sha256) for each in listed),
-        gates=tuple(Gate(each.name, each.outcome, each.detail) for each in manifest.gates),
+        files=tuple(listed),
+        gates=manifest.gates,
         comparisons=_comparisons(manifest),
         explanation=manifest.explanation,
         source=manifest.source.location,
@@ -245,7 +225,7 @@ def suite_facts(
         has_tokenizer=final.tokenizer is not None,
         gates=(
             *_counted(manifests.values()),
-            *(Gate(each.name, each.outcome, each.detail) for each in remarks.lineage),
+            *remarks.lineage,
         ),
         source=final.source.location,
         converter=_converter(final),

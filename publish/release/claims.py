@@ -12,10 +12,10 @@ from publish.errors import GateError, ScheduleError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig
 from publish.neox.options import HARMLESS, MAPPED
+from publish.records.gates import Gate, failed, passed
 from publish.release_file import Release
 from publish.schedule import from_config
-from publish.sources.runs import CheckpointSource
-from publish.verify.gate import GateResult, failed, passed
+from publish.sources.runs import CheckpointRef
 
 CLAIMS = "claims"
 DEFAULT_SEED = MAPPED["seed"]  # a suite's seed0 is a run with GPT-NeoX's default (PolyPythias)
@@ -50,7 +50,7 @@ def check_same_run(first: NeoxConfig, this: NeoxConfig) -> None:
             )
 
 
-def check_step(source: CheckpointSource, checkpoint: RawCheckpoint, *, must_say: bool = False) -> None:
+def check_step(source: CheckpointRef, checkpoint: RawCheckpoint, *, must_say: bool = False) -> None:
     """Refuse, before a weight is read, a checkpoint whose own iteration is not its name's step.
 
     Raises:
@@ -59,11 +59,11 @@ def check_step(source: CheckpointSource, checkpoint: RawCheckpoint, *, must_say:
     iteration = checkpoint.state.iteration
     if iteration is None and must_say:
         raise GateError(
-            f"{source.name} does not say which iteration it is, so nothing proves that it is step {source.step:,}",
+            f"{source.name} does not say which iteration it is, so nothing proves that it is that step",
             checkpoint.where,
             "fetch its mp_rank_*_model_states.pt files as well",
         )
-    if source.step >= 0 and iteration is not None and iteration != source.step:
+    if source.step is not None and iteration is not None and iteration != source.step:
         raise GateError(
             f"{source.name} holds iteration {iteration:,}: the checkpoint says so itself",
             checkpoint.where,
@@ -71,7 +71,7 @@ def check_step(source: CheckpointSource, checkpoint: RawCheckpoint, *, must_say:
         )
 
 
-def claims(release: Release, config: NeoxConfig, plan: ConversionPlan, step: int) -> GateResult:
+def claims(release: Release, config: NeoxConfig, plan: ConversionPlan, step: int) -> Gate:
     """What the release file says of data, sizes, seed and schedule is what this checkpoint's own config says."""
     facts = config_facts(config.options)
     wrong = [each.detail for each in lint_claims(release.card.notes, facts, datasets=release.card.datasets)]

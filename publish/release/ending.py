@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from publish.errors import PublishError
-from publish.hub.transaction import Committed
 from publish.interrupt import Interrupted
 from publish.records.checkpoints import CheckpointRecord
-from publish.records.manifest import GateRecord
+from publish.records.gates import Gate
 from publish.release.ledger import LedgerEntry
 from publish.release.lineage import settle
 from publish.release.mending import Mending
@@ -26,7 +25,7 @@ class Ending:
         self.job, self.client, self.ledger = before.job, before.client, before.ledger
         self.repo = before.job.release.target
         self.done, self.mending = done, mending
-        self.lineage: tuple[GateRecord, ...] = ()
+        self.lineage: tuple[Gate, ...] = ()
         self.failed: list[Failure] = []
         self.committed = False
 
@@ -68,7 +67,7 @@ class Ending:
             self.failed.append(Failure.of(last, error))
             return "failed"
         self.ledger.add(LedgerEntry(self.repo, MAIN, outcome.commit, main_proof(self.job, now.commits)))
-        if not isinstance(outcome, Committed):
+        if not outcome.committed:
             return "as it should be"
         self.committed = True
         return "published"

@@ -14,7 +14,8 @@ from publish.lineage.repeats import LineageFinding
 from publish.lineage.sketch import StepSketch, document, from_document
 from publish.lineage.suite import trace
 from publish.records.checkpoints import LAYER_TYPES, CheckpointRecord
-from publish.records.manifest import GateRecord, Manifest
+from publish.records.gates import Gate
+from publish.records.manifest import Manifest
 from publish.release.outcome import Failure
 from publish.release.published_cards import READERS, read_manifest
 from publish.release.state import Standing
@@ -50,7 +51,7 @@ class Traced:
     """What the manifests of a release show together."""
 
     findings: tuple[LineageFinding, ...]
-    gates: tuple[GateRecord, ...]
+    gates: tuple[Gate, ...]
     course: Course
 
     def failures(self) -> tuple[Failure, ...]:
@@ -85,7 +86,7 @@ def trace_manifests(release: Release, manifests: Iterable[Manifest]) -> Traced:
     """
     sketches = {manifest.step: sketch_of(manifest) for manifest in manifests}
     lineage = trace({step: each for step, each in sketches.items() if each is not None}, release)
-    gates = tuple(GateRecord(each.name, each.outcome, each.detail, dict(each.figures)) for each in lineage.gates())
+    gates = lineage.gates()
     return Traced(lineage.findings, gates, lineage.course)
 
 
@@ -94,7 +95,7 @@ class Settled:
     """Where a release stands, with what its steps show together; ``failures`` hold ``main`` back."""
 
     standing: Standing
-    gates: tuple[GateRecord, ...]
+    gates: tuple[Gate, ...]
     failures: tuple[Failure, ...] = ()
 
 

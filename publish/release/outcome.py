@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from publish.errors import PublishError
-from publish.records.manifest import GateRecord, Manifest
+from publish.records.gates import Gate
+from publish.records.manifest import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class Outcome:
     main: str = ""
     left: tuple[str, ...] = ()  # findings of an audit that only a person should mend
     gates: dict[str, int] = field(default_factory=dict)
-    lineage: tuple[GateRecord, ...] = ()
+    lineage: tuple[Gate, ...] = ()
     removed: tuple[Removed, ...] = ()
 
     @classmethod

@@ -24,7 +24,8 @@ from publish.hub.failures import Refused
 from publish.hub.reads import TreeEntry, list_branches, list_tree
 from publish.records import checkpoints, manifest
 from publish.records.checkpoints import CheckpointRecord, Checkpoints, Erratum, Remarks
-from publish.records.manifest import GateRecord, Manifest
+from publish.records.gates import Gate
+from publish.records.manifest import Manifest
 from publish.release.card_facts import README, run_facts, step_facts
 from publish.release.comparisons import compared_with
 from publish.release.job import Job
@@ -358,7 +359,7 @@ class Standing:
     expected: Mapping[int, Expected]
     steps: Mapping[int, StepStatus]
     known: Mapping[int, CheckpointRecord]
-    traced: tuple[GateRecord, ...] = ()
+    traced: tuple[Gate, ...] = ()
     mended: tuple[Erratum, ...] | None = None
 
     @property
@@ -368,7 +369,7 @@ class Standing:
         return Remarks(self.lineage, listed if self.mended is None else self.mended)
 
     @cached_property
-    def lineage(self) -> tuple[GateRecord, ...]:
+    def lineage(self) -> tuple[Gate, ...]:
         """What the steps show together: as this process found it, else as ``main`` lists it, of the same weights."""
         if self.traced:
             return self.traced

@@ -6,22 +6,20 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xxhash
 
 from publish.convert.merge import PLACE
 from publish.convert.plan import ConversionPlan
-from publish.convert.writer import TensorDigest, WrittenFile
+from publish.convert.writer import TensorDigest
 from publish.errors import GateError
 from publish.formats.safetensors import DTYPES, WeightFolder, chunks_of, opened
 from publish.neox.checkpoint import RawCheckpoint
-from publish.verify.gate import GateResult, could_not_read, failed, passed, some
-
-if TYPE_CHECKING:
-    from publish.convert.plan import Recipe
-
+from publish.records.files import FileRecord
+from publish.records.gates import Gate, could_not_read, failed, passed
+from publish.text import some
 
 # Numbers about tensors, chunk by chunk as they pass: how many are not finite.
 
@@ -65,23 +63,12 @@ def count_not_finite(data: memoryview | bytes, dtype: str) -> NotFinite:
     return NotFinite(bits.size, nans, infinities)
 
 
-class FiniteObserver:
-    """Counts while the writer writes: pass it as ``observer``, then ask ``counts`` (by Hugging Face name)."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, NotFinite] = {}
-
-    def __call__(self, recipe: Recipe, chunk: memoryview, _digest: object) -> None:
-        so_far = self.counts.get(recipe.name, NotFinite(0, 0, 0))
-        self.counts[recipe.name] = so_far.plus(count_not_finite(chunk, recipe.dtype))
-
-
 COMPLETENESS, FINITE, BITS, FILE_LENGTH = "completeness", "finite", "bits", "file-length"
 
 _BUFFER = 1 << 19  # bytes: read and digested within the processor's cache
 
 
-def completeness(checkpoint: RawCheckpoint, plan: ConversionPlan, folder: Path | WeightFolder) -> GateResult:
+def completeness(checkpoint: RawCheckpoint, plan: ConversionPlan, folder: Path | WeightFolder) -> Gate:
     """Every source tensor is in the result or dropped with a reason; every tensor of the plan is in its file, whole."""
     try:
         written = opened(folder)
@@ -146,7 +133,7 @@ def _misplaced(plan: ConversionPlan, written: WeightFolder) -> Iterator[str]:
 
 
 def count_in(folder: Path | WeightFolder) -> dict[str, NotFinite]:
-    """Count in the written files, a chunk at a time; `statistics.FiniteObserver` does so while they are written.
+    """Count in the written files, a chunk at a time.
 
     Raises:
         GateError: a file is broken.
@@ -162,8 +149,8 @@ def count_in(folder: Path | WeightFolder) -> dict[str, NotFinite]:
     return counts
 
 
-def finite(folder: Path | WeightFolder, counts: Mapping[str, NotFinite] | None = None) -> GateResult:
-    """No element is NaN or infinite; ``counts`` are those of the writer's observer, else the files are read."""
+def finite(folder: Path | WeightFolder, counts: Mapping[str, NotFinite] | None = None) -> Gate:
+    """No element is NaN or infinite; ``counts`` were taken while writing, else the files are read."""
     try:
         found = count_in(folder) if counts is None else counts
     except GateError as error:
@@ -182,7 +169,7 @@ def finite(folder: Path | WeightFolder, counts: Mapping[str, NotFinite] | None =
     return passed(FINITE, f"all {elements:,} elements are finite", **figures)
 
 
-def bits(folder: Path | WeightFolder, digests: Sequence[TensorDigest]) -> GateResult:
+def bits(folder: Path | WeightFolder, digests: Sequence[TensorDigest]) -> Gate:
     """XXH3-128 of every tensor as read back from the files equals that of the bytes that came from the source."""
     due = {digest.name: digest.xxh3 for digest in digests}
     try:
@@ -204,7 +191,7 @@ def bits(folder: Path | WeightFolder, digests: Sequence[TensorDigest]) -> GateRe
     )
 
 
-def file_length(folder: Path | WeightFolder, files: Sequence[WrittenFile]) -> GateResult:
+def file_length(folder: Path | WeightFolder, files: Sequence[FileRecord]) -> Gate:
     """Each weight file is as long as its header and the writer's record say; its tensors fill it without a gap."""
     try:
         sizes = opened(folder).sizes

@@ -10,7 +10,9 @@ from typing import Any
 import yaml
 
 from publish.cards.details import Fact, Sizes, decimal, details
-from publish.cards.facts import Comparison, Deviation, Explanation, FileFact, Gate, StepFacts, StepLine, SuiteFacts
+from publish.cards.facts import Comparison, Deviation, Explanation, StepFacts, StepLine, SuiteFacts
+from publish.records.files import FileRecord
+from publish.records.gates import Gate
 from publish.release_file import CardText
 from publish.schedule import PYTHIA
 
@@ -143,7 +145,7 @@ def step(number: int = 1000, **changes: Any) -> StepFacts:
         tokens=number * TOKENS,
         has_tokenizer=True,
         files=tuple(
-            FileFact(path, size, digest(path, number))
+            FileRecord(path, size, digest(path, number))
             for path, size in (("config.json", 902), ("model.safetensors", 32_472), ("tokenizer.json", 6_614))
         ),
         gates=tuple(replace(gate, detail=gate.detail.format(step=f"{number:,}")) for gate in GATES),

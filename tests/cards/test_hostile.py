@@ -11,10 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from publish.cards.details import Fact
-from publish.cards.facts import HUB, Comparison, Deviation, Explanation, FileFact, Gate, StepFacts, SuiteFacts
+from publish.cards.facts import HUB, Comparison, Deviation, Explanation, StepFacts, SuiteFacts
 from publish.cards.render import render_step, render_suite
 from publish.cards.text import neutralised, plain
 from publish.errors import CardError
+from publish.records.files import FileRecord
+from publish.records.gates import Gate
 from tests.cards import samples
 from tests.cards.markdown import PARSER, blocks, body, links, live_html, shown, tokens
 
@@ -47,7 +49,7 @@ def hostile_step(text: str) -> StepFacts:
         ),
         details=(fact, replace(fact, literal=True)),
         training=(fact, replace(fact, literal=True)),
-        files=(FileFact(text, 1, samples.digest()),),
+        files=(FileRecord(text, 1, samples.digest()),),
         gates=(Gate(text, text, text),),
         source=text,
         source_files=(text, text),

@@ -13,11 +13,12 @@ import yaml
 
 from publish.cards import render
 from publish.cards.details import details
-from publish.cards.facts import Comparison, Gate, Plot, StepFacts, SuiteFacts
+from publish.cards.facts import Comparison, Plot, StepFacts, SuiteFacts
 from publish.cards.lint import lint_card
 from publish.cards.render import render_step, render_suite
 from publish.errors import CardError
 from publish.records.codec import canonical, read_record
+from publish.records.gates import Gate
 from tests.cards import samples
 
 

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from publish.errors import HubError
 from publish.records.checkpoints import CheckpointRecord, Checkpoints
-from publish.records.manifest import Converter, FileRecord, GateRecord, Manifest, Source, SourceFile, Tensors, Training
+from publish.records.files import FileRecord
+from publish.records.gates import Gate
+from publish.records.manifest import Converter, Manifest, Source, SourceFile, Tensors, Training
 
 TEXT = st.text(max_size=20)
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -39,7 +41,7 @@ MANIFESTS = st.builds(
     architecture=TEXT,
     parameters=SIZE,
     tensors=st.builds(Tensors, count=SIZE, digest=DIGEST),
-    gates=st.lists(st.builds(GateRecord, name=TEXT, outcome=TEXT, detail=TEXT, figures=FIGURES), max_size=3).map(tuple),
+    gates=st.lists(st.builds(Gate, name=TEXT, outcome=TEXT, detail=TEXT, figures=FIGURES), max_size=3).map(tuple),
     training=st.builds(
         Training,
         iteration=OPTIONAL_INT,

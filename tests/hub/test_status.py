@@ -10,7 +10,8 @@ from publish.hub.client import Client
 from publish.hub.repository import Base
 from publish.hub.transaction import publish_branch
 from publish.records.checkpoints import CheckpointRecord, Checkpoints
-from publish.records.manifest import ComparisonRecord, FileRecord, Manifest
+from publish.records.files import FileRecord
+from publish.records.manifest import ComparisonRecord, Manifest
 from publish.release.ledger import Ledger
 from publish.release.state import Expected, Seen, judge, look
 from tests.hub.smallhub import SmallHub

@@ -12,14 +12,14 @@ from publish.convert.plan import make_plan
 from publish.hub.client import Client
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
+from publish.records.gates import FAILED, PASSED, Gate
 from publish.release.claims import claims
 from publish.release_file import CardText, Release
 from publish.sources.files import LocalFiles
-from publish.verify.gate import FAILED, PASSED, GateResult
 from tests.release.releases import few, run_release
 
 
-def asked(samples: Path, step: int = 512, options: dict[str, object] | None = None, **card: object) -> GateResult:
+def asked(samples: Path, step: int = 512, options: dict[str, object] | None = None, **card: object) -> Gate:
     checkpoint = RawCheckpoint.open(LocalFiles(samples / "global_step512"))
     config = read_config(checkpoint)
     changed = replace(config, options={**config.options, **(options or {})})

@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from publish.records.gates import Gate
 from publish.release.convert import Conversion
-from publish.verify.gate import GateResult
 from tests.convert.rawfiles import write
 from tests.convert.rawmodel import LLAMA, NEOX, Case
 from tests.convert.test_layouts import converted
@@ -34,7 +34,7 @@ def add(step: Path, logits: torch.Tensor) -> None:
     torch.save({**torch.load(file, weights_only=True), "checkpoint_validation_logits": logits}, file)
 
 
-def found(done: Conversion) -> GateResult | None:
+def found(done: Conversion) -> Gate | None:
     return next((gate for gate in done.gates if gate.name == "validation-logits"), None)
 
 

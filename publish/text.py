@@ -1,0 +1,13 @@
+"""How lists of names are shortened in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def some(names: Iterable[object], limit: int = 4, separator: str = ", ") -> str:
+    """The first ``limit`` of ``names``, and how many more there are: ``a, b and 3 more``."""
+    texts = [str(name) for name in names]
+    more = len(texts) - limit
+    shown = separator.join(texts[:limit])
+    return f"{shown} and {more:,} more" if more > 0 else shown
