@@ -1,4 +1,4 @@
-"""Faults fall on the requests they are meant for, and do exactly what they say."""
+"""Faults: which requests they fire on, and what they do."""
 
 from __future__ import annotations
 
@@ -103,9 +103,7 @@ def test_after_answers_at_once_on_every_route_and_has_applied(
     assert "big.txt" in api.list_repo_files(repo)
 
 
-def test_after_answers_what_the_hub_would_refuse_without_reading(
-    hub: RehearsalHub, repo: str, web: httpx2.Client
-) -> None:
+def test_after_answers_where_the_hub_refuses_without_reading(hub: RehearsalHub, repo: str, web: httpx2.Client) -> None:
     hub.inject([{"route": "commit", "status": 504, "after": True}])
     began = time.monotonic()
     assert web.post(f"/api/models/{repo}/commit/none", content=BIG).status_code == 504
@@ -157,7 +155,7 @@ def test_slowness(hub: RehearsalHub, repo: str, commit: Commit, web: httpx2.Clie
     assert 0.2 <= time.monotonic() - began < 2
 
 
-def test_headers_join_the_answer(hub: RehearsalHub, repo: str, web: httpx2.Client) -> None:
+def test_headers_are_added_to_the_response(hub: RehearsalHub, repo: str, web: httpx2.Client) -> None:
     hub.inject([{"route": "refs", "headers": {"X-HF-Warning": "quota; slow down"}}])
     answer = web.get(f"/api/models/{repo}/refs")
     assert (answer.status_code, answer.headers["x-hf-warning"]) == (200, "quota; slow down")
@@ -258,7 +256,7 @@ WRONG: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize(("document", "message"), WRONG)
-def test_what_is_no_rule_is_named(document: object, message: str) -> None:
+def test_an_error_in_a_rule_is_reported(document: object, message: str) -> None:
     with pytest.raises(RehearsalError, match=message):
         parse_rules(document, "faults.yaml")
 
@@ -270,7 +268,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             RehearsalHub(tmp_path, faults=tmp_path / name)
 
 
-def test_the_command_takes_them(start: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_command_takes_a_faults_file(start: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text("- {route: whoami, status: 418}\n")
     server = start("--faults", str(tmp_path / "f.yaml"))
     assert httpx2.get(f"{server.url}/api/whoami-v2").status_code == 418

@@ -1,4 +1,4 @@
-"""The server itself: where it listens, how it ends, what survives it, what it costs."""
+"""The server: where it listens, how it stops, what survives a kill, and how much memory it needs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_says_where_it_listens_and_ends_when_told(start: Start, number: int) -> None:
+def test_it_prints_its_url_and_stops_at_a_signal(start: Start, number: int) -> None:
     server = start()
     assert re.fullmatch(r"listening on http://127\.0\.0\.1:\d+\n", server.line)
     assert httpx2.get(server.url).status_code == 200
@@ -80,7 +80,7 @@ def test_killed_at_any_moment_it_loses_nothing_that_it_confirmed(start: Start, t
         api = HfApi(endpoint=server.url, token="hf_alice")
         api.create_repo("alice/m", exist_ok=True)
         for branch, made in confirmed.items():
-            history = [each.commit_id for each in api.list_repo_commits("alice/m", revision=branch)]
+            history = [info.commit_id for info in api.list_repo_commits("alice/m", revision=branch)]
             assert made in history[:2]  # the newest may have landed without its answer
         threads = [
             threading.Thread(target=push_until_gone, args=(server.url, f"b{number}", confirmed)) for number in range(4)
@@ -160,11 +160,11 @@ def test_unknown_endpoints_are_clear_json(hub: RehearsalHub, web: httpx2.Client)
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET")
 
 
-def test_a_page_elsewhere_cannot_reach_in_by_dns(hub: RehearsalHub) -> None:
+def test_other_host_names_are_refused(hub: RehearsalHub) -> None:
     assert httpx2.get(f"{hub.url}/api/models", headers={"host": "evil.example"}).status_code == 421
 
 
-def test_every_answer_carries_its_request_id(hub: RehearsalHub) -> None:
+def test_every_response_has_a_request_id(hub: RehearsalHub) -> None:
     answer = httpx2.get(f"{hub.url}/api/nothing", headers={"x-amzn-trace-id": "abc"})
     assert answer.headers["x-request-id"] == "abc"
     assert httpx2.get(hub.url).headers["x-request-id"]
