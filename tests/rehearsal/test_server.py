@@ -75,19 +75,24 @@ def test_a_restarted_server_serves_the_same(tmp_path: Path) -> None:
 
 def test_killed_at_any_moment_it_loses_nothing_that_it_confirmed(start: Start, tmp_path: Path) -> None:
     confirmed: dict[str, str] = {}
-    for _ in range(3):
+    branches = [f"b{number}" for number in range(4)]
+    for turn in range(3):
         server = start()
         api = HfApi(endpoint=server.url, token="hf_alice")
         api.create_repo("alice/m", exist_ok=True)
         for branch, made in confirmed.items():
             history = [info.commit_id for info in api.list_repo_commits("alice/m", revision=branch)]
             assert made in history[:2]  # the newest may have landed without its answer
+        before = dict(confirmed)
         threads = [
-            threading.Thread(target=push_until_gone, args=(server.url, f"b{number}", confirmed)) for number in range(4)
+            threading.Thread(target=push_until_gone, args=(server.url, branch, confirmed)) for branch in branches
         ]
         for thread in threads:
             thread.start()
-        threads[0].join(0.3)
+        deadline = time.monotonic() + 20
+        while any(confirmed.get(branch) == before.get(branch) for branch in branches) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.1 * turn)
         server.end(signal.SIGKILL)
         for thread in threads:
             thread.join()
