@@ -17,11 +17,14 @@ from publish.cli.rehearse import REHEARSAL_TOKEN, UNLIMITED, load_rehearsal_hub
 from publish.errors import StorageError
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
-from publish.release.job import make_job, propose
+from publish.interrupt import Stop
+from publish.release.executors import LocalExecutor
+from publish.release.job import make_job
 from publish.release.outcome import Outcome
 from publish.release.progress import Progress, progress
+from publish.release.proposal import propose
 from publish.release.runner import Options, release
-from publish.release.work_dir import workplace
+from publish.release.work_dir import open_work_dir
 
 SAMPLE = "pythia-tiny-seed1234"
 TARGET = f"rehearsal/{SAMPLE}"
@@ -74,7 +77,7 @@ def unpack_samples(folder: Path) -> Path:
 
 def release_samples(run: Path, url: str, folder: Path, bar: Progress) -> Outcome:
     """Release the run as ``TARGET`` on the rehearsal Hub at ``url``."""
-    stop = threading.Event()
+    stop = Stop()
     client = Client(
         Endpoint(url, REHEARSAL_TOKEN),
         interrupt=stop,
@@ -82,9 +85,9 @@ def release_samples(run: Path, url: str, folder: Path, bar: Progress) -> Outcome
         quota_dir=folder / "quota",
         commits_per_hour=UNLIMITED,
     )
-    job = make_job(propose(str(run), TARGET))
-    with workplace(folder / "work") as place:
-        return release(job, client, place, Options(), bar, stop)
+    job = make_job(propose(str(run), TARGET, client), client=client)
+    with open_work_dir(folder / "work") as work_dir:
+        return release(job, client, work_dir, Options(), LocalExecutor(2, work_dir.steps), stop, bar)
 
 
 def load_back(url: str, folder: Path) -> str:
