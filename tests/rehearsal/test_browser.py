@@ -1,4 +1,4 @@
-"""Cards as a browser shows them: nothing wider than the page, pictures there, nothing from elsewhere, both schemes."""
+"""Cards in a browser: nothing is wider than the page or loaded from elsewhere, in both color schemes."""
 
 from __future__ import annotations
 
