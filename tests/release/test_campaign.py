@@ -52,6 +52,7 @@ def test_a_fault_at_one_call(fault: str, from_folder: Campaign) -> None:
         assert became == RIGHT or (became == RESUMED and fault == LIE), f"{route} {nth}: {became}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_one_read_of_a_source_on_the_hub(fault: str, from_hub: Campaign) -> None:
     calls = [(route, nth) for route, nth in from_hub.every_call() if route in READS]
@@ -60,6 +61,7 @@ def test_a_fault_at_one_read_of_a_source_on_the_hub(fault: str, from_hub: Campai
     assert became == RIGHT or (became == RESUMED and fault == LIE), f"{route} {nth}: {became}"
 
 
+@pytest.mark.slow
 def test_a_fault_that_stays(from_folder: Campaign) -> None:
     routes = list(from_folder.calls)
     for number, fault in enumerate(FAULTS):
