@@ -19,7 +19,7 @@ from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
 from publish.hub.reads import list_tree
 from publish.hub.repository import Base, find_base, probe_write
-from publish.hub.transaction import Committed, publish_branch
+from publish.hub.transaction import publish_branch
 from publish.records import checkpoints, manifest
 from publish.records.checkpoints import NO_REMARKS, CheckpointRecord
 from publish.records.manifest import Manifest
@@ -31,7 +31,6 @@ from publish.release.outcome import Failure
 from publish.release.progress import Progress
 from publish.release.published_cards import READERS, PublishedCards, StepCard, published_cards, read_card, read_manifest
 from publish.release_file import Release
-from publish.sources.runs import Sources
 from publish.text import some
 
 # All cards of a release written again from what is published, compared with what is there, and pushed where changed.
@@ -111,7 +110,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     jobs: list[Job] = []
 
     def from_source() -> tuple[int, ...]:
-        jobs.append(make_job(release, sources=Sources(client), need_tokenizer=False))
+        jobs.append(make_job(release, client=client, need_tokenizer=False))
         return jobs[0].steps
 
     published = published_cards(client, release.target, from_source)
@@ -304,6 +303,6 @@ class _Push:
         new: Mapping[str, BranchFile] = {file.path: file for file in files}
         kept = [BranchFile.kept(each) for each in list_tree(self.client, self.repo, tip) if each.path not in new]
         outcome = publish_branch(self.client, self.base, branch, [*new.values(), *kept], message, tip=tip)
-        if isinstance(outcome, Committed):
+        if outcome.committed:
             self.made.append(branch)
         return outcome.commit

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from publish.errors import PublishError
-from publish.hub.transaction import Committed
 from publish.interrupt import Interrupted
 from publish.records.checkpoints import CheckpointRecord
 from publish.records.gates import Gate
@@ -68,7 +67,7 @@ class Ending:
             self.failed.append(Failure.of(last, error))
             return "failed"
         self.ledger.add(LedgerEntry(self.repo, MAIN, outcome.commit, main_proof(self.job, now.commits)))
-        if not isinstance(outcome, Committed):
+        if not outcome.committed:
             return "as it should be"
         self.committed = True
         return "published"

@@ -27,12 +27,12 @@ from publish.hub.repository import (
     validate_card,
     whoami,
 )
-from publish.hub.transaction import Outcome, publish_branch
+from publish.hub.transaction import Published, publish_branch
 from publish.release.card_facts import README, run_facts
 from publish.release.job import Job
 from publish.release.state import MAIN, Standing
 from publish.release.step import ProvenStep
-from publish.verify.apart import MEMORY
+from publish.verify.hf_model import MEMORY
 
 # The target before anything is written to it, and ``main`` at the end.
 
@@ -119,7 +119,7 @@ def steps_ahead(job: Job) -> int:
     return _AHEAD // (2 * job.plan.weight_bytes + small)
 
 
-def push_main(target: Target, final: ProvenStep, now: Standing, begin: Begin | None = None) -> Outcome:
+def push_main(target: Target, final: ProvenStep, now: Standing, begin: Begin | None = None) -> Published:
     """``main``: the final step's files with the suite's card, its plots and ``checkpoints.json``.
 
     ``begin`` tells what to publish on, in a repair.

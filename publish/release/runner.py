@@ -9,11 +9,11 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-from publish.errors import HubError, PublishError, StorageError
+from publish.errors import HubError, PublishError
 from publish.hub.client import Client
 from publish.hub.failures import Refused
 from publish.hub.repository import check_name
-from publish.hub.transaction import Committed, publish_branch
+from publish.hub.transaction import publish_branch
 from publish.interrupt import Interrupted
 from publish.plots.style import load
 from publish.records.gates import Gate
@@ -70,20 +70,9 @@ def release(
     if before.finished and options.repair is None:
         outcome = run.outcome(begin, "as it should be")
     else:
-        job.sources.confirm()
         target = preflight(job, client, place.work, options.workers, private=options.private)
         outcome = run.run(begin, target)
-    if not outcome.failed:
-        _keep(job, progress)
     return outcome
-
-
-def _keep(job: Job, progress: Progress) -> None:
-    """Spare the next run questions to the source; where that cannot be, it asks them."""
-    try:
-        job.sources.keep()
-    except StorageError as error:
-        progress.note(f"what was read of the source is not kept: {error.what}")
 
 
 class _Release:
@@ -211,8 +200,7 @@ class _Release:
                 self.mending.ended(step, outcome.commit)
             if step == self.job.steps[-1]:
                 self.final, kept = proven, True
-            made, removed = (True, outcome.removed) if isinstance(outcome, Committed) else (False, ())
-            return Done(step, outcome.commit, proven.manifest, made, proven.bytes_read, removed)
+            return Done(step, outcome.commit, proven.manifest, outcome.committed, proven.bytes_read, outcome.removed)
         except Refused as error:
             if error.for_all:
                 self.making.hopeless.set()

@@ -8,8 +8,8 @@ import threading
 from pathlib import Path
 
 from publish.errors import HubError, PublishError
-from publish.hub.branch_files import upload_ahead
 from publish.hub.client import Client
+from publish.hub.transaction import preupload_lfs
 from publish.release.step import ProvenStep, make_step
 from publish.slurm.folder import Attempt, ErrorRecord, JobDescription, Result, SharedFolder
 
@@ -56,6 +56,6 @@ def _proven(
 def _send(client: Client, target: str, proven: ProvenStep) -> None:
     """Spare the driver the bytes. Where this node cannot reach the Hub, the driver sends them itself."""
     try:
-        upload_ahead(client, target, proven.files)
+        preupload_lfs(client, target, proven.files)
     except HubError as error:
         sys.stderr.write(f"not uploaded ahead, which is left to the driver: {error}\n")

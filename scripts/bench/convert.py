@@ -28,7 +28,7 @@ from statistics import median, quantiles
 
 from models import SHAPES, VOCABULARY, Shape, write
 
-from publish.convert.folder import convert
+from publish.convert.folder import write_folder
 from publish.convert.plan import ConversionPlan, make_plan
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
@@ -36,7 +36,7 @@ from publish.release.job import Wishes, make_job
 from publish.release.step import make_step
 from publish.release_file import CardText, Release
 from publish.sources.files import LocalFiles
-from publish.sources.runs import CheckpointSource
+from publish.sources.runs import CheckpointRef
 
 CHUNK = 2 << 20
 STOP = threading.Event()
@@ -89,7 +89,7 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
     job = make_job(Release(str(run), "bench/bench", CardText("bench"), schedule), Wishes(tokenizer="none"))
     sources = [job.run.steps[step] for step in job.steps]
 
-    def made(source: CheckpointSource, logits: str = "off") -> None:
+    def made(source: CheckpointRef, logits: str = "off") -> None:
         make_step(job, source, work, logits=logits, tokenizer=None, stop=STOP)
 
     def clean() -> None:  # removing files is in nobody's time
@@ -121,7 +121,7 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
 
 def plain(folder: Path, out: Path) -> None:
     checkpoint = RawCheckpoint.open(LocalFiles(folder))
-    convert(checkpoint, make_plan(checkpoint, read_config(checkpoint)), None, out)
+    write_folder(checkpoint, make_plan(checkpoint, read_config(checkpoint)), None, out)
 
 
 def main(work: Path, models: list[str]) -> None:

@@ -24,10 +24,10 @@ from huggingface_hub import HfApi
 from publish.errors import PublishError
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint, Patience, Timeouts
-from publish.interrupt import ManualClock
 from publish.records.checkpoints import Checkpoints
 from publish.rehearsal.server import RehearsalHub
 from publish.release.outcome import Outcome
+from tests.clock import ManualClock
 from tests.release.releases import TARGET, few, run_release
 
 STEPS = (0, 1, 2)

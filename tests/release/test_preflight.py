@@ -14,9 +14,9 @@ from huggingface_hub import HfApi
 from publish.errors import CardError, HubError, PublishError, StorageError
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
-from publish.interrupt import ManualClock
 from publish.rehearsal.server import RehearsalHub
 from publish.release_file import CardText, line
+from tests.clock import ManualClock
 from tests.release.releases import TARGET, few, run_release
 
 TEXT = CardText("tiny")

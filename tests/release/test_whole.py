@@ -14,11 +14,11 @@ from huggingface_hub import HfApi
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
 from publish.hub.rate_limits import Wait
-from publish.interrupt import ManualClock
 from publish.rehearsal.server import RehearsalHub
 from publish.release.job import make_job, propose
 from publish.release.outcome import Outcome
 from publish.release.preflight import plan_release
+from tests.clock import ManualClock
 from tests.release.releases import TARGET, run_release
 
 MANY = 10**6
