@@ -1,4 +1,4 @@
-"""Imports go one way, outside libraries come in by their doors, and words that were replaced stay away."""
+"""What imports what, which names and citations must not come back, and how large the package may grow."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 import functools
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -16,36 +17,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "publish"
 FILES = sorted(PACKAGE.rglob("*.py"))
-# from the bottom up; rooms on one line do not import each other
-ORDER = """
-    errors
-    atomic
-    interrupt
-    locks
-    dtypes
-    text
-    schedule
-    release_file
-    records
-    hub
-    sources
-    formats
-    neox hf
-    checkpoints
-    convert
-    verify
-    plots
-    cards
-    explain
-    compare
-    lineage
-    rehearsal
-    audit
-    release
-    slurm
-    cli
-"""
-LEVELS = {room: level for level, line in enumerate(ORDER.split("\n")) for room in line.split()}
 # outside library -> the rooms and modules that import it
 DOORS = {
     "click": {"cli"},
@@ -68,7 +39,7 @@ DOORS = {
     "xxhash": {"convert", "verify"},
     "yaml": {"release_file", "neox", "cards", "rehearsal"},
 }
-# replaced by the field's terms: where (* is everywhere) -> modules, classes and functions, leading underscores apart
+# names replaced by the field's terms: rooms (* is all) -> modules, classes, and functions, without leading underscores
 REPLACED = {
     "*": """
         line.py making.py mending.py standing.py ending.py target.py where.py workplace.py workers.py registry.py
@@ -92,7 +63,7 @@ REPLACED = {
     "slurm": "flying last_words fate place",
     "rehearsal": "someone answer",
 }
-NOT_HERE = re.compile(r"(?<![\w-])facts/|\bCLI\.md")  # notes that were never part of this repository
+ABSENT = re.compile(r"(?<![\w-])facts/|\bCLI\.md")  # notes outside this repository
 
 
 class Import(NamedTuple):
@@ -108,6 +79,15 @@ def tree(path: Path) -> ast.Module:
 def name_of(path: Path) -> str:
     """``release/runner`` of ``publish/release/runner.py``, and ``release`` of its ``__init__.py``."""
     return path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("__init__").rstrip("/")
+
+
+def levels(listing: str) -> dict[str, int]:
+    """Room -> how far up it is, by the listing that CONTRIBUTING.md opens with."""
+    lines = listing.split("\npublish/\n")[1].split("\n  samples/")[0].splitlines()
+    rows = [re.split(r"\s{2,}", line.strip())[0] for line in lines]
+    rows = [name for row in rows for name in row.split(", ")]
+    found = {room: -down for down, row in enumerate(rows) for room in row.split()}
+    return {room.removesuffix("/").removesuffix(".py"): level for room, level in found.items()}
 
 
 def room_of(name: str) -> str:
@@ -141,6 +121,7 @@ def imported_modules(path: Path, *, typing: bool) -> set[str]:
     return modules - {""}  # publish itself has its version
 
 
+LEVELS = levels((ROOT / "CONTRIBUTING.md").read_text("utf-8"))
 MODULES = {name_of(path): path for path in FILES}
 each_module = pytest.mark.parametrize("name", MODULES)
 
@@ -148,7 +129,7 @@ each_module = pytest.mark.parametrize("name", MODULES)
 @each_module
 def test_imports_go_down(name: str) -> None:
     mine = room_of(name)
-    assert mine == "" or mine in LEVELS, f"{mine} has no place in ORDER"
+    assert mine == "" or mine in LEVELS, f"{mine} is not listed in CONTRIBUTING.md"
     for other in imported_modules(MODULES[name], typing=True):
         if room_of(other) != mine:
             assert LEVELS[room_of(other)] < LEVELS[mine], f"{name} imports {other}"
@@ -163,13 +144,13 @@ def cycle(graph: Mapping[str, Iterable[str]]) -> list[str]:
     return []
 
 
-def test_no_module_imports_itself_by_way_of_others() -> None:
+def test_there_is_no_import_cycle() -> None:
     assert cycle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) != []
     assert cycle({name: imported_modules(path, typing=False) for name, path in MODULES.items()}) == []
 
 
 @each_module
-def test_outside_libraries_come_in_by_their_doors(name: str) -> None:
+def test_outside_libraries_are_imported_where_listed(name: str) -> None:
     for imported, _ in imports(MODULES[name]):
         library = imported.split(".")[0]
         if library != "publish" and library not in sys.stdlib_module_names:
@@ -184,15 +165,11 @@ def names(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("where", REPLACED)
-def test_words_that_were_replaced_stay_away(where: str) -> None:
-    old = set(REPLACED[where].split())
-    rooms = where.split()
-    found = {
-        name: sorted(names(path) & old)
-        for name, path in MODULES.items()
-        if (rooms == ["*"] or room_of(name) in rooms) and names(path) & old
-    }
-    assert found == {}
+def test_replaced_names_do_not_come_back(where: str) -> None:
+    old, rooms = set(REPLACED[where].split()), where.split()
+    inside = {name: path for name, path in MODULES.items() if rooms == ["*"] or room_of(name) in rooms}
+    found = [f"{word} in {name}" for name, path in inside.items() for word in sorted(names(path) & old)]
+    assert not found, "\n".join(found)
 
 
 def texts() -> Iterator[Path]:
@@ -204,11 +181,31 @@ def texts() -> Iterator[Path]:
     yield from sorted(ROOT.glob("*.md"))
 
 
-def test_no_file_cites_notes_that_are_not_here() -> None:
-    assert NOT_HERE.search("see facts/hub.md")
-    assert not NOT_HERE.search("docs/cli.md, artefacts/x and publish/cards/facts.py")
-    citing = [path for path in texts() if path != Path(__file__) and NOT_HERE.search(path.read_text("utf-8"))]
-    assert [str(path.relative_to(ROOT)) for path in citing] == []
+def test_no_file_cites_what_is_not_in_this_repository() -> None:
+    assert ABSENT.search("see facts/hub.md")
+    assert not ABSENT.search("docs/cli.md, artefacts/x and publish/cards/facts.py")
+    citing = [path for path in texts() if path != Path(__file__) and ABSENT.search(path.read_text("utf-8"))]
+    assert not citing, "\n".join(map(str, citing))
+
+
+@pytest.fixture(scope="module")
+def counted() -> dict[str, Counter[str]]:
+    """What scripts/count.py counts, by room, and the sums that it prints."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        from count import count, outside_rehearsal
+
+    rooms = count()
+    return {"outside rehearsal": outside_rehearsal(rooms), "all": sum(rooms.values(), Counter())}
+
+
+@pytest.mark.xfail(reason="rooms are still being merged", strict=True)
+@pytest.mark.parametrize(
+    ("where", "what", "most"),
+    [("outside rehearsal", "modules", 150), ("all", "modules", 175), ("outside rehearsal", "code", 16_000)],
+)
+def test_the_package_stays_small(where: str, what: str, most: int, counted: dict[str, Counter[str]]) -> None:
+    assert 0 < counted[where][what] <= most
 
 
 def test_tests_mirror_the_package() -> None:
