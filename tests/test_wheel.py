@@ -12,6 +12,7 @@ from email import message_from_string
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -47,6 +48,7 @@ def test_every_library_is_declared_where_it_is_needed() -> None:
         assert declared(extras[extra]) - core, f"the extra {extra} is empty"
 
 
+@pytest.mark.slow
 def test_a_wheel_renders_cards_without_the_checkout(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
