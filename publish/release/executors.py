@@ -86,7 +86,7 @@ class LocalExecutor:
         in_flight: dict[Path, int] = {}  # folder of a step -> its open branches, and one more while it is being made
         events: SimpleQueue[_Produced | _Ended | VerifiedBranch] = (
             SimpleQueue()
-        )  # a branch comes back when it is closed
+        )  # branches come back when closed
         pool = ThreadPoolExecutor(self.workers, "step")
         try:
             while waiting or in_flight:
