@@ -11,12 +11,12 @@ from typing import Any
 
 from publish.audit.records import Branch, Evidence, Finding, Suite, named, steps_of
 from publish.audit.weights import SAFETENSORS, weight_sets
+from publish.dtypes import BY_SAFETENSORS
 from publish.formats.safetensors import HeaderTensor
 
 CONFIG = "config.json"
 FREE = frozenset({"transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache"})
 SHOWN = 60  # characters of a config's value
-DTYPES: Mapping[str, str] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
 _HEAD = re.compile(r"(?:^|\.)(?:embed_out|lm_head)\.weight$")
 
@@ -137,7 +137,8 @@ def _tied(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor]) -> Ite
 
 def _dtype(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor]) -> Iterator[str]:
     stated = config.get("dtype") or config.get("torch_dtype")
-    types = {DTYPES.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()}
+    spellings = {tensor.dtype for tensor in tensors.values()}
+    types = {BY_SAFETENSORS[dtype].name if dtype in BY_SAFETENSORS else dtype for dtype in spellings}
     if isinstance(stated, str) and len(types) == 1 and types.isdisjoint({stated.removeprefix("torch.")}):
         yield f"dtype is {stated}, and the weights are {types.pop()}"
 

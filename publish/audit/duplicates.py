@@ -155,8 +155,8 @@ def shards_against_index(suite: Suite) -> Iterator[Finding]:
             for tensor in branch.headers[entry.path].tensors
         }
         cut = any(not branch.headers[entry.path].tensors for entry in weights.files if entry.path in branch.headers)
-        wrong = sorted(name for name, path in weights.index.places.items() if places.get(name) != path)
-        surplus = sorted(places.keys() - weights.index.places.keys())
+        wrong = sorted(name for name, path in weights.index.files.items() if places.get(name) != path)
+        surplus = sorted(places.keys() - weights.index.files.keys())
         if cut or not (wrong or surplus):
             continue
         yield Finding(
@@ -169,7 +169,7 @@ def _disagreement(
 ) -> tuple[str, tuple[Evidence, ...]]:
     assert weights.index is not None
     name = (wrong or surplus)[0]
-    said, found = weights.index.places.get(name, "no file"), places.get(name, "no file")
+    said, found = weights.index.files.get(name, "no file"), places.get(name, "no file")
     count = len(wrong) + len(surplus)
     what = f"{branch.name}: the index and the shards disagree on {count} tensors: {name} is in {found}, not {said}"
     return what, tuple(Evidence.of(branch, entry) for entry in weights.files if entry.path in (said, found))

@@ -54,7 +54,7 @@ def _shortage(branch: Branch, weights: WeightSet) -> str:
         headers = [branch.headers[entry.path] for entry in weights.files]
         found = sum(header.data_bytes for header in headers)
         names = {tensor.name for header in headers for tensor in header.tensors}
-        whole = weights.index is not None and names == weights.index.places.keys()  # else told as mixed shards
+        whole = weights.index is not None and names == weights.index.files.keys()  # else told as mixed shards
         return (
             f"the index counts {total:,} bytes of tensors, the shards have {found:,}"
             if whole and found != total

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from publish.audit.records import Branch, digest
+from publish.formats.safetensors import ShardIndex, parse_index
 from publish.hub.reads import TreeEntry
 
 SAFETENSORS, BIN = "safetensors", "bin"
@@ -41,21 +41,13 @@ INDICES = tuple(each.index for each in FORMATS)
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
-    """``*.index.json``: tensor -> file, and the bytes of all tensors, where it says."""
-
-    places: Mapping[str, str]
-    total_size: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class WeightSet:
     """The files of one format that a branch is loaded from. ``missing``: named by the index and not there."""
 
     format: str
     files: tuple[TreeEntry, ...]
     missing: tuple[str, ...] = ()
-    index: Index | None = None
+    index: ShardIndex | None = None
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -79,22 +71,19 @@ def _weight_set(branch: Branch, names: Format) -> WeightSet | None:
         return WeightSet(names.name, (branch.files[names.single],))
     index = read_index(branch.texts.get(names.index, b""))
     if index is not None:
-        wanted = sorted(set(index.places.values()))
+        wanted = sorted(set(index.files.values()))
         there = tuple(branch.files[path] for path in wanted if path in branch.files)
         return WeightSet(names.name, there, tuple(path for path in wanted if path not in branch.files), index)
     shards = tuple(entry for path, entry in branch.files.items() if names.shard.fullmatch(path))
     return WeightSet(names.name, shards) if shards else None
 
 
-def read_index(content: bytes) -> Index | None:
+def read_index(content: bytes) -> ShardIndex | None:
     """The index in JSON bytes; None where they are none."""
     try:
-        document = json.loads(content)
-        places = {str(name): str(path) for name, path in document["weight_map"].items()}
-        total = document.get("metadata", {}).get("total_size")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return parse_index(content)
+    except ValueError:
         return None
-    return Index(places, total if type(total) is int else None) if places else None
 
 
 def weight_paths(branch: Branch) -> Iterator[str]:

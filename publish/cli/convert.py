@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from publish.cli import output
+from publish.dtypes import WEIGHT_DTYPES
 from publish.release.convert import Conversion, Wanted, convert_one, gates_named
 from publish.sources.runs import open_ref, parse_location
 
@@ -18,7 +19,7 @@ from publish.sources.runs import open_ref, parse_location
 @click.option(
     "--tokenizer", help="Repo, folder or tokenizer.json; none to do without. Default: the config's vocab-file."
 )
-@click.option("--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Cast; default: the tensors' own.")
+@click.option("--dtype", type=click.Choice(WEIGHT_DTYPES), help="Cast; default: the tensors' own.")
 @click.option("--architecture", type=click.Choice(["gpt_neox", "llama", "mistral"]), help="Override what was found.")
 @click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
 @click.option("--verify-logits/--no-verify-logits", "logits", default=True, show_default=True)

@@ -36,7 +36,7 @@ def room(count: int = BLOCK) -> Doubles:
 
 def numbers(data: memoryview, dtype: str) -> NDArray[Any]:
     """Bytes of ``dtype`` as numpy sees them; bfloat16 as the uint16 of its bits."""
-    return np.frombuffer(data, VIEWS.get(dtype, _DOUBLE))
+    return np.frombuffer(data, VIEWS[dtype])
 
 
 def doubles(values: NDArray[Any], dtype: str, out: Doubles) -> Doubles:

@@ -14,11 +14,12 @@ from publish.compare.layers import expected_stds, is_buffer
 from publish.convert.blocks import check_identical, tensor_bytes
 from publish.convert.hfconfig import hf_config
 from publish.convert.plan import ConversionPlan, make_plan
+from publish.dtypes import BY_SAFETENSORS, DTYPES, WEIGHT_DTYPES
 from publish.errors import SourceError
 from publish.explain.answer import Origin
 from publish.explain.stored import origin_of, stored_generators
 from publish.formats.safetensors import read_places
-from publish.formats.torch_archive import ITEM_SIZES, TorchFile
+from publish.formats.torch_archive import TorchFile
 from publish.formats.unpickler import StoredTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
@@ -42,7 +43,7 @@ class SideTensor:
 
     @property
     def itemsize(self) -> int:
-        return ITEM_SIZES[self.dtype]
+        return DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ _KINDS = (
     ("model.safetensors", re.compile(r"model-\d+-of-\d+\.safetensors")),
     ("pytorch_model.bin", re.compile(r"pytorch_model-\d+-of-\d+\.bin")),
 )
-_DTYPES: Mapping[str, str] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+_DTYPES = (*WEIGHT_DTYPES, "float64")
 _MAX_JSON = 64 << 20
 
 
@@ -188,7 +189,7 @@ def weight_files(files: CheckpointFiles) -> list[str]:
 def _safetensors(files: CheckpointFiles, name: str) -> Iterator[_Place]:
     for place in read_places(files.open(name)):
         if not is_buffer(place.name):
-            dtype = _known(_DTYPES.get(place.dtype), place, f"{files.where}/{name}")
+            dtype = _known(_name_of(place.dtype), place, f"{files.where}/{name}")
             yield _Place(SideTensor(place.name, dtype, place.shape), name, place.offset, place.nbytes)
 
 
@@ -201,7 +202,7 @@ def _torch(files: CheckpointFiles, name: str) -> Iterator[_Place]:
             tensor = file.tensor(key, stored)
             if not tensor.contiguous:
                 raise SourceError(f"{key} is not contiguous", f"{files.where}/{name}", "save it as safetensors")
-            dtype = _known(tensor.dtype if tensor.dtype in _DTYPES.values() else None, tensor, files.where)
+            dtype = _known(tensor.dtype if tensor.dtype in _DTYPES else None, tensor, files.where)
             yield _Place(SideTensor(key, dtype, tensor.shape), name, tensor.offset, tensor.nbytes)
 
 
@@ -212,9 +213,14 @@ _READERS: Mapping[str, Callable[[CheckpointFiles, str], Iterator[_Place]]] = {
 _FIX = "the files are of different models or incomplete; fetch them again"
 
 
+def _name_of(dtype: str) -> str | None:
+    found = BY_SAFETENSORS.get(dtype)
+    return found.name if found is not None and found.name in _DTYPES else None
+
+
 def _known(dtype: str | None, tensor: Any, where: str) -> str:
     if dtype is None:
-        raise SourceError(f"{tensor.name} is of {tensor.dtype}", where, f"{', '.join(_DTYPES.values())} are compared")
+        raise SourceError(f"{tensor.name} is of {tensor.dtype}", where, f"{', '.join(_DTYPES)} are compared")
     return dtype
 
 

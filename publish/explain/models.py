@@ -19,6 +19,7 @@ from publish.convert.architecture import CLASSES, GPT_NEOX
 from publish.convert.merge import Heads, Part
 from publish.convert.rules import Rule, Tables, llama_tables, neox_tables
 from publish.convert.sizes import Sizes, layer_count
+from publish.dtypes import WEIGHT_DTYPES
 from publish.errors import CheckpointError, ConfigError, ConversionError
 from publish.explain.construction import DEFAULTS, INIT, NORMAL, OUTPUT, Methods, Scale, in_order, role
 from publish.explain.subject import Bits, Shard, Subject, with_methods
@@ -180,7 +181,7 @@ def raw_shards(checkpoint: RawCheckpoint) -> tuple[dict[str, Shard], ...]:
         raise CheckpointError("no embedding, which is drawn first", checkpoint.where, "fetch the checkpoint again")
     for rank in checkpoint.ranks:
         for tensor in map(rank.__getitem__, names):
-            if len(tensor.shape) != 2 or not tensor.elements or tensor.dtype not in VIEWS:
+            if len(tensor.shape) != 2 or not tensor.elements or tensor.dtype not in WEIGHT_DTYPES:
                 what = f"{tensor.name} is {tensor.dtype} {list(tensor.shape)}, and a matrix of floats is due"
                 raise CheckpointError(what, f"{checkpoint.where}/{tensor.file}", "fetch the checkpoint again")
     return tuple({name: _raw_shard(checkpoint, rank[name]) for name in names} for rank in checkpoint.ranks)

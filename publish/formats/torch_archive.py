@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from publish.dtypes import DTYPES
 from publish.errors import CheckpointError
 from publish.formats.unpickler import MAX_PICKLE, StoredTensor, unpickle
 from publish.sources.files import CheckpointFile
@@ -164,18 +165,6 @@ def _checked(file: CheckpointFile, infos: list[zipfile.ZipInfo]) -> Iterator[tup
 
 PADDING = 64 << 10  # bytes of a storage that no tensor needs, and that are read so that its checksum can be compared
 _HEADER = 512  # bytes that a local header takes at most: a name, and padding to 64
-ITEM_SIZES = {
-    "float16": 2,
-    "bfloat16": 2,
-    "float32": 4,
-    "float64": 8,
-    "uint8": 1,
-    "int8": 1,
-    "int16": 2,
-    "int32": 4,
-    "int64": 8,
-    "bool": 1,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +187,7 @@ class RawTensor:
 
     @property
     def itemsize(self) -> int:
-        return ITEM_SIZES[self.dtype]
+        return DTYPES[self.dtype].itemsize
 
     @property
     def elements(self) -> int:
@@ -254,7 +243,7 @@ class TorchFile:
             CheckpointError: its storage is absent or of another size than the pickle says.
         """
         storage = stored.storage
-        itemsize = ITEM_SIZES[storage.dtype]
+        itemsize = DTYPES[storage.dtype].itemsize
         member = self.archive.members.get(f"data/{storage.key}")
         if member is None or member.size != storage.count * itemsize:
             found = "absent" if member is None else f"{member.size:,} bytes"
@@ -276,7 +265,7 @@ class TorchFile:
         taken: dict[str, int] = {}
         for stored in tensors:
             storage = stored.storage
-            taken[storage.key] = taken.get(storage.key, 0) + math.prod(stored.shape) * ITEM_SIZES[storage.dtype]
+            taken[storage.key] = taken.get(storage.key, 0) + math.prod(stored.shape) * DTYPES[storage.dtype].itemsize
         ranges = []
         for key, size in taken.items():
             if (member := self.archive.members.get(f"data/{key}")) is not None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from publish.dtypes import BY_STORAGE
 from publish.errors import CheckpointError
 
 # What a pickle becomes here: numbers, texts, containers, and inert stand-ins for everything that has a constructor.
@@ -80,20 +81,6 @@ def dict_key(value: Any) -> Any:
 
 def _key_part(value: Any) -> bool:
     return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**20)
-
-
-STORAGE_DTYPES: Mapping[str, str] = {
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "ByteStorage": "uint8",
-    "CharStorage": "int8",
-    "ShortStorage": "int16",
-    "IntStorage": "int32",
-    "LongStorage": "int64",
-    "BoolStorage": "bool",
-}
 
 
 _MAX_DIMENSIONS = 8  # GPT-NeoX's weights have two at most
@@ -307,10 +294,10 @@ class Machine:
     def persistent(self) -> None:
         identifier = self.pop()
         match identifier:
-            case ("storage", Global("torch", kind), str(key), str(), int(count)) if kind in STORAGE_DTYPES:
+            case ("storage", Global("torch", kind), str(key), str(), int(count)) if kind in BY_STORAGE:
                 if not 0 <= count < 2**56 or not key.isascii() or "/" in key or len(key) > 64:
                     raise Refusal(f"a storage {key!r} of {count} elements")
-                self.stack.append(Storage(STORAGE_DTYPES[kind], key, count))
+                self.stack.append(Storage(BY_STORAGE[kind].name, key, count))
             case _:
                 raise Refusal("a reference that is no torch storage of a known type")
 

@@ -28,8 +28,8 @@ from publish.compare.pair import (
 )
 from publish.convert.plan import ConversionPlan, Recipe
 from publish.convert.writer import Digest
+from publish.dtypes import BY_SAFETENSORS, DTYPES
 from publish.errors import HubError
-from publish.formats.dtypes import SAFETENSORS
 from publish.verify.contents import NotFinite, count_not_finite
 
 # What a step's manifest keeps of its weights: digests, distributions, and the bits at a fixed sample of places.
@@ -210,7 +210,7 @@ def document(sketch: StepSketch) -> dict[str, Any]:
     """A sketch for ``publish.json``, the sampled bits in base64."""
     return {
         name: {
-            "dtype": SAFETENSORS[each.dtype],
+            "dtype": DTYPES[each.dtype].safetensors,
             "elements": each.elements,
             "xxh3": each.digest,
             **({"xxh3_unsigned_zeros": each.unsigned} if each.unsigned != each.digest else {}),
@@ -228,9 +228,8 @@ def from_document(found: Mapping[str, Any], where: object) -> dict[str, TensorSk
     Raises:
         HubError: it is another one's, or was edited.
     """
-    names = {short: long for long, short in SAFETENSORS.items()}
     try:
-        return {name: _tensor(name, names[each["dtype"]], each) for name, each in found.items()}
+        return {name: _tensor(name, BY_SAFETENSORS[each["dtype"]].name, each) for name, each in found.items()}
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
         raise HubError(f"the statistics cannot be read: {error!r}", where, "publish the step again") from error
 

@@ -15,20 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from publish.errors import CheckpointError
+from publish.formats.dtypes import VIEWS
 from publish.formats.torch_archive import PADDING, RawTensor, TorchFile
 from publish.formats.unpickler import StoredTensor
 from publish.neox.layout import Layout, canonical, find_layout, sequential_names
 from publish.neox.state import TrainingState, read_state, saved_tensors
 from publish.sources.files import CheckpointFiles, Checksum
-
-_VIEW = {
-    "bfloat16": "<u2",
-    "float16": "<f2",
-    "float32": "<f4",
-    "float64": "<f8",
-    "int64": "<i8",
-    "uint8": "u1",
-}
 
 
 @dataclass(frozen=True)
@@ -113,7 +105,7 @@ class RawCheckpoint:
 
     def read(self, tensor: RawTensor, start_row: int = 0, rows: int | None = None) -> NDArray[Any]:
         """Rows of ``tensor`` as a dense array; bfloat16 as the uint16 of its bits. No cast."""
-        kind = np.dtype(_VIEW[tensor.dtype])
+        kind = VIEWS[tensor.dtype]
         shape, stride = tensor.shape, tensor.stride
         offset = tensor.offset
         if shape and (start_row or rows is not None):
