@@ -85,9 +85,5 @@ class StorageError(PublishError):
     """A file cannot be written on this machine."""
 
 
-class ProcessError(PublishError):
-    """A process of ours cannot be started, or ended before its work was done."""
-
-
 class SlurmError(PublishError):
     """Slurm refuses, cannot be reached, or ended a task that left no result."""

@@ -27,7 +27,6 @@ from publish.release.outcome import Outcome
 from publish.release.progress import Progress, progress
 from publish.release.runner import Options, release
 from publish.release.work_dir import workplace
-from publish.verify.apart import apart
 
 # The demo: the sample run that ships with the package, released whole on a rehearsal Hub, and loaded back.
 
@@ -80,7 +79,7 @@ def demo(folder: Path, progress: Progress, stop: threading.Event, look: Callable
         with workplace(folder / "work") as place:
             outcome = release(job, client, place, Options(), progress, stop)
         progress.stop()
-        loaded = "not tried, since steps failed" if outcome.failed else apart(_loaded, hub.url, folder)
+        loaded = "not tried, since steps failed" if outcome.failed else _loaded(hub.url, folder)
         if look is not None:
             look(f"{hub.url}/{TARGET}")
     return Demo(outcome, loaded, folder, folder / "hub")

@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import click
 
 from publish import __version__
-from publish.collecting import seldom_collected
 from publish.errors import PublishError
 
 STEP_THREADS = "step"  # how run.release names its threads
@@ -52,8 +51,7 @@ class PublishGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with seldom_collected():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except PublishError as error:
             if ctx.params.get("debug"):
                 traceback.print_exc()

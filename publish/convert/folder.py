@@ -1,10 +1,12 @@
-"""A converted step as a folder: built beside its final place, renamed when complete."""
+"""A converted step as a folder that ``from_pretrained`` loads, written beside its place and renamed when complete."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,54 +20,76 @@ from publish.neox.checkpoint import RawCheckpoint
 SPARE_BYTES = 16 << 20  # headers, tokenizer, configs
 
 
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """A folder that ``from_pretrained`` loads, and what is in it."""
-
-    folder: Path
-    written: Written
-
-
-def convert(
+def write_folder(
     checkpoint: RawCheckpoint,
     plan: ConversionPlan,
     tokenizer: Tokenizer | None,
-    out: Path,
-    *,
-    overwrite: bool = False,
+    folder: Path,
     observer: Observer | None = None,
-    accept: Callable[[Converted], bool] | None = None,
-) -> Converted:
-    """Execute ``plan`` into the new folder ``out``.
+    stop: threading.Event | None = None,
+) -> Written:
+    """Execute ``plan`` into ``folder``, which is created where it does not exist.
 
-    ``accept`` looks at the finished folder before it gets its name; when it says no, nothing is left.
+    After an error the folder may hold incomplete files: remove it.
 
     Raises:
-        StorageError: ``out`` holds something and ``overwrite`` is off, or the disk is full or not writable.
-        ConversionError: ranks that must agree differ. TokenizerError: the vocabulary exceeds the embedding.
+        StorageError: the disk is full or not writable. ConversionError: ranks that must hold equal tensors differ.
+        TokenizerError: the vocabulary exceeds the embedding. Interrupted: ``stop`` was set.
     """
     if tokenizer is not None:
         tokenizer.check_fits(plan.vocabulary)
-    check_free(out, overwrite)
-    temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    check_space(folder.parent, plan.weight_bytes)
     try:
-        check_space(out.parent, plan.weight_bytes)
-        shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had this number
-        temporary.mkdir(parents=True)
-        small = small_files(plan, tokenizer)
-        records = tuple(save(temporary, name, content) for name, content in small.items())
-        written = write_weights(checkpoint, plan, temporary, observer)
-        written = replace(written, files=(*records, *written.files))
-        if accept is None or accept(Converted(temporary, written)):
-            _put(temporary, out)
-        else:
-            shutil.rmtree(temporary)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise storage_error(error, out) from error
-        raise
-    return Converted(out, written)
+        folder.mkdir(parents=True, exist_ok=True)
+        small = tuple(save(folder, name, content) for name, content in small_files(plan, tokenizer).items())
+        written = write_weights(checkpoint, plan, folder, observer, stop)
+    except OSError as error:
+        raise storage_error(error, folder) from error
+    return replace(written, files=(*small, *written.files))
+
+
+@dataclass(slots=True)
+class StagedFolder:
+    """``path`` is where to write; :meth:`keep` renames it to ``out``."""
+
+    path: Path
+    out: Path
+
+    def keep(self) -> None:
+        """Rename the folder into place. A folder that ``out`` names is removed once the new one stands there.
+
+        Raises:
+            StorageError: it cannot be renamed; what was there is still there.
+        """
+        old = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
+        try:
+            if self.out.is_dir():
+                self.out.rename(old)
+            try:
+                self.path.rename(self.out)
+            except OSError:
+                if old.is_dir():
+                    old.rename(self.out)
+                raise
+        except OSError as error:
+            raise storage_error(error, self.out) from error
+        shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def staged_folder(out: Path, overwrite: bool) -> Iterator[StagedFolder]:
+    """A folder beside ``out``, not yet created, which is removed at the end unless it was kept.
+
+    Raises:
+        StorageError: ``out`` is a file, or holds something and ``overwrite`` is off.
+    """
+    check_free(out, overwrite)
+    path = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    shutil.rmtree(path, ignore_errors=True)  # left by a killed process that had this number
+    try:
+        yield StagedFolder(path, out)
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def small_files(plan: ConversionPlan, tokenizer: Tokenizer | None) -> dict[str, bytes]:
@@ -102,17 +126,3 @@ def check_space(parent: Path, needed: int) -> None:
         raise StorageError(
             f"{needed + SPARE_BYTES:,} bytes are needed and {free:,} are free", existing, "free some space"
         )
-
-
-def _put(temporary: Path, out: Path) -> None:
-    """Rename into place; an older folder goes only once the new one stands."""
-    old = out.with_name(f".{out.name}.old-{os.getpid()}")
-    if out.is_dir():
-        out.rename(old)
-    try:
-        temporary.rename(out)
-    except OSError:
-        if old.is_dir():
-            old.rename(out)
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,14 +1,13 @@
-"""One streaming pass: read, digest and write every tensor once, under a temporary name, renamed when complete."""
+"""One streaming pass: read, hash and write every tensor once."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -21,6 +20,7 @@ from publish.convert.blocks import check_identical, streams, tensor_bytes
 from publish.convert.plan import INDEX_NAME, ConversionPlan, Recipe, WeightFile
 from publish.dtypes import DTYPES
 from publish.errors import StorageError
+from publish.interrupt import stop_if
 from publish.neox.checkpoint import RawCheckpoint
 from publish.records.files import FileRecord
 
@@ -94,7 +94,7 @@ _WORTH_A_THREAD = 1 << 18  # bytes: less is gathered, since handing over takes b
 _BEHIND = 3  # chunks that hashing may lag behind
 
 
-class HashBehind:
+class BackgroundHash:
     """Fed with :meth:`update`, within a ``with`` block, which ends the thread. Chunks must not change once given."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class HashBehind:
         self._behind = 0
         self._thread = threading.Thread(target=self._run, name="sha256", daemon=True)
 
-    def __enter__(self) -> HashBehind:
+    def __enter__(self) -> BackgroundHash:
         self._thread.start()
         return self
 
@@ -167,53 +167,45 @@ Observer = Callable[[Recipe, memoryview, Digest], None]
 
 
 def write_weights(
-    checkpoint: RawCheckpoint, plan: ConversionPlan, folder: Path, observer: Observer | None = None
+    checkpoint: RawCheckpoint,
+    plan: ConversionPlan,
+    folder: Path,
+    observer: Observer | None = None,
+    stop: threading.Event | None = None,
 ) -> Written:
-    """Execute ``plan`` into ``folder``: the weight files, and their index where there are several.
-
-    Either all files are there afterwards, or none.
+    """Write the weight files of ``plan`` into ``folder``, and their index where there are several.
 
     Raises:
-        ConversionError: ranks that must agree differ.
-        StorageError: no space left, or the folder cannot be written.
+        ConversionError: ranks that must hold equal tensors differ. OSError: the folder cannot be written.
+        Interrupted: ``stop`` was set; it is checked before each chunk.
     """
     before = checkpoint.files.bytes_read
     check_identical(checkpoint, plan.identical)
     files: list[FileRecord] = []
     digests: list[TensorDigest] = []
-    with cleaned_up(folder) as done:
-        for file in plan.files:
-            files.append(_write_file(checkpoint, file, folder, digests, observer))
-            done.append(folder / file.name)
-        if len(plan.files) > 1:
-            files.append(save(folder, INDEX_NAME, index(plan)))
+    for file in plan.files:
+        with (folder / file.name).open("wb", buffering=1 << 18) as raw, BackgroundHash() as whole:
+            out = _Output(raw, whole)
+            out.write(header(file))
+            digests.extend(_write_tensor(checkpoint, recipe, out, observer, stop) for recipe in file.recipes)
+            sha256 = whole.hexdigest()
+        files.append(FileRecord(file.name, out.size, sha256))
+    if len(plan.files) > 1:
+        files.append(save(folder, INDEX_NAME, index(plan)))
     return Written(tuple(files), tuple(digests), checkpoint.files.bytes_read - before)
-
-
-@contextmanager
-def cleaned_up(folder: Path) -> Iterator[list[Path]]:
-    """Remove the paths that were noted, if the block fails; an OSError becomes a StorageError."""
-    done: list[Path] = []
-    try:
-        yield done
-    except BaseException as error:
-        for path in done:
-            path.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise storage_error(error, folder) from error
-        raise
 
 
 def storage_error(error: OSError, folder: Path) -> StorageError:
     """The error for a folder that cannot be written."""
-    fix = "free some space, or choose another folder" if error.errno == 28 else "check the folder and its permissions"
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    fix = "free some space, or choose another folder" if full else "check the folder and its permissions"
     return StorageError(f"cannot write: {error.strerror or error}", error.filename or folder, fix)
 
 
 class _Output:
     """A file and the SHA-256 of what was written."""
 
-    def __init__(self, file: BinaryIO, whole: HashBehind) -> None:
+    def __init__(self, file: BinaryIO, whole: BackgroundHash) -> None:
         self.size = 0
         self.whole, self._file = whole, file
 
@@ -223,30 +215,16 @@ class _Output:
         self.size += len(data)
 
 
-def _write_file(
+def _write_tensor(
     checkpoint: RawCheckpoint,
-    file: WeightFile,
-    folder: Path,
-    digests: list[TensorDigest],
+    recipe: Recipe,
+    out: _Output,
     observer: Observer | None,
-) -> FileRecord:
-    temporary = folder / f".{file.name}.tmp-{os.getpid()}"
-    try:
-        with temporary.open("wb", buffering=1 << 18) as raw, HashBehind() as whole:
-            out = _Output(raw, whole)
-            out.write(header(file))
-            digests.extend(_write_tensor(checkpoint, recipe, out, observer) for recipe in file.recipes)
-            sha256 = whole.hexdigest()
-        temporary.replace(folder / file.name)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return FileRecord(file.name, out.size, sha256)
-
-
-def _write_tensor(checkpoint: RawCheckpoint, recipe: Recipe, out: _Output, observer: Observer | None) -> TensorDigest:
+    stop: threading.Event | None,
+) -> TensorDigest:
     own, start = Digest(), out.size
     for chunk in tensor_bytes(checkpoint, recipe):
+        stop_if(stop)
         if observer is not None:
             observer(recipe, chunk, own)
         own.update(chunk)

@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from publish.convert.folder import Converted, check_free, convert
+from publish.convert.folder import staged_folder, write_folder
 from publish.convert.plan import make_plan
 from publish.convert.tokenizer import find_tokenizer, not_found
 from publish.errors import ReleaseError
+from publish.lineage.sketch import Sketcher
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.records.files import FileRecord
@@ -18,8 +19,7 @@ from publish.release.claims import check_step
 from publish.release.job import fetch_tokenizer
 from publish.sources.files import CheckpointFiles
 from publish.sources.runs import CheckpointRef
-from publish.verify.contents import FiniteObserver
-from publish.verify.gates import GATES, Evidence, prove
+from publish.verify.gates import GATES, Evidence, run_gates
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +101,16 @@ def convert_one(source: CheckpointRef, files: CheckpointFiles, out: Path, wanted
     notes = list(plan.notes)
     if tokenizer is None and wanted.tokenizer != "none":
         notes.append(f"written without tokenizer files: {not_found(config).what}; name one with --tokenizer")
-    gates: list[Gate] = []
-    observer = FiniteObserver()
-    bytes_read = 0
-
-    def proven(converted: Converted) -> bool:
-        nonlocal bytes_read
+    sketcher = Sketcher(plan)
+    with staged_folder(out, wanted.overwrite) as staged:
+        checkpoint.prefetch()
+        written = write_folder(checkpoint, plan, tokenizer, staged.path, sketcher)
         bytes_read = files.bytes_read
-        ids, done = tokenizer.ids if tokenizer else None, converted
-        evidence = Evidence(
-            checkpoint, config, plan, done.folder, done.written, source.step, observer.counts, vocabulary=ids
-        )
-        gates.extend(prove(evidence, with_logits=wanted.logits, why_not="turned off", only=wanted.gates))
-        return not any(gate.outcome == FAILED for gate in gates)
-
-    check_free(out, wanted.overwrite)
-    checkpoint.prefetch()
-    made = convert(checkpoint, plan, tokenizer, out, overwrite=wanted.overwrite, observer=observer, accept=proven)
+        ids = tokenizer.ids if tokenizer else None
+        evidence = Evidence(checkpoint, config, plan, staged.path, written, source.step, sketcher.counts, ids)
+        gates = run_gates(evidence, logits=wanted.logits, why_skipped="turned off", only=wanted.gates)
+        if not any(gate.outcome == FAILED for gate in gates):
+            staged.keep()
     return Conversion(
         out=out,
         step=checkpoint.state.iteration if source.step is None else source.step,
@@ -126,7 +119,7 @@ def convert_one(source: CheckpointRef, files: CheckpointFiles, out: Path, wanted
         dtype=plan.dtype,
         bytes_read=bytes_read,
         bytes_read_again=files.bytes_read - bytes_read,
-        files=made.written.files,
-        gates=tuple(gates),
+        files=written.files,
+        gates=gates,
         notes=tuple(notes),
     )

@@ -15,8 +15,6 @@ from publish.release.line import Line, know_model
 from publish.release.making import Making
 from publish.release.preflight import sane_workers
 from publish.release.step import ProvenStep
-from publish.verify.apart import Compute, apart
-from publish.verify.hf_model import Models
 
 GRACE = 5.0  # seconds that steps in flight get to end after Ctrl-C; then the process ends without them
 T = TypeVar("T")
@@ -47,13 +45,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Threads of this process: hashing, reading and uploading release the interpreter lock.
-
-    ``compute`` does what needs torch and transformers. Until it knows the run's model, which takes it seconds, small
-    steps are begun ahead of the gates that ask for it.
-    """
-
-    compute: Compute = apart
+    """Threads of this process: hashing, reading and uploading release the interpreter lock."""
 
     def usual_workers(self, job: Job, folder: Path) -> int:
         return sane_workers(job, folder)
@@ -61,11 +53,9 @@ class LocalEngine:
     def run(
         self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
     ) -> Generator[tuple[int, Future[T | None]], None, None]:
-        apart.share(making.workers)
-        models = Models(self.compute)
         pool = ThreadPoolExecutor(making.workers + 1, "step")
-        with closing(Line(making, steps, then, models)) as line, broken_off(pool, line.running, making.stop):
-            ready = pool.submit(know_model, making.job, models)
+        with closing(Line(making, steps, then)) as line, broken_off(pool, line.running, making.stop):
+            ready = pool.submit(know_model, making.job)
             while line.fill(pool, known=ready.done()):
                 awaited = line.running if ready.done() else (*line.running, ready)
                 ended, _ = wait(awaited, timeout=0.2, return_when=FIRST_COMPLETED)

@@ -12,19 +12,19 @@ from publish.convert.hfconfig import CONFIG_NAME
 from publish.release.job import Job
 from publish.release.making import Making
 from publish.release.step import BegunStep, ProvenStep, begin_step
-from publish.verify.hf_model import Models
+from publish.verify.hf_model import model_spec
 
 T = TypeVar("T")
 
 
-def know_model(job: Job, models: Models) -> None:
-    """Let ``models`` know the model of the job's steps, which every one of their gates will ask for.
+def know_model(job: Job) -> None:
+    """Build the model of the job's steps, which every one of their gates will ask for.
 
     Raises:
         GateError: transformers builds none; so will say the gate of each step.
     """
     names = tuple(sorted(recipe.name for recipe in job.plan.recipes))
-    models.skeleton(job.release.base, small_files(job.plan, job.tokenizer)[CONFIG_NAME], names)
+    model_spec(small_files(job.plan, job.tokenizer)[CONFIG_NAME], names, job.release.base)
 
 
 class Line(Generic[T]):
@@ -34,8 +34,8 @@ class Line(Generic[T]):
     may be begun.
     """
 
-    def __init__(self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T], models: Models) -> None:
-        self.making, self.then, self.models = making, then, models
+    def __init__(self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]) -> None:
+        self.making, self.then = making, then
         self.running: dict[Future[Any], int] = {}
         self._todo = deque(steps)
         self._begun = deque[BegunStep]()
@@ -95,7 +95,6 @@ class Line(Generic[T]):
             making.source(step),
             making.place.work,
             logits=making.logits,
-            models=self.models,
             stop=making.stop,
         )
 

@@ -32,7 +32,7 @@ from publish.release.card_facts import README, run_facts
 from publish.release.job import Job
 from publish.release.state import MAIN, Standing
 from publish.release.step import ProvenStep
-from publish.verify.apart import MEMORY
+from publish.verify.hf_model import MEMORY
 
 # The target before anything is written to it, and ``main`` at the end.
 

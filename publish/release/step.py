@@ -12,7 +12,7 @@ from pathlib import Path
 
 from publish.cards.render import render_step
 from publish.compare.side import account_of
-from publish.convert.folder import Converted, convert
+from publish.convert.folder import write_folder
 from publish.explain.explain import explanation_of
 from publish.hub.branch_files import BranchFile
 from publish.lineage.sketch import Sketcher, StepSketch
@@ -26,10 +26,9 @@ from publish.release.claims import check_same_run, check_step, claims
 from publish.release.comparisons import comparisons_of
 from publish.release.job import Job, plan_of
 from publish.release.lineage import statistics_of
-from publish.release.stopping import StoppingFiles
+from publish.sources.files import CheckpointFiles
 from publish.sources.runs import CheckpointRef
-from publish.verify.gates import Evidence, file_gates, prove_model
-from publish.verify.hf_model import Models
+from publish.verify.gates import Evidence, run_gates
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,10 @@ class BegunStep:
 
     job: Job
     source: CheckpointRef
-    files: StoppingFiles
+    files: CheckpointFiles
     evidence: Evidence
-    converted: Converted
     sketch: StepSketch
-    results: tuple[Gate, ...]
+    stop: threading.Event
     logits: str
     bytes_read: int
 
@@ -102,7 +100,7 @@ class BegunStep:
     def discard(self) -> None:
         """Close the files and remove the folder."""
         self.files.close()
-        shutil.rmtree(self.converted.folder, ignore_errors=True)
+        shutil.rmtree(self.evidence.folder, ignore_errors=True)
 
 
 def make_step(
@@ -117,18 +115,16 @@ def make_step(
         GateError: a gate found something. PublishError: as the stages do. Interrupted: ``stop`` was set.
         Nothing is left behind.
     """
-    return begin_step(job, source, work, logits=logits, models=Models(), stop=stop).finish(tokenizer)
+    return begin_step(job, source, work, logits=logits, stop=stop).finish(tokenizer)
 
 
-def begin_step(
-    job: Job, source: CheckpointRef, work: Path, *, logits: str, models: Models, stop: threading.Event
-) -> BegunStep:
-    """The first part of :func:`make_step`; ``models`` computes what the second part needs torch or transformers for.
+def begin_step(job: Job, source: CheckpointRef, work: Path, *, logits: str, stop: threading.Event) -> BegunStep:
+    """The first part of :func:`make_step`.
 
     Raises:
         PublishError: as the stages do. Interrupted: ``stop`` was set. Nothing is left behind.
     """
-    files = StoppingFiles(job.run.open(source), stop)
+    files = job.run.open(source)
     folder = work / f"step{source.step}"
     try:
         checkpoint = RawCheckpoint.open(files)
@@ -138,21 +134,20 @@ def begin_step(
         check_step(source, checkpoint, must_say=True)
         checkpoint.prefetch()
         sketcher = Sketcher(plan)
-        converted = convert(checkpoint, plan, job.tokenizer, folder, overwrite=True, observer=sketcher)
+        shutil.rmtree(folder, ignore_errors=True)
+        written = write_folder(checkpoint, plan, job.tokenizer, folder, sketcher, stop)
         bytes_read = files.bytes_read  # gates may look at a weight again; that is no other byte
         evidence = Evidence(
             checkpoint,
             config,
             plan,
             folder,
-            converted.written,
+            written,
             source.step,
             counts=sketcher.counts,
             vocabulary=job.tokenizer.ids if job.tokenizer else None,
-            models=models,
         )
-        results, sketch = file_gates(evidence), sketcher.result()
-        begun = BegunStep(job, source, files, evidence, converted, sketch, results, logits, bytes_read)
+        begun = BegunStep(job, source, files, evidence, sketcher.result(), stop, logits, bytes_read)
     except BaseException:
         files.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -166,8 +161,7 @@ def _proven(begun: BegunStep) -> tuple[Gate, ...]:
     evidence = begun.evidence
     why_not = "same plan and config as the first step" if begun.logits == "changed" else "turned off"
     results = (
-        *begun.results,
-        *prove_model(evidence, with_logits=begun.asks_for_logits, why_not=why_not),
+        *run_gates(evidence, logits=begun.asks_for_logits, why_skipped=why_not, stop=begun.stop),
         claims(begun.job.release, evidence.config, evidence.plan, begun.step),
     )
     require(results, evidence.checkpoint.where)
@@ -175,9 +169,9 @@ def _proven(begun: BegunStep) -> tuple[Gate, ...]:
 
 
 def _described(begun: BegunStep, results: Sequence[Gate], tokenizer: str | None) -> ProvenStep:
-    job, source, written, folder = begun.job, begun.source, begun.converted.written, begun.converted.folder
+    job, source, written, folder = begun.job, begun.source, begun.evidence.written, begun.evidence.folder
     checkpoint, config, plan = begun.evidence.checkpoint, begun.evidence.config, begun.evidence.plan
-    explained = begun.evidence.models.compute(explanation_of, checkpoint, source) if source.step == 0 else None
+    explained = explanation_of(checkpoint, source) if source.step == 0 else None
     digest = hashlib.sha256("".join(f"{each.name} {each.xxh3}\n" for each in written.tensors).encode()).hexdigest()
     manifest = step_manifest(
         job,

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import xxhash
@@ -21,10 +20,6 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.records.files import FileRecord
 from publish.records.gates import Gate, could_not_read, failed, passed
 from publish.text import some
-
-if TYPE_CHECKING:
-    from publish.convert.plan import Recipe
-
 
 # Numbers about tensors, chunk by chunk as they pass: how many are not finite.
 
@@ -61,17 +56,6 @@ def count_not_finite(data: memoryview | bytes, dtype: str) -> NotFinite:
             nans += int(np.count_nonzero(magnitude > infinity))
             infinities += int(np.count_nonzero(magnitude == infinity))
     return NotFinite(bits.size, nans, infinities)
-
-
-class FiniteObserver:
-    """Counts while the writer writes: pass it as ``observer``, then ask ``counts`` (by Hugging Face name)."""
-
-    def __init__(self) -> None:
-        self.counts: dict[str, NotFinite] = {}
-
-    def __call__(self, recipe: Recipe, chunk: memoryview, _digest: object) -> None:
-        so_far = self.counts.get(recipe.name, NotFinite(0, 0, 0))
-        self.counts[recipe.name] = so_far.plus(count_not_finite(chunk, recipe.dtype))
 
 
 COMPLETENESS, FINITE, BITS, FILE_LENGTH = "completeness", "finite", "bits", "file-length"
@@ -144,7 +128,7 @@ def _misplaced(plan: ConversionPlan, written: WeightFolder) -> Iterator[str]:
 
 
 def count_in(folder: Path | WeightFolder) -> dict[str, NotFinite]:
-    """Count in the written files, a chunk at a time; `statistics.FiniteObserver` does so while they are written.
+    """Count in the written files, a chunk at a time.
 
     Raises:
         GateError: a file is broken.
@@ -161,7 +145,7 @@ def count_in(folder: Path | WeightFolder) -> dict[str, NotFinite]:
 
 
 def finite(folder: Path | WeightFolder, counts: Mapping[str, NotFinite] | None = None) -> Gate:
-    """No element is NaN or infinite; ``counts`` are those of the writer's observer, else the files are read."""
+    """No element is NaN or infinite; ``counts`` were taken while writing, else the files are read."""
     try:
         found = count_in(folder) if counts is None else counts
     except GateError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from publish.convert.plan import ConversionPlan
 from publish.convert.writer import Written
 from publish.errors import GateError
 from publish.formats.safetensors import WeightFolder
+from publish.interrupt import stop_if
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig
-from publish.records.gates import PASSED, SKIPPED, Gate, failed, passed, skipped
+from publish.records.gates import PASSED, Gate, failed, passed, skipped
 from publish.verify.contents import (
     BITS,
     COMPLETENESS,
@@ -26,8 +28,8 @@ from publish.verify.contents import (
     file_length,
     finite,
 )
-from publish.verify.hf_model import STRICT_LOAD, Models, strict_load
-from publish.verify.logits import LOGITS, VALIDATION, logits, validation_logits
+from publish.verify.hf_model import STRICT_LOAD, strict_load
+from publish.verify.logits import LOGITS, VALIDATION, compare_logits, validation_logits
 
 # Is the checkpoint the step that it is taken for, and is its config its own.
 
@@ -35,12 +37,14 @@ from publish.verify.logits import LOGITS, VALIDATION, logits, validation_logits
 IDENTITY = "identity"
 
 
-def identity(checkpoint: RawCheckpoint, config: NeoxConfig, step: int) -> Gate:
-    """The checkpoint's own ``iteration`` is ``step``, and its own ``args`` are the config's; skipped if it has none.
+def identity(checkpoint: RawCheckpoint, config: NeoxConfig, step: int | None) -> Gate:
+    """The checkpoint's own ``iteration`` is ``step``, and its own ``args`` are the config's.
 
-    GPT-NeoX keeps both in the first ``mp_rank`` file (``megatron/checkpointing.py``), which a pipeline checkpoint can
-    be converted without.
+    Skipped where the location names no step, or the checkpoint states no iteration: GPT-NeoX keeps it in the first
+    ``mp_rank`` file (``megatron/checkpointing.py``), which a pipeline checkpoint can be converted without.
     """
+    if step is None:
+        return skipped(IDENTITY, "the location names no step")
     iteration = checkpoint.state.iteration
     pairs = list(_pairs(checkpoint, config))
     figures = {"step": step, "args_compared": len(pairs)}
@@ -79,16 +83,16 @@ def _pairs(checkpoint: RawCheckpoint, config: NeoxConfig) -> Iterator[tuple[str,
         yield "padded_vocab_size (rows of the embedding)", rows, args["padded_vocab_size"]
 
 
-NOT_ASKED = "not asked for"
-NO_STEP = "the location names no step"
+NOT_REQUESTED = "not requested"
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One converted step: where it came from, what was planned, and what was written.
+    """One converted step: its source, the plan, and what was written into ``folder``.
 
-    ``counts`` are those of `statistics.FiniteObserver`, ``vocabulary`` is the tokenizer's size; None where unknown.
-    ``models`` computes what needs torch or transformers.
+    ``step`` is the one that the location names, None where it names none. ``counts`` are the NaN and infinite values
+    that were counted while writing; where they are None the files are read. ``vocabulary`` is the tokenizer's size,
+    None without a tokenizer.
     """
 
     checkpoint: RawCheckpoint
@@ -99,84 +103,62 @@ class Evidence:
     step: int | None
     counts: Mapping[str, NotFinite] | None = None
     vocabulary: int | None = None
-    models: Models = field(default_factory=Models)
 
     @cached_property
     def weights(self) -> Path | WeightFolder:
-        """The folder with its headers read; one that cannot be opened is left to each gate, which says why."""
+        """The folder with its headers read, or the path of one whose headers are damaged: then each gate says why."""
         try:
             return WeightFolder.open(self.folder)
         except GateError:
             return self.folder
 
 
-_OF_FILES: Mapping[str, Callable[[Evidence], Gate]] = {
-    IDENTITY: lambda e: skipped(IDENTITY, NO_STEP) if e.step is None else identity(e.checkpoint, e.config, e.step),
+_FILE_GATES: Mapping[str, Callable[[Evidence], Gate]] = {
+    IDENTITY: lambda e: identity(e.checkpoint, e.config, e.step),
     FILE_LENGTH: lambda e: file_length(e.weights, e.written.files),
     COMPLETENESS: lambda e: completeness(e.checkpoint, e.plan, e.weights),
     FINITE: lambda e: finite(e.weights, e.counts),
     BITS: lambda e: bits(e.weights, e.written.tensors),
 }
-GATES = (*_OF_FILES, STRICT_LOAD, LOGITS, VALIDATION)  # every name, in the order in which they are asked
+GATES = (*_FILE_GATES, STRICT_LOAD, LOGITS, VALIDATION)  # every name, in the order in which they run
 
 
-def first_gates(evidence: Evidence, *, compute_logits: bool = True, only: Collection[str] = GATES) -> tuple[Gate, ...]:
-    """The result of every gate in ``only``; none raises for a finding. One that was not asked for says so."""
-    return (*file_gates(evidence, only), *model_gates(evidence, compute_logits=compute_logits, only=only))
+def run_gates(
+    evidence: Evidence,
+    *,
+    logits: bool,
+    why_skipped: str,
+    only: Collection[str] = GATES,
+    stop: threading.Event | None = None,
+) -> tuple[Gate, ...]:
+    """The result of every gate; those that are not in ``only`` are skipped.
 
+    ``logits``: whether logits are computed; where they are not, ``why_skipped`` is the reason that the logits gate
+    gives. They need a model that loads: that gate then runs too, and is shown as skipped where it was not requested.
+    The gate of validation logits is in the result only if the checkpoint stores some and logits are computed.
 
-def file_gates(evidence: Evidence, only: Collection[str] = GATES) -> tuple[Gate, ...]:
-    """The gates that need neither torch nor transformers."""
-    return tuple(gate(evidence) if name in only else skipped(name, NOT_ASKED) for name, gate in _OF_FILES.items())
-
-
-def model_gates(evidence: Evidence, *, compute_logits: bool, only: Collection[str] = GATES) -> tuple[Gate, ...]:
-    """The gates that need a model.
-
-    Without ``compute_logits`` the gate of logits is skipped too. Logits need a model that loads: that gate is then
-    asked as well, and its result left out where nobody wanted it.
+    Raises:
+        Interrupted: ``stop`` was set; it is checked before each gate. A gate that finds something does not raise.
     """
-    wanted = {LOGITS, VALIDATION} & set(only if compute_logits else ())
-    loads = strict_load(evidence.weights, evidence.models) if wanted or STRICT_LOAD in only else None
-    shown = loads if loads and STRICT_LOAD in only else skipped(STRICT_LOAD, NOT_ASKED)
-    return (shown, *_of_logits(evidence, loads, wanted))
-
-
-def _of_logits(evidence: Evidence, loads: Gate | None, wanted: Collection[str]) -> Iterator[Gate]:
-    if not wanted or loads is None:
-        yield skipped(LOGITS, NOT_ASKED)
-        return
-    if loads.outcome != PASSED:
-        yield skipped(LOGITS, "the model does not load")
-        return
-    checkpoint, plan, compute = evidence.checkpoint, evidence.plan, evidence.models.compute
-    if LOGITS in wanted:
-        yield compute(logits, checkpoint, plan, evidence.folder, evidence.vocabulary)
+    results = []
+    for name, gate in _FILE_GATES.items():
+        stop_if(stop)
+        results.append(gate(evidence) if name in only else skipped(name, NOT_REQUESTED))
+    stop_if(stop)
+    computed = {LOGITS, VALIDATION} & set(only) if logits else set[str]()
+    load = strict_load(evidence.weights) if computed or STRICT_LOAD in only else None
+    results.append(load if load and STRICT_LOAD in only else skipped(STRICT_LOAD, NOT_REQUESTED))
+    if not computed or load is None:
+        return (*results, skipped(LOGITS, NOT_REQUESTED if logits else why_skipped))
+    if load.outcome != PASSED:
+        return (*results, skipped(LOGITS, "the model does not load"))
+    stop_if(stop)
+    if LOGITS in computed:
+        results.append(compare_logits(evidence.checkpoint, evidence.plan, evidence.folder, evidence.vocabulary))
     else:
-        yield skipped(LOGITS, NOT_ASKED)
-    if VALIDATION in wanted and (stored := checkpoint.state.validation_logits) is not None:
-        yield compute(validation_logits, checkpoint, plan, stored)
-
-
-# Which gates a converted step is asked.
-
-
-def prove(evidence: Evidence, *, with_logits: bool, why_not: str, only: Collection[str] = GATES) -> tuple[Gate, ...]:
-    """What every gate in ``only`` found. Without a step (the location names none) identity is skipped.
-
-    ``why_not`` is what the logits gate says when it is skipped.
-    """
-    results = first_gates(evidence, compute_logits=with_logits, only=only)
-    return tuple(_said(result, with_logits, why_not) for result in results)
-
-
-def prove_model(evidence: Evidence, *, with_logits: bool, why_not: str) -> tuple[Gate, ...]:
-    """What the gates that need a model found of a step that `gates.file_gates` have looked at."""
-    results = model_gates(evidence, compute_logits=with_logits)
-    return tuple(_said(result, with_logits, why_not) for result in results)
-
-
-def _said(result: Gate, with_logits: bool, why_not: str) -> Gate:
-    if result.name == "logits" and result.outcome == SKIPPED and not with_logits:
-        return skipped("logits", why_not)
-    return result
+        results.append(skipped(LOGITS, NOT_REQUESTED))
+    stored = evidence.checkpoint.state.validation_logits
+    if VALIDATION in computed and stored is not None:
+        stop_if(stop)
+        results.append(validation_logits(evidence.checkpoint, evidence.plan, stored))
+    return tuple(results)

@@ -1,12 +1,14 @@
-"""A transformers model without weights: built on the meta device, filled module by module while it computes."""
+"""The transformers model of a converted folder: what it expects of the files, and the logits it computes from them.
+
+The model is built on torch's meta device and has no weights: they are read from the files while each module computes.
+"""
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import threading
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -20,25 +22,38 @@ from publish.errors import GateError
 from publish.formats.safetensors import WeightFolder, WrittenTensor, opened
 from publish.records.gates import Gate, could_not_read, failed, passed
 from publish.text import some
-from publish.verify.apart import Compute, here
 
 if TYPE_CHECKING:
     import torch
 
-
-_CONFIGS = 8  # whose models are kept: a run has one, unless overrides change it
-_KEPT_MODELS = 4  # models of one config: as many as compute at once, at most
+STRICT_LOAD = "strict-load"
 BLOCK = 1 << 18  # elements of a matrix that are in memory at a time
-_idle: dict[bytes, list[HollowModel]] = defaultdict(list)
-_lock = threading.Lock()  # transformers patches torch while it builds a model
+MEMORY = 512 << 20  # bytes of memory for torch, transformers and the logits of one model
+LOGITS_LOCK = threading.RLock()
+"""Held by the one thread that builds a model (transformers patches torch meanwhile) or computes logits (torch's own
+threads use every core)."""
+
+_CACHED = 16  # configs whose models are kept: a run has one, unless overrides change it
+_models: dict[bytes, MetaModel] = {}
+_specs: dict[tuple[bytes, tuple[str, ...]], ModelSpec] = {}
+
+
+def import_torch() -> None:
+    """Import torch and transformers, which takes seconds during which other Python threads hardly run."""
+    threshold = gc.get_threshold()
+    gc.set_threshold(50_000, 20, 100)  # the import creates a million objects and no garbage: 0.4 of 5 seconds saved
+    try:
+        from transformers import AutoConfig, AutoModelForCausalLM  # noqa: F401
+    finally:
+        gc.set_threshold(*threshold)
 
 
 @dataclass(frozen=True, slots=True)
-class Skeleton:
-    """A transformers model without weights, as a record: the class, the shape of every parameter, and renamings.
+class ModelSpec:
+    """What a transformers model expects of its files.
 
-    ``expected`` maps each parameter's name to its shape; tied names stand once, under the first of them. ``renamed``
-    maps a file's tensor names to those that transformers loads them under.
+    ``expected`` maps the name of each parameter to its shape; of tied parameters it has the first. ``renamed`` maps the
+    names of a file's tensors to those under which transformers loads them.
     """
 
     architecture: str
@@ -46,10 +61,10 @@ class Skeleton:
     renamed: Mapping[str, str]
 
     def loaded(self, folder: WeightFolder) -> dict[str, WrittenTensor]:
-        """The folder's tensors by the names that transformers gives them when it loads: its own renamings apply.
+        """The folder's tensors by the names under which transformers loads them.
 
         Raises:
-            GateError: two tensors of the folder load as one.
+            GateError: two tensors of the folder load under one name.
         """
         found = dict[str, WrittenTensor]()
         for name, tensor in folder.tensors.items():
@@ -59,9 +74,42 @@ class Skeleton:
         return found
 
 
-class HollowModel:
-    """A causal language model whose parameters exist only while their own module computes; ``expected`` as in
-    :class:`Skeleton`."""
+def model_spec(config: bytes, names: tuple[str, ...], where: object) -> ModelSpec:
+    """The spec of the model of ``config``, the content of a ``config.json``, for files with tensors of these ``names``.
+
+    It is computed once per config and names; other threads wait for it. ``where`` is named in errors.
+
+    Raises:
+        GateError: transformers cannot build the model.
+    """
+    if (known := _specs.get((config, names))) is None:  # without the lock: logits may be computed meanwhile
+        with LOGITS_LOCK:
+            if (known := _specs.get((config, names))) is None:
+                if len(_specs) >= _CACHED:
+                    _specs.clear()
+                known = _specs[config, names] = meta_model(config, where).spec(names)
+    return known
+
+
+def meta_model(config: bytes, where: object) -> MetaModel:
+    """The model of ``config``, built once. Hold :data:`LOGITS_LOCK` while you use it.
+
+    Raises:
+        GateError: transformers cannot build the model.
+    """
+    with LOGITS_LOCK:
+        if (model := _models.get(config)) is None:
+            if len(_models) >= _CACHED:
+                _models.clear()
+            model = _models[config] = MetaModel(_build(config, where))
+        return model
+
+
+class MetaModel:
+    """A causal language model on the meta device. A parameter is in memory only while its own module computes.
+
+    ``expected`` is that of :class:`ModelSpec`.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -73,26 +121,25 @@ class HollowModel:
             self._canonical[name] = first.setdefault(id(parameter), name)
             self.expected.setdefault(self._canonical[name], tuple(parameter.shape))
         self._files: Mapping[str, WrittenTensor] = {}
-        for name, module in model.named_modules():
-            if module._parameters:
-                _Filling(self, name, module).install()
+        self._lazy = [_LazyParameters(self, *named) for named in model.named_modules() if named[1]._parameters]
 
-    def skeleton(self, names: Iterable[str]) -> Skeleton:
-        """What the model is made of, and what becomes of a file's tensors of these names."""
-        return Skeleton(type(self.model).__name__, self.expected, {name: self._renamed(name) for name in names})
+    def spec(self, names: Iterable[str]) -> ModelSpec:
+        """What the model expects of files that hold tensors of these ``names``."""
+        return ModelSpec(type(self.model).__name__, self.expected, {name: self._renamed(name) for name in names})
 
     def tensor(self, name: str) -> WrittenTensor:
+        """The tensor from which the parameter ``name`` is read."""
         return self._files[self._canonical[name]]
 
     def logits(self, folder: WeightFolder, tokens: torch.Tensor) -> torch.Tensor:
         """Logits of ``tokens`` (batch, seq) int64: (batch, seq, vocabulary), float32.
 
         Raises:
-            GateError: the folder lacks a tensor, a file is broken, or transformers cannot compute with this config.
+            GateError: the folder lacks a tensor, a file is damaged, or transformers cannot compute with this config.
         """
         import torch
 
-        self._files = self.skeleton(folder.tensors).loaded(folder)
+        self._files = self.spec(folder.tensors).loaded(folder)
         if missing := [name for name in self.expected if name not in self._files]:
             raise GateError(f"{missing[0]} is missing", folder.folder, "see the strict-load gate")
         try:
@@ -100,37 +147,38 @@ class HollowModel:
                 logits: torch.Tensor = self.model(input_ids=tokens, use_cache=False).logits
         except (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError) as error:  # sizes that do not fit
             raise GateError(f"transformers cannot compute: {error}", folder.folder, "check config.json") from error
+        finally:
+            for parameters in self._lazy:
+                parameters.drop()
         return logits
 
 
-@dataclass(slots=True)
-class _Filling:
-    """Fills one module before it computes, and empties it afterwards."""
+class _LazyParameters:
+    """The parameters of one module: read from the files before it computes, dropped afterwards."""
 
-    owner: HollowModel
-    name: str
-    module: Any
-    hollow: dict[str, Any] | None = None
-
-    def install(self) -> None:
+    def __init__(self, owner: MetaModel, name: str, module: Any) -> None:
         import torch
 
-        if type(self.module) is torch.nn.Linear:
-            vars(self.module)["forward"] = self._multiply
-            return
-        self.hollow = dict(self.module._parameters)
-        self.module.register_forward_pre_hook(self._fill)
-        self.module.register_forward_hook(self._empty)
+        self.owner, self.name, self.module = owner, name, module
+        self.on_meta = dict(module._parameters)
+        if type(module) is torch.nn.Linear:
+            vars(module)["forward"] = self._multiply
+        else:
+            module.register_forward_pre_hook(self._read)
+            module.register_forward_hook(lambda *_: self.drop())
 
-    def _fill(self, module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def drop(self) -> None:
+        self.module._parameters.update(self.on_meta)
+
+    def _read(self, module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...] | None:
         import torch
 
-        if isinstance(module, torch.nn.Embedding):  # only the rows that are asked for, and their places
-            unique, place = arguments[0].unique(return_inverse=True)
+        if isinstance(module, torch.nn.Embedding):  # read the rows of these tokens only, and index into those
+            unique, index = arguments[0].unique(return_inverse=True)
             tensor = self.owner.tensor(f"{self.name}.weight")
             rows = torch.cat([rows_of(tensor, row, 1) for row in unique.tolist()])
             module._parameters["weight"] = _parameter(rows)
-            return (place, *arguments[1:])
+            return (index, *arguments[1:])
         for local, value in self.module._parameters.items():
             if value is not None:
                 full = f"{self.name}.{local}" if self.name else local
@@ -138,7 +186,7 @@ class _Filling:
         return None
 
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
-        """torch.nn.Linear's product, a block of the weight's rows at a time."""
+        """The product of torch.nn.Linear, a block of the weight's rows at a time."""
         import torch
 
         weight = self.owner.tensor(f"{self.name}.weight")
@@ -151,10 +199,6 @@ class _Filling:
             part = None if bias is None else bias[start : start + count]
             product[..., start : start + count] = torch.nn.functional.linear(x, rows_of(weight, start, count), part)
         return product
-
-    def _empty(self, module: Any, _arguments: Any, _result: Any) -> None:
-        assert self.hollow is not None
-        module._parameters.update(self.hollow)
 
 
 def whole(tensor: WrittenTensor) -> torch.Tensor:
@@ -189,41 +233,9 @@ def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
     return torch.nn.Parameter(tensor, requires_grad=False)
 
 
-def config_of(folder: Path) -> bytes:
-    """The folder's ``config.json``.
-
-    Raises:
-        GateError: there is none that can be read.
-    """
+def _build(config: bytes, where: object) -> Any:
     try:
-        return (folder / "config.json").read_bytes()
-    except OSError as error:
-        raise GateError(f"config.json: {error.strerror}", folder, "convert the step again") from error
-
-
-@contextmanager
-def hollow_model(folder: Path, config: bytes | None = None) -> Iterator[HollowModel]:
-    """The model of ``folder/config.json``, for this thread alone; built once per config, and once more for each thread.
-
-    ``config`` stands for the file's content where the model of another config is wanted.
-
-    Raises:
-        GateError: no config, or transformers cannot build a model of it.
-    """
-    config = config_of(folder) if config is None else config
-    with _lock:
-        if len(_idle) > _CONFIGS:
-            _idle.clear()
-        idle = _idle[config]
-        model = idle.pop() if idle else _build(folder, config)
-    yield model  # after an exception its parameters may be filled: it is not kept then
-    with _lock:
-        if len(idle) < _KEPT_MODELS:
-            idle.append(model)
-
-
-def _build(folder: Path, config: bytes) -> HollowModel:
-    try:
+        import_torch()
         import torch
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -234,13 +246,13 @@ def _build(folder: Path, config: bytes) -> HollowModel:
             model = AutoModelForCausalLM.from_config(settings, dtype=torch.float32, trust_remote_code=False)
         model.eval()
         _rebuild_buffers(model)
-    except Exception as error:  # whatever transformers says of a config that it does not accept
+    except Exception as error:  # transformers raises anything for a config that it does not accept
         raise GateError(
             f"transformers cannot build this model: {type(error).__name__}: {error}",
-            folder / "config.json",
-            "mend the override, or the conversion of the config",
+            where,
+            "check the overrides of the release file against the config of this architecture",
         ) from error
-    return HollowModel(model)
+    return model
 
 
 def _rebuild_buffers(model: Any) -> None:
@@ -264,46 +276,16 @@ def _renamer(model: Any) -> Callable[[str], str]:
     return lambda name: str(rename_source_key(name, renamings, [])[0])
 
 
-# Who computes with torch and transformers for the gates, and what is known of the models already.
+def read_config_json(folder: Path) -> bytes:
+    """The folder's ``config.json``.
 
-
-_KEPT_SPECS = 16  # skeletons: a run has one, unless overrides change it
-
-
-class Models:
-    """The models of a run's configs; each skeleton is computed once. Safe to share between threads."""
-
-    def __init__(self, compute: Compute = here) -> None:
-        self.compute = compute
-        self._lock = threading.Lock()
-        self._known: dict[tuple[bytes, tuple[str, ...]], Skeleton] = {}
-
-    def skeleton(self, folder: Path, config: bytes, names: tuple[str, ...]) -> Skeleton:
-        """The model that transformers builds of ``config``, and what it calls tensors of these ``names``.
-
-        Who asks while one is computed waits. ``folder`` is where the config lies.
-
-        Raises:
-            GateError: transformers builds none.
-        """
-        with self._lock:
-            if (known := self._known.get((config, names))) is None:
-                if len(self._known) >= _KEPT_SPECS:
-                    self._known.clear()
-                known = self._known[config, names] = self.compute(skeleton, folder, config, names)
-            return known
-
-
-def skeleton(folder: Path, config: bytes, names: tuple[str, ...]) -> Skeleton:
-    """As :meth:`Models.skeleton`, computed in this process."""
-    with hollow_model(folder, config) as hollow:
-        return hollow.skeleton(names)
-
-
-# What transformers makes of a converted folder: does it load strictly, and which logits does it give.
-
-
-STRICT_LOAD = "strict-load"
+    Raises:
+        GateError: it cannot be read.
+    """
+    try:
+        return (folder / "config.json").read_bytes()
+    except OSError as error:
+        raise GateError(f"config.json: {error.strerror}", folder, "convert the step again") from error
 
 
 def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = None) -> torch.Tensor:
@@ -318,17 +300,19 @@ def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = No
     """
     import torch
 
-    with hollow_model(folder, config) as hollow:
-        return hollow.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
+    config = read_config_json(folder) if config is None else config
+    with LOGITS_LOCK:
+        model = meta_model(config, folder / "config.json")
+        return model.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
 
 
-def strict_load(folder: Path | WeightFolder, models: Models | None = None) -> Gate:
+def strict_load(folder: Path | WeightFolder) -> Gate:
     """The files' tensors are exactly those of the transformers model: names (tied ones once) and shapes."""
     try:
         written = opened(folder)
         names = tuple(sorted(written.tensors))
-        model = (models or Models()).skeleton(written.folder, config_of(written.folder), names)
-        found, expected = model.loaded(written), model.expected
+        spec = model_spec(read_config_json(written.folder), names, written.folder / "config.json")
+        found, expected = spec.loaded(written), spec.expected
     except GateError as error:
         return could_not_read(STRICT_LOAD, error)
     missing = sorted(expected.keys() - found.keys())
@@ -346,7 +330,7 @@ def strict_load(folder: Path | WeightFolder, models: Models | None = None) -> Ga
     }
     kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
     if wrong := [f"{kind}: {some(names)}" for kind, names in kinds if names]:
-        return failed(STRICT_LOAD, f"{model.architecture}: {'; '.join(wrong)}", **figures)
+        return failed(STRICT_LOAD, f"{spec.architecture}: {'; '.join(wrong)}", **figures)
     return passed(
-        STRICT_LOAD, f"{model.architecture} loads all {len(expected)} tensors, none missing or left over", **figures
+        STRICT_LOAD, f"{spec.architecture} loads all {len(expected)} tensors, none missing or left over", **figures
     )

@@ -15,7 +15,7 @@ from publish.errors import GateError
 from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.records.gates import Gate, could_not_read, failed, passed
-from publish.verify.hf_model import hf_logits
+from publish.verify.hf_model import LOGITS_LOCK, hf_logits
 from publish.verify.neox_forward import FREQUENCIES, Arithmetic, as_tensor, frequencies, logit_blocks
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ MARGIN = 8  # times the measured rounding error that is still taken for rounding
 _STORED = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-20}  # relative, one to two ulps
 
 
-def logits(
+def compare_logits(
     checkpoint: RawCheckpoint,
     plan: ConversionPlan,
     folder: Path,
@@ -81,10 +81,11 @@ def logits(
         if wrong := _other_frequencies(checkpoint, plan):
             return failed(LOGITS, wrong)
         own = canonical_json(hf_config(plain(plan), None, None)) if plan.overrides else None
-        found = hf_logits(folder, tokens, own)
-        comparison = _compare(checkpoint, plan, tokens, found)
-        deviation = _deviation(checkpoint, plan, tokens, found)
-        effect = _apart(hf_logits(folder, tokens), found) if plan.overrides else None
+        with LOGITS_LOCK:
+            found = hf_logits(folder, tokens, own)
+            comparison = _compare(checkpoint, plan, tokens, found)
+            deviation = _deviation(checkpoint, plan, tokens, found)
+            effect = _apart(hf_logits(folder, tokens), found) if plan.overrides else None
     except GateError as error:
         return could_not_read(LOGITS, error)
     figures: dict[str, float | int | str] = {**comparison.figures(), "tokens": int(tokens.size)}
@@ -252,16 +253,17 @@ def validation_logits(checkpoint: RawCheckpoint, plan: ConversionPlan, stored: R
     tokens = np.arange(length, dtype=np.int64)[None]
     theirs = as_tensor(checkpoint.read(stored, 0, length), stored.dtype)[None]
     differences, roundings, at = [], [], 0
+    ours = logit_blocks(checkpoint, plan.network, tokens, _EXACT)
+    rough = logit_blocks(checkpoint, plan.network, tokens, replace(_EXACT, compute="bfloat16"))
     try:
-        ours = logit_blocks(checkpoint, plan.network, tokens, _EXACT)
-        rough = logit_blocks(checkpoint, plan.network, tokens, replace(_EXACT, compute="bfloat16"))
-        for exact, rounded in zip(ours, rough, strict=True):
-            block = theirs[..., at : at + exact.shape[-1]].float()
-            at += exact.shape[-1]
-            differences.append((exact[..., : block.shape[-1]] - block).double().square().sum())
-            roundings.append((exact - rounded.float()).double().square().mean())
-            if at >= stored.shape[1]:
-                break
+        with LOGITS_LOCK:
+            for exact, rounded in zip(ours, rough, strict=True):
+                block = theirs[..., at : at + exact.shape[-1]].float()
+                at += exact.shape[-1]
+                differences.append((exact[..., : block.shape[-1]] - block).double().square().sum())
+                roundings.append((exact - rounded.float()).double().square().mean())
+                if at >= stored.shape[1]:
+                    break
     except GateError as error:
         return could_not_read(VALIDATION, error)
     difference = float((sum(differences) / (length * stored.shape[1])) ** 0.5)

@@ -28,7 +28,7 @@ from statistics import median, quantiles
 
 from models import SHAPES, VOCABULARY, Shape, write
 
-from publish.convert.folder import convert
+from publish.convert.folder import write_folder
 from publish.convert.plan import ConversionPlan, make_plan
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
@@ -121,7 +121,7 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
 
 def plain(folder: Path, out: Path) -> None:
     checkpoint = RawCheckpoint.open(LocalFiles(folder))
-    convert(checkpoint, make_plan(checkpoint, read_config(checkpoint)), None, out)
+    write_folder(checkpoint, make_plan(checkpoint, read_config(checkpoint)), None, out)
 
 
 def main(work: Path, models: list[str]) -> None:

@@ -11,7 +11,7 @@ from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 from publish.compare.report import Report
 from publish.compare.side import open_side
-from publish.convert.folder import convert
+from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
 from publish.errors import PublishError, SourceError
 from publish.neox.checkpoint import RawCheckpoint
@@ -30,7 +30,7 @@ CASES = (
 
 def converted(raw: Path, out: Path) -> Path:
     checkpoint = RawCheckpoint.open(LocalFiles(raw))
-    convert(checkpoint, make_plan(checkpoint, read_config(checkpoint)), None, out)
+    write_folder(checkpoint, make_plan(checkpoint, read_config(checkpoint)), None, out)
     return out
 
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publish.convert.writer import HashBehind
+from publish.convert.writer import BackgroundHash
 
 
 @given(st.lists(st.one_of(st.integers(0, 300), st.integers((1 << 16) - 2, (1 << 16) + 2)), max_size=12))
 def test_it_is_the_digest_of_all_pieces_in_order(sizes: list[int]) -> None:
     pieces = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
-    with HashBehind() as whole:
+    with BackgroundHash() as whole:
         for piece in pieces:
             whole.update(piece)
         assert whole.hexdigest() == hashlib.sha256(b"".join(pieces)).hexdigest()
@@ -23,7 +23,7 @@ def test_it_is_the_digest_of_all_pieces_in_order(sizes: list[int]) -> None:
 
 def test_what_hashing_raises_is_raised_here_and_the_thread_ends() -> None:
     before = threading.active_count()
-    with HashBehind() as whole:
+    with BackgroundHash() as whole:
         whole.update(memoryview(bytes(1 << 20))[::2])
         with pytest.raises(BufferError):
             whole.hexdigest()
@@ -32,7 +32,7 @@ def test_what_hashing_raises_is_raised_here_and_the_thread_ends() -> None:
 
 def test_a_settled_buffer_may_change() -> None:
     buffer = bytearray(1 << 20)
-    with HashBehind() as whole:
+    with BackgroundHash() as whole:
         whole.update(memoryview(buffer))
         whole.settle()
         buffer[:] = bytes([1]) * len(buffer)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from publish.convert.folder import convert
+from publish.convert.folder import write_folder
 from publish.convert.plan import ConversionPlan, make_plan
 from publish.convert.tokenizer import find_tokenizer
 from publish.errors import ConfigError
@@ -45,7 +45,7 @@ def converted(raw_folder: Path, tokenizer: str | None, out: Path) -> ConversionP
     plan = make_plan(raw, config)
     found = find_tokenizer(tokenizer, config, raw_folder, lambda _repo: {})
     assert found is not None
-    convert(raw, plan, found, out)
+    write_folder(raw, plan, found, out)
     return plan
 
 

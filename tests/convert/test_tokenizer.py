@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from publish.convert.folder import convert
+from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
 from publish.convert.tokenizer import HARD_TEXT, find_tokenizer, not_found, read_tokenizer
 from publish.errors import TokenizerError
@@ -129,7 +129,7 @@ def test_a_vocabulary_beyond_the_embedding(tmp_path: Path) -> None:
     _, raw = raw_of(CASE)
     tokenizer = read_tokenizer({"tokenizer.json": content(25)}, "x")
     with pytest.raises(TokenizerError, match="25 ids and the model's embedding 24 rows"):
-        convert(raw, make_plan(raw, config_of(CASE)), tokenizer, tmp_path / "out")
+        write_folder(raw, make_plan(raw, config_of(CASE)), tokenizer, tmp_path / "out")
     assert raw.files.bytes_read == 0
     assert not (tmp_path / "out").exists()
 
@@ -151,7 +151,7 @@ def test_transformers_loads_what_is_written(tmp_path: Path) -> None:
 
     _, raw = raw_of(CASE)
     tokenizer = read_tokenizer({"tokenizer.json": content(20)}, "x")
-    convert(raw, make_plan(raw, config_of(CASE)), tokenizer, tmp_path / "out")
+    write_folder(raw, make_plan(raw, config_of(CASE)), tokenizer, tmp_path / "out")
     assert (tmp_path / "out" / "tokenizer.json").read_bytes() == content(20)
     loaded = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert (loaded.bos_token_id, loaded.eos_token_id, loaded.unk_token_id) == (0, 0, 0)

@@ -8,11 +8,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +23,13 @@ from safetensors.numpy import save
 
 from publish.convert import folder as folders
 from publish.convert.blocks import streams
-from publish.convert.folder import convert
+from publish.convert.folder import staged_folder, write_folder
 from publish.convert.hfconfig import with_overrides
 from publish.convert.plan import Recipe, make_plan
 from publish.convert.writer import Digest, file_size, write_weights
 from publish.errors import StorageError
 from publish.formats.dtypes import cast, from_float32, to_float32
+from publish.interrupt import Interrupted
 from publish.neox.checkpoint import RawCheckpoint
 from tests.convert.rawmodel import LLAMA, NEOX, Case, checkpoint_of, config_of, hf_model, raw_of, split, written_arrays
 
@@ -158,40 +161,45 @@ def test_any_failure_leaves_nothing_behind(error: BaseException, tmp_path: Path)
         _, raw = raw_of(case)
         plan = make_plan(raw, config_of(case))
         fails_after(raw, reads, error)
-        with pytest.raises(type(error)):
-            convert(raw, plan, None, tmp_path / "out")
+        with pytest.raises(type(error)), staged_folder(tmp_path / "out", overwrite=False) as staged:
+            write_folder(raw, plan, None, staged.path)
         assert list(tmp_path.iterdir()) == []
 
 
-def test_no_space_left_is_a_storage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stop_is_seen_between_chunks(tmp_path: Path) -> None:
     case = Case(NEOX)
     _, raw = raw_of(case)
+    plan, stop, seen = make_plan(raw, config_of(case)), threading.Event(), []
 
-    def full(_path: Path, _target: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "somewhere")
+    def observe(recipe: Recipe, _chunk: memoryview, _digest: Digest) -> None:
+        seen.append(recipe.name)
+        stop.set()
 
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(StorageError, match="No space left on device") as caught:
-        write_weights(raw, make_plan(raw, config_of(case), max_file_bytes=3000), tmp_path)
-    assert "free some space" in caught.value.fix
+    with pytest.raises(Interrupted), staged_folder(tmp_path / "out", overwrite=False) as staged:
+        write_folder(raw, plan, None, staged.path, observe, stop)
+    assert len(seen) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_earlier_shards_go_with_a_failed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_no_space_left_is_a_storage_error(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case(NEOX)
     _, raw = raw_of(case)
-    calls: list[Path] = []
-    replace_file = Path.replace
+    open_file = Path.open
 
-    def third_is_full(path: Path, target: Path) -> Path:
-        calls.append(path)
-        if len(calls) == 3:
-            raise OSError(errno.EDQUOT, "Disk quota exceeded")
-        return replace_file(path, target)
+    def full(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name.startswith("model-00003"):
+            raise OSError(code, os.strerror(code), str(path))
+        return open_file(path, *arguments, **options)
 
-    monkeypatch.setattr(Path, "replace", third_is_full)
-    with pytest.raises(StorageError, match="Disk quota exceeded"):
-        write_weights(raw, make_plan(raw, config_of(case), max_file_bytes=3000), tmp_path)
+    monkeypatch.setattr(Path, "open", full)
+    plan = make_plan(raw, config_of(case), max_file_bytes=3000)
+    with (
+        pytest.raises(StorageError, match=os.strerror(code)) as caught,
+        staged_folder(tmp_path / "out", overwrite=False) as staged,
+    ):
+        write_folder(raw, plan, None, staged.path)
+    assert "free some space" in caught.value.fix
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,7 +208,7 @@ def test_space_is_checked_before_a_weight_is_read(tmp_path: Path, monkeypatch: p
     _, raw = raw_of(case)
     monkeypatch.setattr(folders.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
     with pytest.raises(StorageError, match="are needed and 1,000 are free"):
-        convert(raw, make_plan(raw, config_of(case)), None, tmp_path / "deep" / "out")
+        write_folder(raw, make_plan(raw, config_of(case)), None, tmp_path / "deep" / "out")
     assert raw.files.bytes_read == 0
     assert list(tmp_path.iterdir()) == []
 
@@ -209,8 +217,11 @@ def test_the_remains_of_a_killed_process_are_no_obstacle(tmp_path: Path) -> None
     case = Case(NEOX)
     _, raw = raw_of(case)
     (tmp_path / f".out.tmp-{os.getpid()}" / "deep").mkdir(parents=True)
-    convert(raw, make_plan(raw, config_of(case)), None, tmp_path / "out")
+    with staged_folder(tmp_path / "out", overwrite=False) as staged:
+        write_folder(raw, make_plan(raw, config_of(case)), None, staged.path)
+        staged.keep()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not (tmp_path / "out" / "deep").exists()
 
 
 def test_nothing_heavy_is_imported() -> None:
@@ -223,30 +234,32 @@ def test_nothing_heavy_is_imported() -> None:
 
 
 def test_an_existing_folder_is_kept_unless_told(tmp_path: Path) -> None:
-    case = Case(NEOX)
-    _, raw = raw_of(case)
-    plan = make_plan(raw, config_of(case))
     out = tmp_path / "out"
     out.mkdir()
     (out / "mine.txt").write_text("mine")
-    with pytest.raises(StorageError, match="not empty"):
-        convert(raw, plan, None, out)
+    with pytest.raises(StorageError, match="not empty"), staged_folder(out, overwrite=False):
+        pass
+    with staged_folder(out, overwrite=True) as staged:
+        staged.path.mkdir()
     assert [path.name for path in out.iterdir()] == ["mine.txt"]
-    convert(raw, plan, None, out, overwrite=True)
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "generation_config.json", "model.safetensors"]
+    with staged_folder(out, overwrite=True) as staged:
+        staged.path.mkdir()
+        (staged.path / "new.txt").write_text("new")
+        staged.keep()
+    assert [path.name for path in out.iterdir()] == ["new.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-    with pytest.raises(StorageError, match="is a file"):
-        convert(raw, plan, None, out / "config.json", overwrite=True)
+    with pytest.raises(StorageError, match="is a file"), staged_folder(out / "new.txt", overwrite=True):
+        pass
 
 
 def test_files_are_recorded_with_size_and_sha256(tmp_path: Path) -> None:
     case = Case(NEOX)
     _, raw = raw_of(case)
-    done = convert(raw, with_overrides(make_plan(raw, config_of(case)), {"hidden_act": "gelu"}), None, tmp_path / "out")
-    for file in done.written.files:
-        content = (done.folder / file.path).read_bytes()
+    plan = with_overrides(make_plan(raw, config_of(case)), {"hidden_act": "gelu"})
+    for file in write_folder(raw, plan, None, tmp_path).files:
+        content = (tmp_path / file.path).read_bytes()
         assert (file.size, file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
-    assert json.loads((done.folder / "config.json").read_bytes())["hidden_act"] == "gelu"
+    assert json.loads((tmp_path / "config.json").read_bytes())["hidden_act"] == "gelu"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from publish.convert.folder import convert
+from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
 from publish.errors import CheckpointError, ConfigError, ConversionError, PublishError
 from publish.neox.checkpoint import RawCheckpoint
@@ -21,7 +21,7 @@ from tests.explain.test_explain import Answer, ask
 def converted(drawn: Drawn, folder: Path, dtype: str | None = None) -> Path:
     raw = drawn.write(folder / "raw")
     checkpoint = RawCheckpoint.open(LocalFiles(raw))
-    convert(checkpoint, make_plan(checkpoint, read_config(checkpoint), dtype), None, folder / "hf")
+    write_folder(checkpoint, make_plan(checkpoint, read_config(checkpoint), dtype), None, folder / "hf")
     return folder / "hf"
 
 

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from publish.convert.folder import convert
+from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
 from publish.formats.safetensors import WeightFolder
+from publish.lineage.sketch import Sketcher
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
+from publish.records.gates import Gate
 from publish.sources.files import LocalFiles
-from publish.verify.contents import FiniteObserver
-from publish.verify.gates import Evidence
+from publish.verify.gates import Evidence, run_gates
 
 
 def raw_case(folder: Path) -> tuple[RawCheckpoint, NeoxConfig]:
@@ -28,9 +29,13 @@ def raw_case(folder: Path) -> tuple[RawCheckpoint, NeoxConfig]:
 
 def evidence_of(raw: RawCheckpoint, config: NeoxConfig, out: Path, step: int = 16, **options: Any) -> Evidence:
     plan = make_plan(raw, config, **options)
-    observer = FiniteObserver()
-    done = convert(raw, plan, None, out, observer=observer)
-    return Evidence(raw, config, plan, out, done.written, step, observer.counts)
+    sketcher = Sketcher(plan)
+    written = write_folder(raw, plan, None, out, sketcher)
+    return Evidence(raw, config, plan, out, written, step, sketcher.counts)
+
+
+def every_gate(evidence: Evidence) -> tuple[Gate, ...]:
+    return run_gates(evidence, logits=True, why_skipped="")
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from publish.errors import GateError
 from publish.neox.state import TrainingState
 from publish.records.gates import FAILED, PASSED, SKIPPED, require
 from publish.verify.contents import bits, completeness, file_length, finite
-from publish.verify.gates import Evidence, first_gates, identity
-from publish.verify.logits import logits
+from publish.verify.gates import Evidence, identity, run_gates
+from publish.verify.logits import compare_logits
 from tests.conftest import shared
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, config_of, raw_of
-from tests.verify.faults import Spoiler, evidence_of, raw_case
+from tests.verify.faults import Spoiler, every_gate, evidence_of, raw_case
 from tests.verify.test_forward import CASES
 
 DENSE = "gpt_neox.layers.{}.attention.dense.weight"
@@ -43,13 +43,13 @@ def small(tmp_path: Path) -> Evidence:
 
 def failures(evidence: Evidence) -> set[str]:
     """The gates that fail when the files are read anew."""
-    return {each.name for each in first_gates(replace(evidence, counts=None)) if each.outcome == FAILED}
+    return {each.name for each in every_gate(replace(evidence, counts=None)) if each.outcome == FAILED}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_true_step_passes_every_gate(case: str, tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared(f"neox/{case}/global_step16")), tmp_path / "out")
-    results = first_gates(evidence)
+    results = every_gate(evidence)
     assert [(each.name, each.detail) for each in results if each.outcome != PASSED] == []
     assert finite(evidence.folder) == finite(evidence.folder, evidence.counts)
     figures = results[-1].figures
@@ -63,7 +63,7 @@ def test_a_true_step_passes_every_gate(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", [0, 1, 512, 143000])
 def test_steps_of_the_suite_pass(run: str, step: int, tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared(f"suite/{run}/global_step{step}")), tmp_path / "out", step)
-    assert {each.outcome for each in first_gates(replace(evidence, vocabulary=90))} == {PASSED}
+    assert {each.outcome for each in every_gate(replace(evidence, vocabulary=90))} == {PASSED}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -79,12 +79,12 @@ def test_steps_of_the_suite_pass(run: str, step: int, tmp_path: Path) -> None:
     ids=["parallel", "serial-bf16", "shared-tied-2023", "grouped", "window-fp32"],
 )
 def test_split_models_pass(case: Case, ranks: int, tmp_path: Path) -> None:
-    results = first_gates(made(replace(case, tensor_parallel=ranks), tmp_path / "out"))
+    results = every_gate(made(replace(case, tensor_parallel=ranks), tmp_path / "out"))
     assert [each.detail for each in results if each.outcome == FAILED] == []
 
 
 def test_a_cast_is_no_fault_and_says_how_far_it_goes(tmp_path: Path) -> None:
-    results = first_gates(made(Case(NEOX), tmp_path / "out", dtype="bfloat16"))
+    results = every_gate(made(Case(NEOX), tmp_path / "out", dtype="bfloat16"))
     assert [each.detail for each in results if each.outcome == FAILED] == []
     assert results[-1].figures["deviation"] > 100 * results[-1].figures["bound"]
 
@@ -175,13 +175,13 @@ def test_another_config(fault: str, tmp_path: Path) -> None:
 def test_a_config_that_cannot_compute(pythia: Evidence) -> None:
     rope = {"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 1.5}
     Spoiler(pythia.folder).config({"rope_parameters": rope})
-    assert "cannot compute" in first_gates(pythia)[-1].detail
+    assert "cannot compute" in every_gate(pythia)[-1].detail
 
 
 def test_tied_weights_that_are_not(tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared("neox/pythia_seq/global_step16")), tmp_path / "out")
     Spoiler(evidence.folder).config({"tie_word_embeddings": True})
-    results = {each.name: each for each in first_gates(evidence)}
+    results = {each.name: each for each in every_gate(evidence)}
     assert "unexpected: embed_out.weight" in results["strict-load"].detail
     assert results["logits"].outcome == SKIPPED
 
@@ -268,9 +268,9 @@ def test_a_plan_that_leaves_something_out(tmp_path: Path) -> None:
 
 
 def test_another_step_and_other_sizes(small: Evidence) -> None:
-    def judged(**state: Any) -> Any:
+    def judged(step: int | None = 16, **state: Any) -> Any:
         checkpoint = replace(small.checkpoint, state=TrainingState(**state))
-        return identity(checkpoint, small.config, 16)
+        return identity(checkpoint, small.config, step)
 
     assert judged(iteration=16, args={"num_layers": 2}).outcome == PASSED
     wrong = judged(iteration=17)
@@ -284,12 +284,14 @@ def test_another_step_and_other_sizes(small: Evidence) -> None:
     assert (silent.outcome, silent.figures["args_compared"]) == (SKIPPED, 0)
     assert "no mp_rank file" in silent.detail
     assert judged(args={"num_layers": 4}).outcome == FAILED
+    nowhere = judged(None, iteration=16)
+    assert (nowhere.outcome, nowhere.detail) == (SKIPPED, "the location names no step")
 
 
 def test_stored_frequencies_that_are_not_the_configs(tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared("neox/legacy_pythia_seq/global_step16")), tmp_path / "out")
     other = replace(evidence.plan.network, rotary_base=20000)
-    result = logits(evidence.checkpoint, replace(evidence.plan, network=other), evidence.folder)
+    result = compare_logits(evidence.checkpoint, replace(evidence.plan, network=other), evidence.folder)
     assert result.outcome == FAILED
     assert "layers.0.attention.rotary_emb.inv_freq is not what" in result.detail
 
@@ -297,5 +299,5 @@ def test_stored_frequencies_that_are_not_the_configs(tmp_path: Path) -> None:
 def test_require_names_every_gate_that_failed(small: Evidence) -> None:
     Spoiler(small.folder).change(QKV, flip(0))
     with pytest.raises(GateError, match=r"bits: .*query_key_value.* and the source's is") as caught:
-        require(first_gates(small, compute_logits=False), small.folder)
+        require(run_gates(small, logits=False, why_skipped=""), small.folder)
     assert caught.value.exit_code == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +12,17 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from publish.convert.folder import convert
+from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
+from publish.errors import GateError
+from publish.formats.safetensors import WeightFolder
 from publish.records.gates import FAILED, PASSED
 from publish.verify import hf_model
-from publish.verify.gates import first_gates
 from publish.verify.hf_model import hf_logits, strict_load
 from publish.verify.logits import probe_tokens
 from tests.conftest import shared
 from tests.convert.rawmodel import LLAMA, NEOX, Case, config_of, raw_of
-from tests.verify.faults import Spoiler, evidence_of, raw_case
+from tests.verify.faults import Spoiler, every_gate, evidence_of, raw_case
 from tests.verify.test_forward import CASES
 
 TOKENS = probe_tokens(24, 32)
@@ -35,7 +36,7 @@ def from_pretrained(folder: Path, tokens: np.ndarray) -> torch.Tensor:
 
 def small(case: Case, out: Path, **options: int) -> Path:
     raw = raw_of(case)[1]
-    convert(raw, make_plan(raw, config_of(case), **options), None, out)
+    write_folder(raw, make_plan(raw, config_of(case), **options), None, out)
     return out
 
 
@@ -56,20 +57,35 @@ def test_files_in_several_parts(network: object, tmp_path: Path) -> None:
     assert torch.equal(hf_logits(folder, TOKENS), from_pretrained(folder, TOKENS))
 
 
-def test_nothing_stays_in_memory_and_one_model_is_built_per_config(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_model_per_config_and_no_weight_stays_in_memory(tmp_path: Path) -> None:
     folders = [small(Case(NEOX, seed=seed), tmp_path / str(seed)) for seed in (1, 2)]
-    built = []
-    build = hf_model._build
-    monkeypatch.setattr(hf_model, "_build", lambda folder, config: built.append(folder) or build(folder, config))
-    monkeypatch.setattr(hf_model, "_idle", type(hf_model._idle)(list))
     assert not torch.equal(hf_logits(folders[0], TOKENS), hf_logits(folders[1], TOKENS))
-    assert strict_load(folders[1]).outcome == PASSED
-    assert len(built) == 1
-    with hf_model.hollow_model(folders[0]) as hollow:
-        assert all(parameter.is_meta for parameter in hollow.model.parameters())
-        assert not any(buffer.is_meta for buffer in hollow.model.buffers())
+    configs = [(folder / "config.json").read_bytes() for folder in folders]
+    with hf_model.LOGITS_LOCK:
+        first, second = (hf_model.meta_model(config, "config.json") for config in configs)
+        assert first is second
+        assert all(parameter.is_meta for parameter in first.model.parameters())
+        assert not any(buffer.is_meta for buffer in first.model.buffers())
+
+
+def test_a_model_is_usable_after_it_could_not_compute(tmp_path: Path) -> None:
+    folder = small(Case(NEOX), tmp_path / "out")
+    before, norm = hf_logits(folder, TOKENS), "gpt_neox.layers.1.input_layernorm.weight"
+    Spoiler(folder).header(lambda entries: entries[norm].update(shape=[4, 4]))
+    with pytest.raises(GateError, match="cannot compute"):
+        hf_logits(folder, TOKENS)
+    Spoiler(folder).header(lambda entries: entries[norm].update(shape=[16]))
+    model = hf_model.meta_model((folder / "config.json").read_bytes(), "config.json").model
+    assert all(parameter.is_meta for parameter in model.parameters())
+    assert torch.equal(hf_logits(folder, TOKENS), before)
+
+
+def test_threads_share_one_spec(tmp_path: Path) -> None:
+    names = tuple(WeightFolder.open(folder := small(Case(NEOX), tmp_path / "out")).tensors)
+    config = (folder / "config.json").read_bytes()
+    with ThreadPoolExecutor(8) as pool:
+        specs = list(pool.map(lambda _: hf_model.model_spec(config, names, folder), range(32)))
+    assert all(spec is specs[0] for spec in specs)
 
 
 def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
@@ -115,5 +131,5 @@ def test_no_config_at_all(tmp_path: Path) -> None:
 def test_a_step_result_is_json(tmp_path: Path) -> None:
     case = Case(NEOX)
     evidence = evidence_of(raw_of(case)[1], config_of(case), tmp_path / "out")
-    documents = [result.document() for result in first_gates(evidence)]
+    documents = [asdict(gate) for gate in every_gate(evidence)]
     assert json.loads(json.dumps(documents, allow_nan=False)) == documents
