@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from publish.atomic import read_sealed, write_sealed
+from publish.atomic import read_checksummed, write_checksummed
 from publish.audit.records import digest
 from publish.errors import HubError, StorageError
 from publish.formats.safetensors import PREFIX, Header, NoHeader, cut_short, length_of, parse_header
@@ -46,7 +46,7 @@ class Cache:
         """What was put there; None where nothing was."""
         path = self._path(kind, key)
         try:
-            return None if path is None else read_sealed(path)
+            return None if path is None else read_checksummed(path)
         except OSError as error:
             raise self._error(error) from error
 
@@ -60,7 +60,7 @@ class Cache:
         if path is None:
             return
         try:
-            write_sealed(path, content)
+            write_checksummed(path, content)
         except OSError as error:
             raise self._error(error) from error
 
