@@ -360,7 +360,7 @@ def _revision(location: Location, step: int | None) -> tuple[CheckpointFiles, st
     else:
         name = location.revision or "main"
         commit = reader.resolve(name)
-    return reader.stream(commit, f"{location.repo}@{name}"), name
+    return reader.files(commit, f"{location.repo}@{name}", stream=True), name
 
 
 def _which(count: int, step: int | None, where: str) -> SourceError:

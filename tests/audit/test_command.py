@@ -74,7 +74,7 @@ def test_a_report_for_people_and_one_for_an_issue_tracker(suite: Planted) -> Non
     ("arguments", "says"),
     [
         (("lab/none",), "404"),
-        (("nonsense",), "neither an existing folder nor a repository"),
+        (("nonsense",), "no folder of this name"),
         (("lab/a@step1",), "a whole repo"),
         (("lab/a", "--schedule", "weekly"), "no schedule"),
         (("lab/a", "--schedule", "from-config"), "no training config"),

@@ -59,7 +59,7 @@ def test_bad_arguments_are_refused(samples: Path, tmp_path: Path) -> None:
         assert publish("explain", samples, "--step", "0", "--seed", seeds).returncode == 2
     refused(publish("explain", samples), "no step is named")
     (tmp_path / "empty").mkdir()
-    refused(publish("explain", tmp_path / "empty"), "no checkpoints here")
+    refused(publish("explain", tmp_path / "empty"), "no checkpoints found")
 
 
 def test_both_formats_on_a_hub(tmp_path: Path) -> None:
