@@ -22,8 +22,7 @@ from publish.formats.safetensors import read_places
 from publish.formats.torch_archive import TorchFile
 from publish.formats.unpickler import StoredTensor
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.config import NeoxConfig, read_config
-from publish.neox.options import MAPPED
+from publish.neox.config import MAPPED, NeoxConfig, read_config
 from publish.schedule import step_of
 from publish.sources.files import CheckpointFiles, LocalFiles
 from publish.sources.runs import Location

@@ -17,8 +17,7 @@ from publish.explain.stored import Candidate, candidates, differences
 from publish.explain.streams import Place
 from publish.explain.subject import Subject
 from publish.formats.safetensors import has_tensor_files
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.layout import is_checkpoint
+from publish.neox.checkpoint import RawCheckpoint, is_checkpoint
 from publish.neox.state import CPU, CUDA
 from publish.sources.files import CheckpointFiles, LocalFiles
 from publish.sources.runs import CheckpointRef, Location, open_ref

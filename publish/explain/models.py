@@ -27,9 +27,9 @@ from publish.formats.dtypes import VIEWS, from_float32, to_float32
 from publish.formats.safetensors import FileTensor, file_tensors
 from publish.formats.torch_archive import RawTensor
 from publish.neox import config
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.options import MAPPED
-from publish.neox.state import TRACKER, stored_states
+from publish.neox.checkpoint import RawCheckpoint, stored_states
+from publish.neox.config import MAPPED
+from publish.neox.state import TRACKER
 from publish.sources.files import CheckpointFiles
 
 # Init methods that the weights themselves allow, for where no training config states them.

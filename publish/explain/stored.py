@@ -11,8 +11,8 @@ from publish.explain.construction import in_order
 from publish.explain.cuda_generator import THREADS, advance
 from publish.explain.streams import CpuStream, words_for
 from publish.explain.subject import Subject
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.state import CPU, CUDA, TRACKER, RandomState, stored_states
+from publish.neox.checkpoint import RawCheckpoint, stored_states
+from publish.neox.state import CPU, CUDA, TRACKER, RandomState
 
 # Which seeds are tried, and what the generators are seeded with for each.
 

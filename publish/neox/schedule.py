@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from publish.errors import ConfigError, PublishError
 from publish.formats.torch_archive import TorchFile
 from publish.neox import config
-from publish.neox.layout import find_layout
+from publish.neox.checkpoint import find_layout
 from publish.neox.state import TrainingState, read_state
 from publish.schedule import FROM_CONFIG, NAMED, Comparison, Problem, compare, from_config
 from publish.sources.files import CheckpointFiles

@@ -16,8 +16,8 @@ from publish.cards.render import _environment
 from publish.cli.inspect import inspect
 from publish.explain.answer import Answer, Origin
 from publish.explain.stored import Constructed, constructed, differences, origin_of, stored_generators
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.state import CPU, CUDA, TRACKER, decode, stored_states
+from publish.neox.checkpoint import RawCheckpoint, stored_states
+from publish.neox.state import CPU, CUDA, TRACKER, decode
 from publish.records.codec import canonical, read_record
 from publish.sources.files import LocalFiles
 from publish.sources.runs import Location, open_ref
