@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import click
 
 from publish.cli import output
@@ -25,10 +23,9 @@ def command(ctx: click.Context, location: str, wanted: str, names_only: bool, as
 
     Opens every checkpoint's index (no weights) and compares its own iteration and sizes with its name and config.
     """
-    report = check_schedule(open_run(parse_location(location)), schedule_named(wanted), open_each=not names_only)
+    report = check_schedule(open_run(parse_location(location)), schedule_named(wanted), names_only=names_only)
     if as_json:
-        document = {"schedule": wanted, **asdict(report.comparison), "ok": report.comparison.ok}
-        output.as_json(document)
+        output.as_json({"schedule": wanted, **report.document()})
     else:
         click.echo(report.text(wanted))
-    ctx.exit(0 if report.comparison.ok else 1)
+    ctx.exit(0 if report.ok else 1)
