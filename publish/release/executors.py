@@ -17,6 +17,7 @@ from publish.interrupt import Stop, stop_if
 from publish.release.job import Job, StepTask
 from publish.release.outcome import Failure
 from publish.release.preflight import disk_needed
+from publish.release.progress import Progress
 from publish.release.step import VerifiedBranch, make_step
 from publish.verify.hf_model import import_torch
 
@@ -70,6 +71,7 @@ class LocalExecutor:
 
     workers: int
     folder: Path
+    progress: Progress
 
     @property
     def limit(self) -> int:
@@ -80,13 +82,12 @@ class LocalExecutor:
     ) -> Generator[VerifiedBranch | Failure, None, None]:
         """See :meth:`Executor.make`."""
         if tasks:
+            self.progress.note("importing torch and transformers")
             import_torch()
         waiting = deque(tasks)
         making: dict[Path, Future[None]] = {}
         in_flight: dict[Path, int] = {}  # folder of a step -> its open branches, and one more while it is being made
-        events: SimpleQueue[_Produced | _Ended | VerifiedBranch] = (
-            SimpleQueue()
-        )  # branches come back when closed
+        events: SimpleQueue[_Produced | _Ended | VerifiedBranch] = SimpleQueue()  # branches come back when closed
         pool = ThreadPoolExecutor(self.workers, "step")
         try:
             while waiting or in_flight:
