@@ -20,8 +20,8 @@ from publish.explain.stored import (
     stored_generators,
     stored_rng_state,
 )
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.state import CPU, CUDA, TRACKER, decode, stored_states
+from publish.neox.checkpoint import RawCheckpoint, stored_states
+from publish.neox.state import CPU, CUDA, TRACKER, decode
 from publish.records.codec import canonical, read_record
 from publish.records.manifest import Explanation, RngState
 from publish.sources.files import LocalFiles

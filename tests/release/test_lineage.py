@@ -66,7 +66,7 @@ def test_distances_and_gates_are_in_the_records(
     assert "embedding" in [layer_type["name"] for layer_type in manifest["layer_types"]]
     assert len(manifest["sketch"]) == 28
     card = Path(api.hf_hub_download(TARGET, "README.md")).read_text()
-    assert "each of 12 steps lies between its neighbours" in card
+    assert "each of 12 steps is between its neighbours" in card
 
 
 def test_a_rerun_and_a_resumed_run_find_the_same(
