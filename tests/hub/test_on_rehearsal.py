@@ -27,7 +27,7 @@ from publish.rehearsal.server import RehearsalHub
 from publish.release.state import Expected, look
 from tests.cards import samples
 from tests.clock import ManualClock
-from tests.hub.test_manifest import example
+from tests.records.test_manifest import example
 
 REPO = "alice/m"
 STEPS = (0, 1, 2)

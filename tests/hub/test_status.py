@@ -16,7 +16,7 @@ from publish.records.manifest import Manifest
 from publish.release.state import Expected, Seen, judge, look
 from tests.cards import samples
 from tests.hub.smallhub import SmallHub
-from tests.hub.test_manifest import example
+from tests.records.test_manifest import example
 
 REPO = "alice/m"
 
