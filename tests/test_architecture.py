@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "publish"
-BASE = ("errors", "text", "dtypes", "schedule", "interrupt", "atomic", "release_file")
+BASE = ("errors", "text", "dtypes", "schedule", "interrupt", "locks", "atomic", "release_file")
 ROOMS = (
     "hub",
     "sources",

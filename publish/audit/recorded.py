@@ -9,8 +9,8 @@ from publish.audit.duplicates import FIRST_STEPS
 from publish.audit.names import has_weights
 from publish.audit.records import Branch, Suite, digest, evidence_of, named, steps_of
 from publish.audit.weights import SAFETENSORS, weight_sets
+from publish.hub.branch_files import README
 from publish.hub.reads import TreeEntry, git_blob_sha1
-from publish.hub.transaction import README
 from publish.records import checkpoints, manifest
 from publish.records.checkpoints import CheckpointRecord
 from publish.records.findings import Finding

@@ -76,7 +76,7 @@ def command(
     Takes a release file, or a SOURCE and a TARGET; what is there already is skipped.
     """
     stop, bar = threading.Event(), progress()
-    here = Client(interrupt=stop, notify=bar.wait)
+    here = Client(stop=stop, notify=bar.wait)
     given = given_release(release_or_source, target, here)
     plan = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
     repair = read_repair(audit, plan.target) if audit else None

@@ -17,14 +17,14 @@ from publish.audit.report import document, markdown, ranges, shown
 from publish.cli import output
 from publish.errors import HubError, ReleaseError
 from publish.hub.client import Client
-from publish.hub.failures import Patience
+from publish.hub.endpoint import RetryPolicy
 from publish.hub.rate_limits import Wait
 from publish.records.findings import AuditReport
 from publish.release_file import Release, read_release, schedule_named
 from publish.schedule import parse_steps
 from publish.sources.runs import parse_location
 
-PATIENCE = Patience(tries=5, base=0.5, cap=8.0)  # an audit changes nothing: it may as well be run again
+PATIENCE = RetryPolicy(tries=5, base=0.5, cap=8.0)  # an audit changes nothing: it may as well be run again
 
 
 @click.command("audit")
@@ -52,7 +52,7 @@ def command(
     """
     repos = [_repo(target) for target in targets]
     wanted = Wanted(schedule_named(schedule) if schedule else None, _release(release, repos), pattern)
-    client = Client(patience=PATIENCE, notify=_tell)
+    client = Client(retry_policy=PATIENCE, notify=_tell)
     reader = Reader(client, Cache.of(client.endpoint.url))
     report = examine(reader, repos, wanted, parse_steps(deep) if deep else ())
     if as_json:

@@ -20,7 +20,7 @@ from publish.cli.all_steps import summary
 from publish.cli.rehearse import REHEARSAL_TOKEN, UNPACED
 from publish.errors import StorageError
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release.job import make_job, propose
 from publish.release.outcome import Outcome
@@ -70,7 +70,7 @@ def demo(folder: Path, progress: Progress, stop: threading.Event, look: Callable
     with RehearsalHub(folder / "hub", api_quota=UNPACED, resolver_quota=UNPACED) as hub:
         client = Client(
             Endpoint(hub.url, REHEARSAL_TOKEN),
-            interrupt=stop,
+            stop=stop,
             notify=progress.wait,
             quota_dir=folder / "quota",
             commits_per_hour=UNPACED,

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 
 REHEARSAL_TOKEN = "hf_rehearsal"
 UNPACED = 10**6  # requests in five minutes: a rehearsal is not slowed down by the quota it announces
@@ -31,4 +31,4 @@ def hub_of(rehearse: bool, work_dir: Path | None, client: Client, target: str) -
     owners = {target.partition("/")[0]: REHEARSAL_TOKEN.removeprefix("hf_")}
     with RehearsalHub(root, namespaces=owners, api_quota=UNPACED, resolver_quota=UNPACED) as hub:
         endpoint = Endpoint(hub.url, REHEARSAL_TOKEN)
-        yield Client(endpoint, interrupt=client.interrupt, notify=client.notify, quota_dir=root / "quota")
+        yield Client(endpoint, stop=client.stop, notify=client.notify, quota_dir=root / "quota")

@@ -18,7 +18,7 @@ from publish.cards.run_config import config_facts
 from publish.convert.hfconfig import hf_config, plain
 from publish.convert.plan import ConversionPlan
 from publish.hub.branch_files import BranchFile
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.neox.checkpoint import RawCheckpoint
 from publish.records.checkpoints import NO_REMARKS, Remarks, sentences
 from publish.records.files import FileRecord

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from publish.hub.branch_files import GITATTRIBUTES, BranchFile, by_path, differences
+from publish.hub.branch_files import GITATTRIBUTES, README, BranchFile, by_path, differences
 from publish.hub.downloads import fetch_file
 from publish.hub.reads import latest_commits, list_tree
 from publish.hub.repository import Base
-from publish.hub.transaction import README, publish_branch
+from publish.hub.transaction import publish_branch
 from publish.records.checkpoints import Erratum
 from publish.release.repair import Repair
 from publish.release.state import MAIN, Standing, StepStatus

@@ -63,7 +63,7 @@ def release(
     check_name(repo)
     check_comparisons(job.release, job.steps)
     if job.release.commits_per_hour is not None:
-        client.commits.limit = job.release.commits_per_hour
+        client.commits.set_limit(repo, job.release.commits_per_hour)
     job = replace(job, hub=hub_address(client.endpoint))
     before = stand(job, client, Ledger(place.folder), branches_of(client, repo), job.steps)
     run = _Release(before, place, options, progress, stop)

@@ -17,9 +17,9 @@ from publish import __version__
 from publish.cards.render import render_step, templates_folder
 from publish.convert.folder import small_files
 from publish.errors import HubError
-from publish.hub.branch_files import GITATTRIBUTES, BranchFile, differences, spelled
+from publish.hub.branch_files import GITATTRIBUTES, BranchFile, differences
 from publish.hub.client import Client
-from publish.hub.downloads import fetch_text_if_there
+from publish.hub.downloads import fetch_if_exists
 from publish.hub.failures import Refused
 from publish.hub.reads import TreeEntry, list_branches, list_tree
 from publish.records import checkpoints, manifest
@@ -34,6 +34,7 @@ from publish.release.main_branch import main_files
 from publish.release.main_plots import PlotsThere
 from publish.release.work_dir import default_folder
 from publish.sources.files import fingerprint
+from publish.text import some
 
 # Whether a step is published as it should be, from what its branch says of itself; pure.
 
@@ -112,7 +113,7 @@ def judge(expected: Expected, seen: Seen | None, card_of: CardOf | None = None) 
         return status("foreign", f"its {manifest.NAME} says step {seen.record.step}")
     stale = _stale(expected, seen.record)
     if seen.differences:
-        stale.append(f"files: {spelled(seen.differences)}")
+        stale.append(f"files: {some(seen.differences, 5, '; ')}")
     by_card = _stale_card(seen.record, card_of) if card_of is not None and not stale else None
     if stale or by_card:
         return status("stale", "; ".join(stale) or str(by_card), only_card=not stale)
@@ -209,7 +210,7 @@ def read_listing(client: Client, repo: str, main: str | None) -> Checkpoints | N
     Raises:
         HubError: no access, no connection.
     """
-    content = fetch_text_if_there(client, repo, main, checkpoints.NAME) if main else None
+    content = fetch_if_exists(client, repo, main, checkpoints.NAME) if main else None
     if content is None:
         return None
     try:
@@ -247,7 +248,7 @@ def _read_branch(client: Client, repo: str, branch: str, commit: str) -> Seen:
     paths = [entry.path for entry in entries if entry.path != GITATTRIBUTES]
     if not paths:
         return Seen(commit, empty=True)
-    content = fetch_text_if_there(client, repo, commit, manifest.NAME) if manifest.NAME in paths else None
+    content = fetch_if_exists(client, repo, commit, manifest.NAME) if manifest.NAME in paths else None
     if content is None:
         return Seen(commit, reason=f"there is no {manifest.NAME} among its {len(paths)} files")
     try:
@@ -502,7 +503,7 @@ def read_records(client: Client, repo: str, tips: Mapping[str, str]) -> dict[str
     """What the manifests at these tips say, by branch; a request for each."""
 
     def read(commit: str) -> CheckpointRecord:
-        content = fetch_text_if_there(client, repo, commit, manifest.NAME)
+        content = fetch_if_exists(client, repo, commit, manifest.NAME)
         if content is None:
             raise HubError(f"there is no {manifest.NAME}", f"{repo}@{commit}", "publish the step again")
         return CheckpointRecord.of(Manifest.from_bytes(content, f"{repo}@{commit}/{manifest.NAME}"), commit)

@@ -31,7 +31,7 @@ from publish.convert.tokenizer import NONE
 from publish.errors import HubError, PublishError, SlurmError, StorageError
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.records.codec import canonical, read_record
 from publish.records.files import FileRecord
 from publish.records.manifest import NAME, Manifest

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint, Timeouts
+from publish.hub.endpoint import Endpoint, Timeouts
 from tests.clock import ManualClock
 from tests.hub.smallhub import SmallHub
 

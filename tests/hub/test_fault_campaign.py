@@ -14,7 +14,7 @@ from publish.errors import HubError
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
 from publish.hub.downloads import RemoteFile
-from publish.hub.failures import Endpoint, Patience, Timeouts
+from publish.hub.endpoint import Endpoint, RetryPolicy, Timeouts
 from publish.hub.reads import latest_commits, list_branches, list_tree
 from publish.hub.repository import Base, ensure_repo, find_base
 from publish.hub.transaction import publish_branch
@@ -74,7 +74,7 @@ def client(hub: RehearsalHub, tmp_path: Path, request: pytest.FixtureRequest) ->
         clock=ManualClock(),
         quota_dir=tmp_path,
         timeouts=Timeouts(connect=1, read=0.3 if lost else 5, write=5),
-        patience=Patience(tries=4),
+        retry_policy=RetryPolicy(tries=4),
     )
     hub.inject(None)
 

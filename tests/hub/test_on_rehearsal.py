@@ -16,7 +16,8 @@ from publish.errors import HubError
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
 from publish.hub.downloads import RemoteFile, fetch_file
-from publish.hub.failures import Endpoint, Refused
+from publish.hub.endpoint import Endpoint
+from publish.hub.failures import Refused
 from publish.hub.reads import TreeEntry, first_commit, latest_commits, list_branches, list_tree
 from publish.hub.repository import Base, check_may_write, ensure_repo, find_base, probe_write, whoami
 from publish.hub.transaction import Published, preupload_lfs, publish_branch

@@ -7,9 +7,9 @@ import pytest
 
 from publish.errors import HubError
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint, Refused, Unavailable
+from publish.hub.endpoint import Endpoint
+from publish.hub.failures import Refused, Unavailable
 from publish.hub.repository import (
-    Base,
     Identity,
     check_may_write,
     check_name,
@@ -27,7 +27,7 @@ REPO = "alice/m"
 
 @pytest.mark.parametrize("name", ["m", "a/b/c", "a/b--c", "a/.b", "a/b.git", "a/" + "b" * 100, "a b/c", ""])
 def test_names_the_hub_refuses(name: str) -> None:
-    with pytest.raises(HubError, match="no valid repo name"):
+    with pytest.raises(HubError, match="invalid repo name"):
         check_name(name)
 
 
@@ -42,7 +42,7 @@ def test_whose_token_it_is(client: Client) -> None:
     check_may_write(identity, "lab/m")
     with pytest.raises(HubError, match="belongs to alice, lab"):
         check_may_write(identity, "other/m")
-    with pytest.raises(HubError, match="may only read"):
+    with pytest.raises(HubError, match="read-only"):
         check_may_write(Identity("alice", (), "read"), "alice/m")
 
 
@@ -73,7 +73,9 @@ def test_a_repo_that_may_not_be_made(client: Client, hub: SmallHub) -> None:
 def test_the_base_is_the_first_commit(client: Client, hub: SmallHub) -> None:
     hub.push("main", {"x": b"1"})
     hub.push("main", {"x": b"2"})
-    assert find_base(client, REPO) == Base(REPO, hub.first)
+    base = find_base(client, REPO)
+    assert base.commit == hub.first
+    assert [entry.path for entry in base.entries] == [".gitattributes"]
     assert hub.calls == ["commits", "tree"]
 
 

@@ -20,7 +20,7 @@ def test_no_waiting_while_there_is_plenty() -> None:
     quota = RequestQuota(clock, None, None)
     quota.observe("api", headers(999, 300))
     for _ in range(500):
-        quota.before("api")
+        quota.wait("api")
     assert clock.slept == []
 
 
@@ -30,7 +30,7 @@ def test_what_remains_is_spread_over_the_window() -> None:
     quota.observe("api", headers(20, 100, quota=1000))
     times = []
     for _ in range(20):
-        quota.before("api")
+        quota.wait("api")
         times.append(clock.now())
     assert times == sorted(times)
     assert times[0] == 0
@@ -42,10 +42,10 @@ def test_exhausted_waits_for_the_next_window_and_says_so() -> None:
     told: list[Wait] = []
     quota = RequestQuota(clock, told.append, None)
     quota.observe("api", headers(0, 50))
-    quota.before("api")
+    quota.wait("api")
     assert clock.now() == 50
     assert told == [Wait("the Hub's quota of api requests", 50)]
-    quota.before("resolve")  # another quota
+    quota.wait("resolve")  # another quota
     assert clock.now() == 50
 
 
@@ -54,7 +54,7 @@ def test_late_answers_do_not_raise_the_count() -> None:
     quota = RequestQuota(clock, None, None)
     quota.observe("api", headers(0, 50))
     quota.observe("api", headers(7, 50))
-    quota.before("api")
+    quota.wait("api")
     assert clock.now() == 50
 
 
@@ -62,7 +62,7 @@ def test_held_after_a_429() -> None:
     clock = ManualClock(0.0)
     quota = RequestQuota(clock, None, None)
     quota.hold("api", 10)
-    quota.before("api")
+    quota.wait("api")
     assert clock.now() == 10
 
 
@@ -77,7 +77,7 @@ def test_no_window_of_an_hour_holds_more_than_the_limit(limit: int, count: int, 
             clock.advance(pauses[index] if index < len(pauses) else 0.0)
             slot = quota.reserve("a/b")
             stamps.append(clock.now())
-            slot.settle(applied=True)
+            quota.settle(slot, applied=True)
     for index in range(limit, len(stamps)):
         assert stamps[index] - stamps[index - limit] >= HOUR
 
@@ -93,7 +93,7 @@ def test_a_second_process_sees_the_first_ones_commits(tmp_path: Path) -> None:
     first = CommitQuota(tmp_path, "http://hub", clock, limit=3)
     second = CommitQuota(tmp_path, "http://hub", clock, limit=3)
     for quota in (first, second, first):
-        quota.reserve("a/b").settle(applied=True)
+        quota.settle(quota.reserve("a/b"), applied=True)
     second.reserve("c/d")  # another repo
     assert clock.now() == 0
     told: list[Wait] = []
@@ -106,7 +106,7 @@ def test_a_second_process_sees_the_first_ones_commits(tmp_path: Path) -> None:
 def test_a_slot_given_back_is_free_again(tmp_path: Path) -> None:
     clock = ManualClock(0.0)
     quota = CommitQuota(tmp_path, "http://hub", clock, limit=1)
-    quota.reserve("a/b").settle(applied=False)
+    quota.settle(quota.reserve("a/b"), applied=False)
     quota.reserve("a/b")
     assert clock.now() == 0
 
@@ -126,7 +126,8 @@ def test_a_torn_file_counts_as_empty(tmp_path: Path) -> None:
     file.write_text('{"commits": [[')
     quota.reserve("a/b")
     assert clock.now() == 0
-    assert len(quota.recent("a/b")) == 1
+    quota.reserve("a/b")
+    assert clock.now() == HOUR + MARGIN
 
 
 def test_a_clock_set_back_does_not_block_for_ever(tmp_path: Path) -> None:
@@ -134,3 +135,16 @@ def test_a_clock_set_back_does_not_block_for_ever(tmp_path: Path) -> None:
     clock = ManualClock(0.0)
     CommitQuota(tmp_path, "http://hub", clock, limit=1).reserve("a/b")
     assert clock.now() <= HOUR + MARGIN
+
+
+def test_a_limit_belongs_to_a_repo(tmp_path: Path) -> None:
+    clock = ManualClock(0.0)
+    quota = CommitQuota(tmp_path, "http://hub", clock, limit=None)
+    quota.set_limit("a/b", 1)
+    for _ in range(5):
+        quota.settle(quota.reserve("c/d"), applied=True)
+    quota.settle(quota.reserve("a/b"), applied=True)
+    assert clock.now() == 0
+    quota.reserve("a/b")
+    assert clock.now() == HOUR + MARGIN
+    assert (quota.limit_for("a/b"), quota.limit_for("c/d")) == (1, None)
