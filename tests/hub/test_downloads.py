@@ -11,10 +11,15 @@ from publish.hub.client import Client
 from publish.hub.downloads import SKIP_LIMIT, RemoteFile, fetch_file, fetch_if_exists
 from publish.hub.failures import Refused, Unavailable
 from publish.hub.reads import TreeEntry, git_blob_sha1
-from tests.hub.client.scripted import TOKEN, Answer, Asked, Scripted
+from tests.hub.scripted import TOKEN, Answer, Asked, Scripted
 
 SHA = "c" * 40
 CONTENT = random.Random(5).randbytes(300_000)
+
+
+@pytest.fixture
+def client(scripted_client: Client) -> Client:
+    return scripted_client
 
 
 class Store:

@@ -18,12 +18,17 @@ from publish.hub.rate_limits import Wait
 from publish.hub.reads import list_branches
 from publish.interrupt import Interrupted
 from tests.clock import ManualClock
-from tests.hub.client.scripted import TOKEN, Answer, Asked, Scripted
+from tests.hub.scripted import TOKEN, Answer, Asked, Scripted
 
 GOOD = Answer(body=json.dumps({"branches": [], "converts": [], "tags": []}).encode())
 COMMITS = (
     "You have exceeded the rate limit for repository commits (128 per hour). You can retry this action in about 1 hour."
 )
+
+
+@pytest.fixture
+def client(scripted_client: Client) -> Client:
+    return scripted_client
 
 
 def first(*answers: Answer | None) -> Callable[[Asked], Answer | None]:
