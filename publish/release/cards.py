@@ -263,8 +263,8 @@ def push_cards(cards: ReleaseCards, client: Client, progress: Progress) -> Pushe
             for card, failure in zip(todo, pool.map(push.step, todo), strict=True):
                 progress.step(card.branch, "failed" if failure else "published")
         except KeyboardInterrupt:
-            if client.interrupt is not None:
-                client.interrupt.set()
+            if client.stop is not None:
+                client.stop.set()
             pool.shutdown(cancel_futures=True)
             raise
     if cards.published.listing is not None:

@@ -11,7 +11,7 @@ from publish.cards.facts import HUB, README
 from publish.convert.hfconfig import hf_config, plain
 from publish.convert.plan import ConversionPlan
 from publish.hub.branch_files import BranchFile
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.lineage.sketch import StepSketch, document
 from publish.neox.checkpoint import RawCheckpoint
 from publish.records.files import FileRecord

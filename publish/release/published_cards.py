@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from publish.cards.facts import README
 from publish.hub.client import Client
-from publish.hub.downloads import fetch_text_if_there
+from publish.hub.downloads import fetch_if_exists
 from publish.hub.reads import TreeEntry, list_branches, list_tree
 from publish.records import checkpoints, manifest
 from publish.records.checkpoints import CheckpointRecord, Checkpoints
@@ -80,18 +80,18 @@ def _with_metadata(listed: CheckpointRecord | None, card: StepCard | None) -> St
 
 def read_card(client: Client, repo: str, commit: str) -> str:
     """The card at a commit, in one request; empty where there is none."""
-    content = fetch_text_if_there(client, repo, commit, README)
+    content = fetch_if_exists(client, repo, commit, README)
     return "" if content is None else content.decode("utf-8", "replace")
 
 
 def read_manifest(client: Client, repo: str, commit: str) -> Manifest | None:
     """The whole ``publish.json`` at a commit, in one request; None where there is none."""
-    content = fetch_text_if_there(client, repo, commit, manifest.NAME)
+    content = fetch_if_exists(client, repo, commit, manifest.NAME)
     return None if content is None else Manifest.from_bytes(content, f"{repo}@{commit}/{manifest.NAME}")
 
 
 def _listing(client: Client, repo: str, commit: str) -> Checkpoints | None:
-    content = fetch_text_if_there(client, repo, commit, checkpoints.NAME)
+    content = fetch_if_exists(client, repo, commit, checkpoints.NAME)
     return None if content is None else Checkpoints.from_bytes(content, f"{repo}@{commit}/{checkpoints.NAME}")
 
 
@@ -106,6 +106,6 @@ def _read_step(client: Client, repo: str, commit: str | None) -> StepCard | None
     found = read_manifest(client, repo, commit) if commit else None
     if commit is None or found is None:
         return None
-    card = fetch_text_if_there(client, repo, commit, README)
+    card = fetch_if_exists(client, repo, commit, README)
     digest = None if card is None else hashlib.sha256(card).hexdigest()
     return StepCard(CheckpointRecord.of(found, commit), digest)

@@ -49,7 +49,7 @@ def release(
     check_name(job.model.repo)
     check_comparisons(job.release, job.steps)
     if job.release.commits_per_hour is not None:
-        client.commits.limit = job.release.commits_per_hour
+        client.commits.set_limit(job.model.repo, job.release.commits_per_hour)
     state = read_state(job, client)
     if options.repair is None and is_finished(state):
         main = MainResult("unchanged", "as it should be")

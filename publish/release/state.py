@@ -17,9 +17,9 @@ from typing import Literal
 from publish.cards.facts import StepFacts
 from publish.cards.render import render_step
 from publish.errors import HubError
-from publish.hub.branch_files import GITATTRIBUTES, spelled
+from publish.hub.branch_files import GITATTRIBUTES
 from publish.hub.client import Client
-from publish.hub.downloads import fetch_text_if_there
+from publish.hub.downloads import fetch_if_exists
 from publish.hub.failures import Refused
 from publish.hub.reads import TreeEntry, list_branches, list_tree
 from publish.records import checkpoints, manifest
@@ -30,6 +30,7 @@ from publish.release.facts import run_facts
 from publish.release.job import Job, StepTask
 from publish.release.outcome import Failure
 from publish.schedule import branch_of
+from publish.text import some
 
 MAIN = "main"
 READERS = 8  # requests in flight while branches are read
@@ -203,7 +204,7 @@ def judge(expected: Expected, tip: BranchTip | None) -> BranchState:
         return state("foreign", f"its {manifest.NAME} is for step {tip.record.step}")
     changed = _changes(expected, tip.record)
     if tip.differences:
-        changed.append(f"files: {spelled(tip.differences)}")
+        changed.append(f"files: {some(tip.differences, 5, '; ')}")
     return state("stale", "; ".join(changed)) if changed else state("published", "as recorded at its tip")
 
 
@@ -273,7 +274,7 @@ def read_listing(client: Client, repo: str, main: str | None) -> Checkpoints | N
     Raises:
         HubError: no access, no connection.
     """
-    content = fetch_text_if_there(client, repo, main, checkpoints.NAME) if main else None
+    content = fetch_if_exists(client, repo, main, checkpoints.NAME) if main else None
     if content is None:
         return None
     try:
@@ -287,7 +288,7 @@ def _read_tip(client: Client, repo: str, branch: str, commit: str) -> BranchTip:
     paths = [entry.path for entry in entries if entry.path != GITATTRIBUTES]
     if not paths:
         return BranchTip(commit, empty=True)
-    content = fetch_text_if_there(client, repo, commit, manifest.NAME) if manifest.NAME in paths else None
+    content = fetch_if_exists(client, repo, commit, manifest.NAME) if manifest.NAME in paths else None
     if content is None:
         return BranchTip(commit, reason=f"none of its {len(paths)} files is {manifest.NAME}")
     try:

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release_file import Release, parse_release
 from tests.audit.conftest import MANY, Audit, kinds

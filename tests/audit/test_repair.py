@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from publish.cli.group import main
 from publish.errors import HubError, PublishError
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release.cards import make_cards
 from publish.release.proposal import propose

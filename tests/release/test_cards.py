@@ -20,7 +20,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from publish.cli.group import main
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.hub.repository import validate_card
 from publish.interrupt import Stop
 from publish.records.manifest import Manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.interrupt import Clock, Stop
 from publish.rehearsal.server import RehearsalHub
 from publish.release.executors import LocalExecutor
