@@ -32,7 +32,7 @@ def test_an_override_is_measured_and_stated(
     assert not outcome.failed
     assert json.loads(read(hub, "config.json", "step512"))["hidden_act"] == "gelu_pytorch_tanh"
     manifest = json.loads(read(hub, "publish.json", "step512"))
-    assert manifest["overrides"] == {"hidden_act": {"value": "gelu_pytorch_tanh", "instead_of": "gelu"}}
+    assert manifest["overrides"] == [{"key": "hidden_act", "value": "gelu_pytorch_tanh", "instead_of": "gelu"}]
     figures = next(gate["figures"] for gate in manifest["gates"] if gate["name"] == "logits")
     assert 0 < figures["override_effect"] < 0.1
     assert figures["max_abs_diff"] < 1e-4 < figures["override_effect"]
