@@ -34,7 +34,7 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.release.job import make_job
 from publish.release.step import VerifiedBranch, make_step
-from publish.release_file import CardText, Release
+from publish.release_file import CardMetadata, Release
 from publish.sources.files import LocalFiles
 from publish.sources.runs import CheckpointRef
 
@@ -85,7 +85,7 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
     for step in range(1, steps + 1):  # no step 0: its initialisation would be explained, once a release
         write(run / f"global_step{step}", shape, ranks=ranks, step=step, seed=step)
     schedule = tuple(range(1, steps + 1))
-    job = make_job(Release(str(run), "bench/bench", CardText("bench"), schedule), tokenizer="none")
+    job = make_job(Release(str(run), "bench/bench", CardMetadata("bench"), schedule), tokenizer="none")
     sources = [job.run.steps[step] for step in job.steps]
 
     def made(ref: CheckpointRef, logits: str = "off") -> None:

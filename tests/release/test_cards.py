@@ -25,9 +25,9 @@ from publish.hub.repository import validate_card
 from publish.interrupt import Stop
 from publish.records.manifest import Manifest
 from publish.rehearsal.server import RehearsalHub
-from publish.release.card_facts import hub_address
 from publish.release.cards import make_cards
 from publish.release.executors import LocalExecutor
+from publish.release.facts import hub_address
 from publish.release.job import make_job
 from publish.release.progress import Silent
 from publish.release.proposal import propose, write_release
