@@ -84,9 +84,7 @@ class LocalExecutor:
         waiting = deque(tasks)
         making: dict[Path, Future[None]] = {}
         in_flight: dict[Path, int] = {}  # folder of a step -> its open branches, and one more while it is being made
-        events: SimpleQueue[_Produced | _Ended | VerifiedBranch] = (
-            SimpleQueue()
-        )  # branches come back when closed
+        events: SimpleQueue[_Produced | _Ended | VerifiedBranch] = SimpleQueue()  # branches come back when closed
         pool = ThreadPoolExecutor(self.workers, "step")
         try:
             while waiting or in_flight:
