@@ -263,7 +263,7 @@ class TorchFile:
     def spans(self, tensors: Iterable[StoredTensor]) -> list[tuple[int, int]]:
         """The ``(offset, length)`` ranges to read for ``tensors``, as far as the directory tells.
 
-        A storage that ``tensors`` take whole, apart from padding, is read whole; of another one the local header is read.
+        A storage that ``tensors`` take whole, apart from padding, is read whole; of others the local header is read.
         """
         taken: dict[str, int] = {}
         for stored in tensors:
