@@ -17,6 +17,7 @@ from publish.interrupt import Stop, stop_if
 from publish.release.job import Job, StepTask
 from publish.release.outcome import Failure
 from publish.release.preflight import disk_needed
+from publish.release.progress import Progress
 from publish.release.step import VerifiedBranch, make_step
 from publish.verify.hf_model import import_torch
 
@@ -70,6 +71,7 @@ class LocalExecutor:
 
     workers: int
     folder: Path
+    progress: Progress
 
     @property
     def limit(self) -> int:
@@ -80,6 +82,7 @@ class LocalExecutor:
     ) -> Generator[VerifiedBranch | Failure, None, None]:
         """See :meth:`Executor.make`."""
         if tasks:
+            self.progress.note("importing torch and transformers")
             import_torch()
         waiting = deque(tasks)
         making: dict[Path, Future[None]] = {}

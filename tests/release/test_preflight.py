@@ -13,14 +13,14 @@ from huggingface_hub import HfApi
 
 from publish.errors import CardError, HubError, PublishError, StorageError
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release import executors
-from publish.release_file import CardText
+from publish.release_file import CardMetadata
 from tests.clock import ManualClock
 from tests.release.releases import TARGET, few, run_release
 
-TEXT = CardText("tiny")
+TEXT = CardMetadata("tiny")
 
 
 @dataclass(frozen=True)

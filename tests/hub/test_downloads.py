@@ -8,13 +8,18 @@ import pytest
 
 from publish.errors import HubError
 from publish.hub.client import Client
-from publish.hub.downloads import SKIP_LIMIT, RemoteFile, fetch_file, fetch_text_if_there
+from publish.hub.downloads import SKIP_LIMIT, RemoteFile, fetch_file, fetch_if_exists
 from publish.hub.failures import Refused, Unavailable
 from publish.hub.reads import TreeEntry, git_blob_sha1
-from tests.hub.client.scripted import TOKEN, Answer, Asked, Scripted
+from tests.hub.scripted import TOKEN, Answer, Asked, Scripted
 
 SHA = "c" * 40
 CONTENT = random.Random(5).randbytes(300_000)
+
+
+@pytest.fixture
+def client(scripted_client: Client) -> Client:
+    return scripted_client
 
 
 class Store:
@@ -86,7 +91,7 @@ def test_an_expired_location_is_resolved_again(client: Client, scripted: Scripte
 @pytest.mark.parametrize("told", ["bytes 1-10/300000", "bytes 0-9/299999", "bytes 0-8/300000", "nonsense", ""])
 def test_another_range_than_asked_for_is_an_error(told: str, client: Client, scripted: Scripted) -> None:
     scripted.answer = lambda asked: Answer(206, b"x" * 10, {"content-range": told, "x-repo-commit": SHA})
-    with pytest.raises(Unavailable, match="asked for bytes"):
+    with pytest.raises(Unavailable, match="requested bytes"):
         RemoteFile(client, "a/b", SHA, "x", len(CONTENT)).read(0, 10)
 
 
@@ -129,7 +134,7 @@ def test_absent_ends_at_once(client: Client, scripted: Scripted) -> None:
     with pytest.raises(Refused) as caught:
         RemoteFile(client, "a/b", SHA, "x", 10).read(0, 5)
     assert caught.value.code == "EntryNotFound"
-    assert fetch_text_if_there(client, "a/b", SHA, "x") is None
+    assert fetch_if_exists(client, "a/b", SHA, "x") is None
 
 
 def test_the_token_stays_with_the_endpoint(client: Client, scripted: Scripted) -> None:
@@ -173,7 +178,7 @@ def test_whole_files_are_proven(client: Client, scripted: Scripted) -> None:
     lfs = TreeEntry("x", size, "0" * 40, hashlib.sha256(CONTENT).hexdigest())
     assert fetch_file(client, "a/b", SHA, lfs) == CONTENT
     for wrong in (TreeEntry("x", size, "0" * 40), TreeEntry("x", size, git_blob_sha1(CONTENT), "0" * 64)):
-        with pytest.raises(HubError, match="other bytes"):
+        with pytest.raises(HubError, match="not those that the Hub lists"):
             fetch_file(client, "a/b", SHA, wrong)
 
 
