@@ -139,7 +139,7 @@ def weight_files(files: CheckpointFiles) -> list[str]:
         index = index_of(single)
         expected = _indexed_files(files, index) if index in files.sizes else _numbered_files(shards)
         if unmatched := sorted(shards ^ expected):
-            what = "is missing" if unmatched[0] in expected else "is not in the index"
+            what = "is missing" if unmatched[0] in expected else "does not belong to the other shards"
             raise CheckpointError(f"{unmatched[0]} {what}", files.where, _FETCH_AGAIN)
         if shards:
             return sorted(shards)
@@ -151,21 +151,19 @@ def weight_files(files: CheckpointFiles) -> list[str]:
 
 
 def _indexed_files(files: CheckpointFiles, index: str) -> set[str]:
-    places = read_json(files, index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+    weight_map = read_json(files, index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError("the index has no weight_map of file names", f"{files.where}/{index}", _FETCH_AGAIN)
-    return set(places.values())
+    return set(weight_map.values())
 
 
 def _numbered_files(shards: Collection[str]) -> set[str]:
-    """The names of all shards, as each of them states how many there are."""
-    for name in shards:
-        found = _SHARD.fullmatch(name)
-        assert found is not None
-        stem, width, total, ending = found[1], len(found[2]), found[3], found[4]
-        if int(total) <= _MAX_SHARDS:
-            return {f"{stem}-{number:0{width}}-of-{total}.{ending}" for number in range(1, int(total) + 1)}
-    return set()
+    """The names of all shards without an index: each shard's name states how many there are."""
+    found = _SHARD.fullmatch(min(shards, default=""))
+    if found is None or int(found[3]) > _MAX_SHARDS:
+        return set()
+    numbers = range(1, int(found[3]) + 1)
+    return {f"{found[1]}-{number:0{len(found[2])}}-of-{found[3]}.{found[4]}" for number in numbers}
 
 
 def _read_safetensors(files: CheckpointFiles, name: str) -> Iterator[RawTensor]:
