@@ -66,7 +66,7 @@ class Report:
         )
 
     @property
-    def counted(self) -> str:
+    def count(self) -> str:
         """The counts in words."""
         return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts if value)
 
@@ -121,7 +121,7 @@ class Report:
     def markdown(self) -> str:
         """Verdict, reasons and the table, for a card or an issue."""
         left, right = self.comparison.left.where, self.comparison.right.where
-        lines = [f"**{self.sentence}**: `{left}` (left) and `{right}` (right); {self.counted}.", ""]
+        lines = [f"**{self.sentence}**: `{left}` (left) and `{right}` (right); {self.count}.", ""]
         lines += [*(f"- {_plain(reason)}" for reason in self.verdict.reasons), ""]
         lines += [_line(COLUMNS), "|---|" + "---:|" * (len(COLUMNS) - 1), *(map(_line, self.rows()))]
         return "\n".join(lines) + "\n"
