@@ -75,7 +75,7 @@ def _compared(job: Job, wanted: WantedComparison, folder: Path, provenance: Prov
     return ComparisonRecord(
         location=other,
         title=f"Step {wanted.step:,} (left) and {other} (right)",
-        verdict=f"{report.sentence}: {report.counted}.",
+        verdict=f"{report.sentence}: {report.count}.",
         reasons=report.verdict.reasons,
         columns=COLUMNS,
         rows=report.rows(),

@@ -10,7 +10,7 @@ from publish.compare.layers import RANDOM, layer_type
 from publish.compare.verdict import pool
 from publish.lineage.repeats import LineageFinding
 from publish.lineage.sketch import StepSketch, document, from_document
-from publish.lineage.suite import trace
+from publish.lineage.suite import Trajectory, trace
 from publish.records.checkpoints import LAYER_TYPES, CheckpointRecord
 from publish.records.gates import Gate
 from publish.records.manifest import Manifest
