@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from publish.cli.options import (
     slurm_options,
     workers_option,
 )
-from publish.cli.rehearse import hub_of
+from publish.cli.rehearse import rehearsal_client
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
 from publish.interrupt import Stop
@@ -94,7 +95,7 @@ def command(
     job = make_job(plan, steps=steps, tokenizer=tokenizer, client=hub, index=index)
     job = replace(job, templates=templates, verify_logits=verify_logits)
     with (
-        hub_of(rehearse, work_dir, hub, plan.target) as client,
+        rehearsal_client(work_dir, hub, plan.target) if rehearse else nullcontext(hub) as client,
         open_work_dir(work_dir or default_folder(client.endpoint.url, plan.target)) as folder,
     ):
         try:

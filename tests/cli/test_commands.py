@@ -173,6 +173,7 @@ def test_a_release_by_the_command_line(samples: Path, tmp_path: Path) -> None:
         assert "hf_alice" not in done.stdout + (work / next(work.iterdir()).name).read_text()
 
 
+@pytest.mark.slow
 def test_the_demo_publishes_all_154_steps(tmp_path: Path) -> None:
     done = publish("demo", "--work-dir", tmp_path / "demo")
     assert done.returncode == 0, done.stderr

@@ -111,18 +111,19 @@ def test_small_files_that_ask_for_endless_work_are_refused_at_once() -> None:
         assert bomb["mb"] < 200, (name, bomb)
 
 
-def test_ten_thousand_mutated_checkpoints(tmp_path: Path, samples: Path) -> None:
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_checkpoints(count: int, tmp_path: Path, samples: Path) -> None:
     """No crash, no hang, bounded memory, nothing imported, opened or executed."""
     write(tmp_path / "pipeline", Case(NEOX, tensor_parallel=2), stages=1)
     write(tmp_path / "sequential", Case(LLAMA, attention_biases=False), stages=0)
     real = sorted((SHARED / "neox").glob("*/global_step16"))
     folders = [samples / "global_step1", tmp_path / "pipeline", tmp_path / "sequential", *real]
-    found = watched("tests.formats.fuzz", 10_000, 20261124, *folders)
+    found = watched("tests.formats.fuzz", count, 20261124, *folders)
     assert found["audit"] == []
     assert found["slowest_seconds"] < 2
     assert found["peak_mb"] < 300
-    assert found["read"] > 100  # the mutations are not all of one, trivial kind
-    assert found["refused"] > 5000
+    assert found["read"] > count // 100  # the mutations are not all of one, trivial kind
+    assert found["refused"] > count // 2
 
 
 @pytest.mark.parametrize(

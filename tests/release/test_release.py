@@ -212,6 +212,7 @@ def test_a_14m_checkpoint_on_a_hub_costs_its_weights_and_no_more(
     assert fetched <= 1.02 * weights
 
 
+@pytest.mark.slow
 def test_a_14m_checkpoint_on_a_hub_takes_few_requests(raw14m: str, tmp_path: Path, hub: RehearsalHub) -> None:
     ref, files = find_checkpoint(parse_location(f"{raw14m}@step0"), None)
     try:
