@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from publish.audit.records import CONFIG, Branch, Suite, shorten
+from publish.dtypes import BY_SAFETENSORS
 from publish.formats.safetensors import HeaderTensor
 from publish.records.findings import Finding
 
 MAY_DIFFER = frozenset({"transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache"})
 MAX_SHOWN = 60  # characters of a config's value
-DTYPES: Mapping[str, str] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")  # the layer's number in a tensor's name
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_in|embed_tokens|wte)\.weight")
 _OUTPUT_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_out|lm_head)\.weight$")
@@ -122,7 +122,8 @@ def contradictions(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor
         yield "tie_word_embeddings is false, but the weights have no output embedding"
 
     stated = config.get("dtype") or config.get("torch_dtype")
-    dtypes = {DTYPES.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()}
+    stored = {tensor.dtype for tensor in tensors.values()}
+    dtypes = {BY_SAFETENSORS[dtype].name if dtype in BY_SAFETENSORS else dtype for dtype in stored}
     if isinstance(stated, str) and len(dtypes) == 1 and dtypes != {stated.removeprefix("torch.")}:
         yield f"dtype is {stated}, but the weights are {dtypes.pop()}"
 

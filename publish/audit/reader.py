@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from publish.atomic import read_sealed, write_sealed
+from publish.atomic import read_checksummed, write_checksummed
 from publish.audit.records import digest
 from publish.errors import HubError, StorageError
 from publish.formats.safetensors import PREFIX, Header, NoHeader, cut_short, length_of, parse_header
@@ -68,7 +68,7 @@ class Cache:
         """
         path = self._path(kind, key)
         try:
-            return None if path is None else read_sealed(path)
+            return None if path is None else read_checksummed(path)
         except OSError as error:
             raise self._error(error) from error
 
@@ -82,7 +82,7 @@ class Cache:
         if path is None:
             return
         try:
-            write_sealed(path, content)
+            write_checksummed(path, content)
         except OSError as error:
             raise self._error(error) from error
 

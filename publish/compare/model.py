@@ -14,16 +14,15 @@ from publish.compare.layers import expected_stds
 from publish.convert.blocks import check_identical, tensor_bytes
 from publish.convert.hfconfig import hf_config
 from publish.convert.plan import ConversionPlan, make_plan
+from publish.dtypes import DTYPES, WEIGHT_DTYPES
 from publish.errors import SourceError
 from publish.explain.stored import RngState, stored_generators, stored_rng_state
-from publish.formats.torch_archive import ITEM_SIZES
 from publish.hf.checkpoint import HfCheckpoint
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.config import NeoxConfig, read_config
-from publish.neox.options import MAPPED
+from publish.neox.config import MAPPED, NeoxConfig, read_config
 from publish.sources.runs import Location
 
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
+_COMPARED = (*WEIGHT_DTYPES, "float64")
 # saved by GPTNeoXAttention and by Llama's in transformers before 4.32; computed, not trained
 _BUFFERS = re.compile(r"\.(attention\.bias|masked_bias|rotary_emb\.inv_freq)$")
 
@@ -42,7 +41,7 @@ class ModelTensor:
 
     @property
     def itemsize(self) -> int:
-        return ITEM_SIZES[self.dtype]
+        return DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,9 @@ class HfModel:
             if not _BUFFERS.search(name)
         }
         for tensor in self.tensors.values():
-            if tensor.dtype not in _DTYPES:
+            if tensor.dtype not in _COMPARED:
                 what = f"{tensor.name} is {tensor.dtype}, which cannot be compared"
-                raise SourceError(what, checkpoint.where, f"compare tensors of {', '.join(_DTYPES)}")
+                raise SourceError(what, checkpoint.where, f"compare tensors of {', '.join(_COMPARED)}")
 
     @property
     def where(self) -> str:

@@ -40,7 +40,7 @@ def aligned_buffer(count: int = BLOCK) -> Doubles:
 
 def as_array(data: memoryview, dtype: str) -> NDArray[Any]:
     """A view of bytes of ``dtype``; bfloat16 as the uint16 of its bits."""
-    return np.frombuffer(data, VIEWS.get(dtype, _DOUBLE))
+    return np.frombuffer(data, VIEWS[dtype])
 
 
 def to_float64(values: NDArray[Any], dtype: str, out: Doubles) -> Doubles:

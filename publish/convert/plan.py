@@ -15,8 +15,9 @@ from publish.convert.architecture import Architecture, choose_architecture, natu
 from publish.convert.merge import PLACE, Heads, Merge, Part, Shards
 from publish.convert.rules import DROPPED, UNUSED_NORM, Rule
 from publish.convert.sizes import Sizes, heads_of, measure
+from publish.dtypes import DTYPES, WEIGHT_DTYPES
 from publish.errors import ConfigError, ConversionError
-from publish.formats.torch_archive import ITEM_SIZES, RawTensor
+from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, Network
 from publish.text import some
@@ -48,7 +49,7 @@ class Recipe:
 
     @property
     def nbytes(self) -> int:
-        return self.elements * ITEM_SIZES[self.dtype]
+        return self.elements * DTYPES[self.dtype].itemsize
 
     @property
     def source_dtype(self) -> str:
@@ -153,7 +154,6 @@ def _by_name(recipes: list[Recipe]) -> tuple[Recipe, ...]:
     return tuple(sorted(recipes, key=lambda recipe: recipe.name))
 
 
-DTYPES = ("float16", "bfloat16", "float32")
 _LAYER_NAME = re.compile(r"layers\.\d+\.")
 
 
@@ -280,8 +280,8 @@ def _one_dtype(checkpoint: RawCheckpoint, placed: tuple[_Placed, ...]) -> str:
 
 
 def _known(dtype: str) -> str:
-    if dtype not in DTYPES:
-        raise ConversionError(f"weights of {dtype}", "dtype", f"only {', '.join(DTYPES)} can be written")
+    if dtype not in WEIGHT_DTYPES:
+        raise ConversionError(f"weights of {dtype}", "dtype", f"only {', '.join(WEIGHT_DTYPES)} can be written")
     return dtype
 
 

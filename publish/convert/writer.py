@@ -18,8 +18,8 @@ import xxhash
 
 from publish.convert.blocks import check_identical, streams, tensor_bytes
 from publish.convert.plan import INDEX_NAME, ConversionPlan, Recipe, WeightFile
+from publish.dtypes import DTYPES
 from publish.errors import StorageError
-from publish.formats.dtypes import SAFETENSORS
 from publish.interrupt import stop_if
 from publish.neox.checkpoint import RawCheckpoint
 from publish.records.files import FileRecord
@@ -36,7 +36,7 @@ def header(file: WeightFile) -> bytes:
     at = 0
     for recipe in file.recipes:
         entries[recipe.name] = {
-            "dtype": SAFETENSORS[recipe.dtype],
+            "dtype": DTYPES[recipe.dtype].safetensors,
             "shape": list(recipe.shape),
             "data_offsets": [at, at + recipe.nbytes],
         }

@@ -19,15 +19,16 @@ from publish.convert.architecture import CLASSES, GPT_NEOX
 from publish.convert.merge import Heads, Part
 from publish.convert.rules import Rule, Tables, llama_tables, neox_tables
 from publish.convert.sizes import Sizes, layer_count
+from publish.dtypes import WEIGHT_DTYPES
 from publish.errors import CheckpointError, ConfigError, ConversionError
 from publish.explain.construction import DEFAULTS, INIT, NORMAL_STDS, OUTPUT, InitMethods, Scale, in_order, init_role
 from publish.formats.dtypes import VIEWS, from_float32, to_float32
 from publish.formats.torch_archive import RawTensor
 from publish.hf.checkpoint import CONFIG, HfCheckpoint
 from publish.neox import config as neox_config
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.options import MAPPED
-from publish.neox.state import TRACKER, RandomState, stored_states
+from publish.neox.checkpoint import RawCheckpoint, stored_states
+from publish.neox.config import MAPPED
+from publish.neox.state import TRACKER, RandomState
 
 Bits = NDArray[Any]  # float16 or float32, or bfloat16 as the uint16 of its bits
 
@@ -164,7 +165,7 @@ def _raw_shards(checkpoint: RawCheckpoint) -> tuple[dict[str, Shard], ...]:
         raise CheckpointError("the embedding is missing", checkpoint.where, "fetch the checkpoint again")
     for rank in checkpoint.ranks:
         for tensor in map(rank.__getitem__, names):
-            if len(tensor.shape) != 2 or not tensor.elements or tensor.dtype not in VIEWS:
+            if len(tensor.shape) != 2 or not tensor.elements or tensor.dtype not in WEIGHT_DTYPES:
                 what = f"{tensor.name} must be a matrix of floats, got {tensor.dtype} {list(tensor.shape)}"
                 raise CheckpointError(what, f"{checkpoint.where}/{tensor.file}", "fetch the checkpoint again")
     return tuple({name: _raw_shard(checkpoint, rank[name]) for name in names} for rank in checkpoint.ranks)
@@ -367,7 +368,7 @@ def _hf_shard(merged: _MergedModel, name: str, rules: list[tuple[str, Rule]], ra
     for hf, rule in rules:
         placed = rule.merge.place(same, merged.heads)
         tensor = checkpoint.tensors.get(hf)
-        if tensor is None or tensor.shape != placed.shape or tensor.dtype not in VIEWS:
+        if tensor is None or tensor.shape != placed.shape or tensor.dtype not in WEIGHT_DTYPES:
             found = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
             what = f"{hf} is {found}; by the config it is a matrix of floats {list(placed.shape)}"
             raise ConversionError(what, checkpoint.where, "fetch the model again")

@@ -10,8 +10,8 @@ from publish.explain.construction import in_order
 from publish.explain.cuda_generator import THREADS, advance
 from publish.explain.models import InitialModel
 from publish.explain.streams import CpuStream, words_for
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.state import CPU, CUDA, TRACKER, RandomState, stored_states
+from publish.neox.checkpoint import RawCheckpoint, stored_states
+from publish.neox.state import CPU, CUDA, TRACKER, RandomState
 from publish.text import count
 
 # deepspeed runtime/activation_checkpointing/checkpointing.py, model_parallel_cuda_manual_seed: rank r's generator of

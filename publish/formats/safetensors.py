@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from publish.dtypes import BY_SAFETENSORS, DTYPES, WEIGHT_DTYPES
 from publish.errors import CheckpointError, GateError, SourceError
-from publish.formats.dtypes import SAFETENSORS, VIEWS
+from publish.formats.dtypes import VIEWS
 from publish.sources.files import CheckpointFile, CheckpointFiles
 
 # What a safetensors header claims of its file, wherever that lies.
@@ -25,16 +26,6 @@ from publish.sources.files import CheckpointFile, CheckpointFiles
 
 PREFIX = 8  # bytes of the length
 LARGEST = 100_000_000  # safetensors' own limit for a header
-# bits per element; F4 and F8 kinds as of safetensors 0.7
-BITS: Mapping[str, int] = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
-    **dict.fromkeys(("U32", "I32", "F32"), 32),
-    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-}
 
 
 class NoHeader(ValueError):
@@ -114,10 +105,11 @@ def parse_header(text: bytes) -> Header:
         if tensor.offset != at:
             kind = "overlaps the tensor before it" if tensor.offset < at else "leaves a gap before it"
             problems.append(f"{tensor.name} begins at byte {tensor.offset:,}, not {at:,}: it {kind}")
-        bits = math.prod(tensor.shape) * BITS.get(tensor.dtype, 0)
-        if tensor.dtype in BITS and -(-bits // 8) != tensor.nbytes:
-            due = f"{tensor.dtype} {list(tensor.shape)}, {-(-bits // 8):,} bytes"
-            problems.append(f"{tensor.name} is {due}, and has {tensor.nbytes:,}")
+        dtype = BY_SAFETENSORS.get(tensor.dtype)
+        size = tensor.nbytes if dtype is None else -(-math.prod(tensor.shape) * dtype.bits // 8)
+        if size != tensor.nbytes:
+            expected = f"{tensor.dtype} {list(tensor.shape)}, {size:,} bytes"
+            problems.append(f"{tensor.name} is {expected}, and has {tensor.nbytes:,}")
         at = tensor.offset + tensor.nbytes
     return Header(tuple(tensors), at, tuple(problems), metadata if isinstance(metadata, dict) else {})
 
@@ -171,10 +163,35 @@ def _tensor(name: str, entry: Any, begin: int) -> HeaderTensor:
     return HeaderTensor(name, dtype, shape, begin + first, last - first)
 
 
+@dataclass(frozen=True, slots=True)
+class ShardIndex:
+    """``*.index.json``: ``files`` maps each tensor to its file; ``total_size``: bytes of all tensors, if it says so."""
+
+    files: Mapping[str, str]
+    total_size: int | None
+
+
+def parse_index(content: bytes) -> ShardIndex:
+    """The index whose JSON is ``content``.
+
+    Raises:
+        ValueError: not a JSON object, or it maps no tensor to a file.
+    """
+    try:
+        document = json.loads(content)
+        files = document["weight_map"]
+        metadata = document.get("metadata", {})
+        if not isinstance(files, dict) or not files or not all(type(file) is str for file in files.values()):
+            raise ValueError("weight_map does not map tensors to files")
+        total = metadata.get("total_size")
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("not a JSON object with a weight_map") from error
+    return ShardIndex(files, total if type(total) is int else None)
+
+
 # Safetensors files of a location, on disk or on a Hub: their tensors, and rows of those read by position.
 
 
-_DTYPES = {spelt: dtype for dtype, spelt in SAFETENSORS.items()}
 _SUFFIX = ".safetensors"
 
 
@@ -223,16 +240,16 @@ def _header(file: CheckpointFile) -> Iterator[FileTensor]:
     except NoHeader as error:
         raise _broken(file, str(error)) from error
     for place in places:
-        if (dtype := _DTYPES.get(place.dtype)) is not None:
-            yield FileTensor(place.name, file, dtype, place.shape, place.offset)
+        dtype = BY_SAFETENSORS.get(place.dtype)
+        if dtype is not None and dtype.name in WEIGHT_DTYPES:
+            yield FileTensor(place.name, file, dtype.name, place.shape, place.offset)
 
 
 def _broken(file: CheckpointFile, what: str) -> CheckpointError:
     return CheckpointError(what, file.where, "the file is damaged; fetch it again")
 
 
-ITEM_SIZES: Mapping[str, int] = {"F16": 2, "BF16": 2, "F32": 4}
-DTYPES: Mapping[str, str] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+WEIGHTS = tuple(DTYPES[name].safetensors for name in WEIGHT_DTYPES)
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHUNK = 4 << 20
 
@@ -341,21 +358,21 @@ def read_tensors(path: Path) -> tuple[WrittenTensor, ...]:
     if header.metadata.get("format") != "pt":
         raise _error(f"the metadata is {dict(header.metadata)!r}, and transformers wants format: pt", path)
     for each in header.tensors:
-        if each.dtype not in ITEM_SIZES:
-            raise _error(f"{each.name} is {each.dtype}, which is none of {', '.join(ITEM_SIZES)}", path)
+        if each.dtype not in WEIGHTS:
+            raise _error(f"{each.name} is {each.dtype}, which is none of {', '.join(WEIGHTS)}", path)
     return tuple(
         WrittenTensor(each.name, path, each.dtype, each.shape, each.offset, each.nbytes) for each in header.tensors
     )
 
 
-def _index(path: Path) -> dict[str, str]:
+def _index(path: Path) -> Mapping[str, str]:
     try:
-        places = json.loads(path.read_bytes())["weight_map"]
-        if not all(isinstance(name, str) and Path(name).name == name for name in places.values()):
-            raise ValueError("file names")
-        return dict(places)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        files = parse_index(path.read_bytes()).files
+    except (OSError, ValueError) as error:
         raise _error(f"the index cannot be read: {error}", path) from error
+    if odd := [file for file in files.values() if Path(file).name != file]:
+        raise _error(f"the index names {odd[0]!r}, which is not a file name", path)
+    return files
 
 
 def _opened(path: Path) -> FileIO:

@@ -32,8 +32,8 @@ from publish.compare.pair import (
 )
 from publish.convert.plan import ConversionPlan, Recipe
 from publish.convert.writer import Digest
+from publish.dtypes import BY_SAFETENSORS, DTYPES
 from publish.errors import HubError
-from publish.formats.dtypes import SAFETENSORS
 from publish.verify.contents import NotFinite, count_not_finite
 
 BUDGET = 4096  # sampled values of all matrices together
@@ -210,7 +210,7 @@ def document(sketch: StepSketch) -> dict[str, Any]:
     """The sketch as JSON, the sampled bits in base64."""
     return {
         name: {
-            "dtype": SAFETENSORS[tensor.dtype],
+            "dtype": DTYPES[tensor.dtype].safetensors,
             "elements": tensor.elements,
             "xxh3": tensor.digest,
             **({"xxh3_unsigned_zeros": tensor.unsigned} if tensor.unsigned != tensor.digest else {}),
@@ -228,9 +228,8 @@ def from_document(found: Mapping[str, Any], where: object) -> dict[str, TensorSk
     Raises:
         HubError: the JSON is not such a document.
     """
-    names = {short: long for long, short in SAFETENSORS.items()}
     try:
-        return {name: _tensor(name, names[entry["dtype"]], entry) for name, entry in found.items()}
+        return {name: _tensor(name, BY_SAFETENSORS[entry["dtype"]].name, entry) for name, entry in found.items()}
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
         raise HubError(f"the statistics cannot be read: {error!r}", where, "publish the step again") from error
 

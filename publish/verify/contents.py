@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xxhash
@@ -14,8 +13,9 @@ import xxhash
 from publish.convert.merge import PLACE
 from publish.convert.plan import ConversionPlan
 from publish.convert.writer import TensorDigest
+from publish.dtypes import BY_SAFETENSORS, DTYPES
 from publish.errors import GateError
-from publish.formats.safetensors import DTYPES, WeightFolder, chunks_of, opened
+from publish.formats.safetensors import WeightFolder, chunks_of, opened
 from publish.neox.checkpoint import RawCheckpoint
 from publish.records.files import FileRecord
 from publish.records.gates import Gate, could_not_read, failed, passed
@@ -25,11 +25,6 @@ from publish.text import some
 
 
 _BLOCK = 1 << 16  # elements at a time: they stay in the processor's cache
-_BITS: Mapping[str, tuple[type[Any], int]] = {  # unsigned type, bits of infinity
-    "float16": (np.uint16, 0x7C00),
-    "bfloat16": (np.uint16, 0x7F80),
-    "float32": (np.uint32, 0x7F800000),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +46,13 @@ def count_not_finite(data: memoryview | bytes, dtype: str) -> NotFinite:
     What is not finite is at least infinity as a signed number, or at least minus infinity as an unsigned one: two
     maxima tell, without a copy, that there is none.
     """
-    kind, infinity = _BITS[dtype]
-    bits = np.frombuffer(data, kind)
+    infinity = DTYPES[dtype].infinity
+    bits = np.frombuffer(data, f"<u{DTYPES[dtype].itemsize}")
     sign = 1 << (bits.itemsize * 8 - 1)
     nans = infinities = 0
     if bits.size and (bits.view(f"i{bits.itemsize}").max() >= infinity or bits.max() >= sign | infinity):
         for start in range(0, bits.size, _BLOCK):
-            magnitude = bits[start : start + _BLOCK] & kind(sign - 1)
+            magnitude = bits[start : start + _BLOCK] & bits.dtype.type(sign - 1)
             nans += int(np.count_nonzero(magnitude > infinity))
             infinities += int(np.count_nonzero(magnitude == infinity))
     return NotFinite(bits.size, nans, infinities)
@@ -127,7 +122,7 @@ def _misplaced(plan: ConversionPlan, written: WeightFolder) -> Iterator[str]:
         yield f"{name} is written and was not planned"
     for name in sorted(planned.keys() & written.tensors.keys()):
         (recipe, file), found = planned[name], written.tensors[name]
-        due, got = (recipe.dtype, recipe.shape, file), (DTYPES[found.dtype], found.shape, found.path.name)
+        due, got = (recipe.dtype, recipe.shape, file), (BY_SAFETENSORS[found.dtype].name, found.shape, found.path.name)
         if due != got:
             yield f"{name} is {got[0]} {list(got[1])} in {got[2]}, planned as {due[0]} {list(due[1])} in {due[2]}"
 
@@ -140,7 +135,7 @@ def count_in(folder: Path | WeightFolder) -> dict[str, NotFinite]:
     """
     counts = {}
     for name, tensor in opened(folder).tensors.items():
-        parts = [count_not_finite(chunk, DTYPES[tensor.dtype]) for chunk in tensor.chunks()]
+        parts = [count_not_finite(chunk, BY_SAFETENSORS[tensor.dtype].name) for chunk in tensor.chunks()]
         counts[name] = NotFinite(
             sum(part.elements for part in parts),
             sum(part.nans for part in parts),

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from publish.dtypes import BY_SAFETENSORS
 from publish.errors import GateError
-from publish.formats.safetensors import DTYPES, ITEM_SIZES, WeightFolder, WrittenTensor, opened
+from publish.formats.safetensors import WeightFolder, WrittenTensor, opened
 from publish.records.gates import Gate, could_not_read, failed, passed
 from publish.text import some
 
@@ -215,7 +216,7 @@ def whole(tensor: WrittenTensor) -> torch.Tensor:
 
 def rows_of(tensor: WrittenTensor, start: int, count: int) -> torch.Tensor:
     """Rows of a matrix in float32."""
-    width = tensor.shape[1] * ITEM_SIZES[tensor.dtype]
+    width = tensor.shape[1] * BY_SAFETENSORS[tensor.dtype].itemsize
     part = replace(tensor, shape=(count, tensor.shape[1]), offset=tensor.offset + start * width, nbytes=count * width)
     return whole(part)
 
@@ -223,7 +224,7 @@ def rows_of(tensor: WrittenTensor, start: int, count: int) -> torch.Tensor:
 def _numbers(data: memoryview, dtype: str) -> torch.Tensor:
     import torch
 
-    return torch.frombuffer(data, dtype=getattr(torch, DTYPES[dtype])).float()
+    return torch.frombuffer(data, dtype=getattr(torch, BY_SAFETENSORS[dtype].name)).float()
 
 
 def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:

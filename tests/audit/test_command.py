@@ -81,7 +81,7 @@ def test_the_reports_for_a_terminal_and_for_an_issue_tracker(suite: Planted) -> 
     ("arguments", "says"),
     [
         (("lab/none",), "404"),
-        (("nonsense",), "neither an existing folder nor a repository"),
+        (("nonsense",), "no folder of this name"),
         (("lab/a@step1",), "a whole repo"),
         (("lab/a", "--schedule", "weekly"), "no schedule"),
         (("lab/a", "--schedule", "from-config"), "no training config"),

@@ -95,7 +95,7 @@ def test_convert_writes_a_folder_and_says_what_is_in_it(samples: Path, tmp_path:
         (lambda folder, real, marker: (folder / STEP).write_bytes(real[: len(real) // 2]), "not a torch zip archive"),
         (
             lambda folder, real, marker: (folder / STEP).write_bytes(hostile.archive(hostile.calls_system(marker))),
-            "holds no weights",
+            "has no weights",
         ),
         (lambda folder, real, marker: (folder / "notes.txt").write_text("hello"), "no checkpoint"),
     ],

@@ -24,8 +24,8 @@ from publish.explain.stored import (
     stored_generators,
     stored_rng_state,
 )
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.state import CPU, CUDA, TRACKER, decode, stored_states
+from publish.neox.checkpoint import RawCheckpoint, stored_states
+from publish.neox.state import CPU, CUDA, TRACKER, decode
 from publish.records.codec import canonical, read_record
 from publish.sources.files import LocalFiles
 from publish.sources.runs import Location

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from publish.errors import CheckpointError, ConfigError, PublishError
+from publish.errors import CheckpointError, PublishError
 from publish.formats.unpickler import unpickle
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.config import load
 from publish.sources.files import LocalFiles
 from tests.conftest import SHARED
 from tests.convert.rawfiles import write
@@ -124,37 +123,3 @@ def test_mutated_checkpoints(count: int, tmp_path: Path, samples: Path) -> None:
     assert found["peak_mb"] < 300
     assert found["read"] > count // 100  # the mutations are not all of one, trivial kind
     assert found["refused"] > count // 2
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["mp_rank_99999999999999999999_model_states.pt"],
-        ["mp_rank_99999_model_states.pt"],
-        ["layer_00-model_00-model_states.pt", "layer_99999-model_00-model_states.pt"],
-        ["layer_00-model_9999-model_states.pt"],
-    ],
-)
-def test_file_names_ask_for_no_endless_work(names: list[str], tmp_path: Path) -> None:
-    for name in names:
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(PublishError, match=r"missing|no GPT-NeoX checkpoint"):
-        RawCheckpoint.open(LocalFiles(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"a: &a [x, x]\nb: &b [*a, *a]\n", "aliases are not used"),
-        (b"[" * 20_000, "not valid YAML"),
-        (b"a: 1\n" * 100_000, "a config of 500,000 bytes"),
-        (b"a: !!python/object/apply:os.system [id]\n", "could not determine a constructor"),
-        (b"num-layers: 6\nnum_layers: 7\n", "num_layers is given twice"),
-        (b"\xff\xfe\x00", "not valid YAML"),
-        (b"- 1\n", "no options in this file"),
-        (b"a: " + b"9" * 10_000, "not valid YAML"),
-    ],
-)
-def test_configs_ask_for_no_endless_work(text: bytes, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load(text, "model.yml")
