@@ -13,13 +13,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from publish.dtypes import BY_SAFETENSORS, DTYPES, WEIGHT_DTYPES
-from publish.errors import CheckpointError, GateError, SourceError
-from publish.formats.dtypes import VIEWS
-from publish.sources.files import CheckpointFile, CheckpointFiles
+from publish.errors import GateError
 
 # What a safetensors header claims of its file, wherever that lies.
 
@@ -131,18 +126,6 @@ def read_header(size: int, read: Callable[[int, int], bytes | memoryview]) -> He
     return header
 
 
-def read_places(file: CheckpointFile) -> tuple[HeaderTensor, ...]:
-    """The tensors of ``file`` in file order; they fill it without gap or overlap.
-
-    Raises:
-        SourceError: says which claim is not true, with the numbers.
-    """
-    try:
-        return read_header(file.size, file.read).tensors
-    except NoHeader as error:
-        raise SourceError(str(error), file.where, "the file is damaged or incomplete; fetch it again") from error
-
-
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -187,66 +170,6 @@ def parse_index(content: bytes) -> ShardIndex:
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError("not a JSON object with a weight_map") from error
     return ShardIndex(files, total if type(total) is int else None)
-
-
-# Safetensors files of a location, on disk or on a Hub: their tensors, and rows of those read by position.
-
-
-_SUFFIX = ".safetensors"
-
-
-@dataclass(frozen=True, slots=True)
-class FileTensor:
-    """A tensor of ``file``, contiguous, its bytes from ``offset``."""
-
-    name: str
-    file: CheckpointFile
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-
-    def rows(self, start: int, count: int) -> NDArray[Any]:
-        """Rows as they are stored (bfloat16 as uint16), shape (count, ...)."""
-        kind = VIEWS[self.dtype]
-        row = math.prod(self.shape[1:]) * kind.itemsize
-        data = self.file.read(self.offset + start * row, count * row)
-        return np.frombuffer(data, kind).reshape(count, *self.shape[1:])
-
-
-def has_tensor_files(names: Mapping[str, int]) -> bool:
-    """Whether there are weights in Hugging Face format."""
-    return any(name.endswith(_SUFFIX) and "/" not in name for name in names)
-
-
-def file_tensors(files: CheckpointFiles) -> dict[str, FileTensor]:
-    """Every tensor of a known dtype in the safetensors files at the root; the others are left out.
-
-    Raises:
-        CheckpointError: a header that is not true of its file, or one name in two files.
-    """
-    found: dict[str, FileTensor] = {}
-    for name in sorted(files.sizes):
-        if name.endswith(_SUFFIX) and "/" not in name:
-            for tensor in _header(files.open(name)):
-                if tensor.name in found:
-                    raise _broken(tensor.file, f"{tensor.name} is in {found[tensor.name].file.where} too")
-                found[tensor.name] = tensor
-    return found
-
-
-def _header(file: CheckpointFile) -> Iterator[FileTensor]:
-    try:
-        places = read_header(file.size, file.read).tensors
-    except NoHeader as error:
-        raise _broken(file, str(error)) from error
-    for place in places:
-        dtype = BY_SAFETENSORS.get(place.dtype)
-        if dtype is not None and dtype.name in WEIGHT_DTYPES:
-            yield FileTensor(place.name, file, dtype.name, place.shape, place.offset)
-
-
-def _broken(file: CheckpointFile, what: str) -> CheckpointError:
-    return CheckpointError(what, file.where, "the file is damaged; fetch it again")
 
 
 WEIGHTS = tuple(DTYPES[name].safetensors for name in WEIGHT_DTYPES)

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from publish.dtypes import BY_SAFETENSORS
 from publish.errors import CheckpointError
 from publish.formats.dtypes import VIEWS
-from publish.formats.safetensors import NoHeader, read_header
+from publish.formats.safetensors import NoHeader, parse_index, read_header
 from publish.formats.torch_archive import RawTensor, TorchFile
 from publish.formats.unpickler import StoredTensor
 from publish.sources.files import CheckpointFiles
@@ -32,10 +33,6 @@ CHUNK = 1 << 20  # bytes of one read; a multiple of every element's size
 _SHARD = re.compile(r"(model|pytorch_model)-(\d+)-of-(\d+)\.(safetensors|bin)")
 _MAX_JSON = 64 << 20
 _MAX_SHARDS = 10_000
-_DTYPES: Mapping[str, str] = {
-    **{"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"},
-    **{"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"},
-}
 _FETCH_AGAIN = "the files are incomplete or belong to different models; fetch them again"
 
 
@@ -70,7 +67,7 @@ class HfCheckpoint:
 
         Raises:
             CheckpointError: no weights; a file is absent, damaged, hostile or older than torch 1.6; a tensor is in two
-                files or of a dtype that torch archives do not have.
+                files, or its dtype is smaller than a byte.
         """
         tensors: dict[str, RawTensor] = {}
         for file in weight_files(files):
@@ -151,10 +148,11 @@ def weight_files(files: CheckpointFiles) -> list[str]:
 
 
 def _indexed_files(files: CheckpointFiles, index: str) -> set[str]:
-    weight_map = read_json(files, index).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError("the index has no weight_map of file names", f"{files.where}/{index}", _FETCH_AGAIN)
-    return set(weight_map.values())
+    try:
+        return set(parse_index(_read_small(files, index)).files.values())
+    except ValueError as error:
+        what = f"the index cannot be read: {error}"
+        raise CheckpointError(what, f"{files.where}/{index}", _FETCH_AGAIN) from error
 
 
 def _numbered_files(shards: Collection[str]) -> set[str]:
@@ -173,11 +171,12 @@ def _read_safetensors(files: CheckpointFiles, name: str) -> Iterator[RawTensor]:
     except NoHeader as error:
         raise CheckpointError(str(error), file.where, "the file is damaged or incomplete; fetch it again") from error
     for tensor in header.tensors:
-        if tensor.dtype not in _DTYPES:
+        dtype = BY_SAFETENSORS.get(tensor.dtype)
+        if dtype is None or dtype.bits < 8:
             what = f"{tensor.name} has the unsupported dtype {tensor.dtype}"
-            raise CheckpointError(what, file.where, f"save it with one of {', '.join(_DTYPES)}")
+            raise CheckpointError(what, file.where, "save it with one of the dtypes of torch")
         strides = tuple(math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
-        yield RawTensor(tensor.name, name, _DTYPES[tensor.dtype], tensor.shape, strides, tensor.offset)
+        yield RawTensor(tensor.name, name, dtype.name, tensor.shape, strides, tensor.offset)
 
 
 def _read_torch(files: CheckpointFiles, name: str) -> Iterator[RawTensor]:
@@ -198,15 +197,21 @@ def read_json(files: CheckpointFiles, name: str) -> dict[str, Any]:
     Raises:
         CheckpointError: not a JSON object, or larger than 64 MiB.
     """
-    size, where = files.sizes.get(name), f"{files.where}/{name}"
-    if size is None:
+    if name not in files.sizes:
         return {}
-    if size > _MAX_JSON:
-        raise CheckpointError(f"{size:,} bytes are too many for a JSON file of a checkpoint", where, "check the file")
+    where = f"{files.where}/{name}"
     try:
-        found = json.loads(bytes(files.open(name).read(0, size)))
+        found = json.loads(_read_small(files, name))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"not valid JSON: {error}", where, "fetch it again") from error
     if not isinstance(found, dict):
         raise CheckpointError("not a JSON object", where, "fetch it again")
     return found
+
+
+def _read_small(files: CheckpointFiles, name: str) -> bytes:
+    size = files.sizes[name]
+    if size > _MAX_JSON:
+        what = f"{size:,} bytes are too many for a JSON file of a checkpoint"
+        raise CheckpointError(what, f"{files.where}/{name}", "check the file")
+    return bytes(files.open(name).read(0, size))

@@ -58,7 +58,7 @@ def test_steps_of_a_run_and_what_is_not_there(samples: Path) -> None:
         open_model(parse_location(str(samples)))
     with pytest.raises(SourceError, match="step 3 is not in this run"):
         open_model(parse_location(str(samples)), 3)
-    with pytest.raises(SourceError, match="neither an existing folder"):
+    with pytest.raises(SourceError, match="no folder of this name"):
         open_model(parse_location("nowhere at all"))
 
 
