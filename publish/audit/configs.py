@@ -11,7 +11,7 @@ from typing import Any
 
 from publish.audit.records import CONFIG, Branch, Suite, shorten
 from publish.dtypes import BY_SAFETENSORS
-from publish.formats.safetensors import HeaderTensor
+from publish.formats.safetensors import TensorInfo
 from publish.records.findings import Finding
 
 MAY_DIFFER = frozenset({"transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache"})
@@ -91,7 +91,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
-def _tensors(branch: Branch) -> dict[str, HeaderTensor]:
+def _tensors(branch: Branch) -> dict[str, TensorInfo]:
     """All tensors by name; none where a file is missing or truncated, which is reported as a size mismatch."""
     headers = list(branch.headers.values())
     if branch.safetensors is None or branch.safetensors.missing or not all(header.tensors for header in headers):
@@ -99,7 +99,7 @@ def _tensors(branch: Branch) -> dict[str, HeaderTensor]:
     return {tensor.name: tensor for header in headers for tensor in header.tensors}
 
 
-def contradictions(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor]) -> Iterator[str]:
+def contradictions(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Iterator[str]:
     """Values of the config that contradict the tensors' shapes, names or dtypes; what either side lacks is skipped."""
     for dimension in DIMENSIONS:
         tensor = next((tensor for name, tensor in tensors.items() if dimension.tensor.search(name)), None)
@@ -128,7 +128,7 @@ def contradictions(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor
         yield f"dtype is {stated}, but the weights are {dtypes.pop()}"
 
 
-def _attention_heads(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor]) -> Iterator[str]:
+def _attention_heads(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Iterator[str]:
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     if type(hidden) is not int or type(heads) is not int or heads < 1:
         return

@@ -116,7 +116,7 @@ def _executor(
     bar: Progress,
 ) -> Executor:
     if cluster is None:
-        return LocalExecutor(workers or default_workers(job, folder.folder), folder.steps)
+        return LocalExecutor(workers or default_workers(job, folder.folder), folder.steps, bar)
     from publish.slurm.executor import DEFAULT_TASKS, SlurmExecutor
 
     preupload = client.endpoint.url == Endpoint.from_environment().url

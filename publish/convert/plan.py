@@ -20,6 +20,7 @@ from publish.errors import ConfigError, ConversionError
 from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, Network
+from publish.records.manifest import Note, note
 from publish.text import some
 
 # The plan of one conversion: every Hugging Face tensor, the blocks that make it, and the files. No weight is read.
@@ -85,7 +86,7 @@ class ConversionPlan:
     dropped: tuple[tuple[str, str], ...]
     identical: tuple[tuple[RawTensor, ...], ...]
     files: tuple[WeightFile, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -315,17 +316,14 @@ def _identical(checkpoint: RawCheckpoint, placed: tuple[_Placed, ...]) -> Iterat
         yield _source_shards(checkpoint, name)
 
 
-def _notes(network: Network, chosen: Architecture, source: str, dtype: str | None) -> Iterator[str]:
+def _notes(network: Network, chosen: Architecture, source: str, dtype: str | None) -> Iterator[Note]:
     if network.epsilon_outside_root:
-        yield (
-            f"GPT-NeoX of this era adds the RMSNorm epsilon ({network.norm_epsilon}) outside the root, "
-            "Llama inside it: logits deviate by up to about 1e-3"
-        )
+        yield note("rmsnorm-epsilon", epsilon=network.norm_epsilon)
     if chosen.name == "mistral" and network.sliding_window is not None:
-        yield "transformers 4.38 ignores the sliding window unless loaded with attn_implementation='eager'"
+        yield note("sliding-window-needs-eager")
     if chosen.name == "llama" and network.sliding_window is not None:
-        yield f"the sliding window of {network.sliding_window} is left out: the architecture was overridden"
-    if chosen.name != (found := natural_name(network)):
-        yield f"the architecture is {chosen.name} as asked, where config and tensors show {found}"
+        yield note("sliding-window-left-out", window=network.sliding_window)
+    if chosen.name != (natural := natural_name(network)):
+        yield note("architecture-overridden", architecture=chosen.name, natural=natural)
     if dtype is not None and dtype != source:
-        yield f"weights were cast from {source} to {dtype}, as asked"
+        yield note("cast", source=source, dtype=dtype)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from publish.dtypes import BY_SAFETENSORS
 from publish.errors import CheckpointError
 from publish.formats.dtypes import VIEWS
-from publish.formats.safetensors import NoHeader, parse_index, read_header
+from publish.formats.safetensors import parse_index, read_header
 from publish.formats.torch_archive import RawTensor, TorchFile
 from publish.formats.unpickler import StoredTensor
 from publish.sources.files import CheckpointFiles
@@ -67,7 +67,7 @@ class HfCheckpoint:
 
         Raises:
             CheckpointError: no weights; a file is absent, damaged, hostile or older than torch 1.6; a tensor is in two
-                files, or its dtype is smaller than a byte.
+                files or of a dtype that torch archives do not have.
         """
         tensors: dict[str, RawTensor] = {}
         for file in weight_files(files):
@@ -136,7 +136,7 @@ def weight_files(files: CheckpointFiles) -> list[str]:
         index = index_of(single)
         expected = _indexed_files(files, index) if index in files.sizes else _numbered_files(shards)
         if unmatched := sorted(shards ^ expected):
-            what = "is missing" if unmatched[0] in expected else "does not belong to the other shards"
+            what = "is missing" if unmatched[0] in expected else "is not in the index"
             raise CheckpointError(f"{unmatched[0]} {what}", files.where, _FETCH_AGAIN)
         if shards:
             return sorted(shards)
@@ -151,30 +151,27 @@ def _indexed_files(files: CheckpointFiles, index: str) -> set[str]:
     try:
         return set(parse_index(_read_small(files, index)).files.values())
     except ValueError as error:
-        what = f"the index cannot be read: {error}"
-        raise CheckpointError(what, f"{files.where}/{index}", _FETCH_AGAIN) from error
+        raise CheckpointError(f"the index cannot be read: {error}", f"{files.where}/{index}", _FETCH_AGAIN) from error
 
 
 def _numbered_files(shards: Collection[str]) -> set[str]:
-    """The names of all shards without an index: each shard's name states how many there are."""
-    found = _SHARD.fullmatch(min(shards, default=""))
-    if found is None or int(found[3]) > _MAX_SHARDS:
-        return set()
-    numbers = range(1, int(found[3]) + 1)
-    return {f"{found[1]}-{number:0{len(found[2])}}-of-{found[3]}.{found[4]}" for number in numbers}
+    """The names of all shards, as each of them states how many there are."""
+    for name in shards:
+        found = _SHARD.fullmatch(name)
+        assert found is not None
+        stem, width, total, ending = found[1], len(found[2]), found[3], found[4]
+        if int(total) <= _MAX_SHARDS:
+            return {f"{stem}-{number:0{width}}-of-{total}.{ending}" for number in range(1, int(total) + 1)}
+    return set()
 
 
 def _read_safetensors(files: CheckpointFiles, name: str) -> Iterator[RawTensor]:
     file = files.open(name)
-    try:
-        header = read_header(file.size, file.read)
-    except NoHeader as error:
-        raise CheckpointError(str(error), file.where, "the file is damaged or incomplete; fetch it again") from error
-    for tensor in header.tensors:
+    for tensor in read_header(file).tensors:
         dtype = BY_SAFETENSORS.get(tensor.dtype)
-        if dtype is None or dtype.bits < 8:
+        if dtype is None or dtype.name not in VIEWS:
             what = f"{tensor.name} has the unsupported dtype {tensor.dtype}"
-            raise CheckpointError(what, file.where, "save it with one of the dtypes of torch")
+            raise CheckpointError(what, file.where, f"save it with one of {', '.join(VIEWS)}")
         strides = tuple(math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
         yield RawTensor(tensor.name, name, dtype.name, tensor.shape, strides, tensor.offset)
 

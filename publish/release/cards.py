@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from publish.cards import metadata
-from publish.cards.facts import RunFacts
+from publish.cards.facts import README, StepFacts
 from publish.cards.lint import Finding, lint_card, lint_claims
 from publish.cards.render import render_step
 from publish.errors import HubError, PublishError, StorageError
@@ -21,9 +21,10 @@ from publish.hub.reads import list_tree
 from publish.hub.repository import Base, find_base, probe_write
 from publish.hub.transaction import publish_branch
 from publish.records import checkpoints, manifest
-from publish.records.checkpoints import NO_REMARKS, CheckpointRecord
+from publish.records.checkpoints import NO_NOTES, CheckpointRecord
 from publish.records.manifest import Manifest
-from publish.release.card_facts import README, hub_address, run_facts, step_facts, with_card
+from publish.records.run import RunFacts
+from publish.release.facts import hub_address, run_facts, with_card
 from publish.release.job import Job, make_job
 from publish.release.main_branch import as_listed, listing, suite_card
 from publish.release.main_plots import MainPlots, PlotsThere, main_plots
@@ -130,10 +131,11 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     cards = [_step_card(release, run, steps, each, hub, templates) for each in published.steps.values()]
     plots = MainPlots()
     if published.listing is not None:
-        manifests = {step: each.manifest for step, each in published.steps.items()}
-        plots = main_plots(manifests, PlotsThere(published.listing.plots, published.main))
-        remarks = published.listing.remarks
-        file = suite_card(release, run, manifests, plots=plots.plots, remarks=remarks, hub=hub, templates=templates)
+        manifests = [card.manifest for card in published.steps.values()]
+        records = [card.record for card in published.steps.values()]
+        plots = main_plots(records, PlotsThere(published.listing.plots, published.main))
+        notes = published.listing.notes
+        file = suite_card(release, run, manifests, plots=plots.plots, notes=notes, hub=hub, templates=templates)
         cards.insert(0, Card(MAIN, None, file, _why_main(release, published, file, plots)))
     return ReleaseCards(release, run, published, plots, tuple(cards))
 
@@ -141,7 +143,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
 def _step_card(
     release: Release, run: RunFacts, steps: tuple[int, ...], there: StepCard, hub: str, templates: Path | None
 ) -> Card:
-    facts = step_facts(release, run, steps, there.manifest, hub=hub)
+    facts = StepFacts(release, run, steps, there.manifest, hub)
     file = BranchFile.of_bytes(README, render_step(facts, templates).encode())
     reason = "" if file.sha256 == there.card else "no card" if there.card is None else "another card"
     return Card(there.record.branch, there.record.step, file, reason)
@@ -158,7 +160,7 @@ def _why_main(release: Release, published: PublishedCards, card: BranchFile, plo
     if plots.drawn or plots.records != published.listing.plots:
         return "other plots"
     records = as_listed(release, (each.record for each in published.steps.values()))
-    if published.listing.run is None or published.listing.checkpoints != records:
+    if published.listing.checkpoints != records:
         return f"{checkpoints.NAME} is not that of the branches' tips"
     return ""
 
@@ -301,8 +303,8 @@ class _Push:
         card = next(each for each in self.cards.cards if each.branch == MAIN)
         plots = self.cards.plots
         before = self.cards.published.listing
-        remarks = before.remarks if before else NO_REMARKS
-        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records, remarks)
+        notes = before.notes if before else NO_NOTES
+        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records, notes)
         files = [card.file, *plots.drawn, listed]
         last = max(self.records)
         if last in self.manifests:  # main is the final step, its manifest included

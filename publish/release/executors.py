@@ -17,6 +17,7 @@ from publish.interrupt import Stop, stop_if
 from publish.release.job import Job, StepTask
 from publish.release.outcome import Failure
 from publish.release.preflight import disk_needed
+from publish.release.progress import Progress
 from publish.release.step import VerifiedBranch, make_step
 from publish.verify.hf_model import import_torch
 
@@ -51,7 +52,7 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Produced:
     result: VerifiedBranch | Failure
 
 
@@ -70,6 +71,7 @@ class LocalExecutor:
 
     workers: int
     folder: Path
+    progress: Progress
 
     @property
     def limit(self) -> int:
@@ -80,11 +82,12 @@ class LocalExecutor:
     ) -> Generator[VerifiedBranch | Failure, None, None]:
         """See :meth:`Executor.make`."""
         if tasks:
+            self.progress.note("importing torch and transformers")
             import_torch()
         waiting = deque(tasks)
         making: dict[Path, Future[None]] = {}
         in_flight: dict[Path, int] = {}  # folder of a step -> its open branches, and one more while it is being made
-        events: SimpleQueue[_Made | _Ended | VerifiedBranch] = SimpleQueue()  # a branch comes back when it is closed
+        events: SimpleQueue[_Produced | _Ended | VerifiedBranch] = SimpleQueue()  # branches come back when closed
         pool = ThreadPoolExecutor(self.workers, "step")
         try:
             while waiting or in_flight:
@@ -100,7 +103,7 @@ class LocalExecutor:
                     event = events.get(timeout=_POLL)
                 except Empty:
                     continue
-                if isinstance(event, _Made):
+                if isinstance(event, _Produced):
                     if isinstance(event.result, VerifiedBranch):
                         in_flight[event.result.folder] += 1
                     yield event.result
@@ -119,10 +122,10 @@ class LocalExecutor:
             wait(making.values(), timeout=stop.remaining)
 
 
-def _run(task: StepTask, folder: Path, events: SimpleQueue[_Made | _Ended | VerifiedBranch], stop: Stop) -> None:
+def _run(task: StepTask, folder: Path, events: SimpleQueue[_Produced | _Ended | VerifiedBranch], stop: Stop) -> None:
     try:
         for result in make_step(task.job, task.ref, folder, stop):
-            events.put(_Made(replace(result, released=events) if isinstance(result, VerifiedBranch) else result))
+            events.put(_Produced(replace(result, released=events) if isinstance(result, VerifiedBranch) else result))
     finally:
         events.put(_Ended(folder))
 

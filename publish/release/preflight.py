@@ -24,7 +24,7 @@ from publish.hub.repository import (
     validate_card,
     whoami,
 )
-from publish.release.card_facts import run_facts
+from publish.release.facts import run_facts
 from publish.release.job import Job
 from publish.text import count
 

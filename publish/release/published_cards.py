@@ -1,4 +1,4 @@
-"""What cards a release has on a Hub, and what they were made from: three requests where ``main`` lists every tip."""
+"""The cards that a release has on a Hub, and the records that they were made from."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from publish.cards.facts import README
 from publish.hub.client import Client
 from publish.hub.downloads import fetch_text_if_there
 from publish.hub.reads import TreeEntry, list_branches, list_tree
 from publish.records import checkpoints, manifest
 from publish.records.checkpoints import CheckpointRecord, Checkpoints
 from publish.records.manifest import Manifest
+from publish.schedule import branch_of
 
-README = "README.md"
 READERS = 8
 
 
@@ -28,8 +29,7 @@ class StepCard:
     @property
     def manifest(self) -> Manifest:
         """What the card is made from."""
-        assert self.record.published is not None  # no other record becomes a StepCard
-        return self.record.published
+        return self.record.manifest
 
 
 @dataclass(frozen=True)
@@ -60,18 +60,18 @@ def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]
     listing = _listing(client, repo, branches["main"]) if checkpoints.NAME in main else None
     listed = {each.step: each for each in listing.checkpoints} if listing else {}
     found: dict[int, StepCard | None] = {
-        step: StepCard(record, record.card)
+        step: StepCard(record, record.manifest.card)
         for step, record in listed.items()
-        if record.published and branches.get(record.branch) == record.commit
+        if branches.get(record.branch) == record.commit
     }
     unknown = [step for step in listed or steps() if step not in found]
-    read = _read(client, repo, {step: branches.get(f"step{step}") for step in unknown})
-    found |= {step: _again(listed.get(step), card) for step, card in read.items()}
+    read = _read(client, repo, {step: branches.get(branch_of(step)) for step in unknown})
+    found |= {step: _with_metadata(listed.get(step), card) for step, card in read.items()}
     there = {step: card for step, card in sorted(found.items()) if card is not None}
     return PublishedCards(repo, branches, main, listing, there, tuple(sorted(found.keys() - there.keys())))
 
 
-def _again(listed: CheckpointRecord | None, card: StepCard | None) -> StepCard | None:
+def _with_metadata(listed: CheckpointRecord | None, card: StepCard | None) -> StepCard | None:
     """The step with what ``main`` lists of the same weights."""
     if listed is None or card is None:
         return card

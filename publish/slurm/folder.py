@@ -27,15 +27,15 @@ from pathlib import Path
 
 from publish import __version__
 from publish.convert.tokenizer import NONE
-from publish.errors import HubError, SlurmError, StorageError
+from publish.errors import SlurmError, StorageError
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
+from publish.lineage.sketch import from_document
 from publish.records.codec import canonical, read_record
 from publish.records.files import FileRecord
 from publish.records.manifest import NAME, Manifest
 from publish.release.job import Job, make_job
 from publish.release.outcome import Failure
-from publish.release.statistics import sketch_of
 from publish.release.step import VerifiedBranch
 from publish.release_file import Release
 from publish.sources.runs import CheckpointRef
@@ -150,9 +150,7 @@ class Result:
         for file in files:
             file.check()
         manifest = Manifest.from_bytes((folder / NAME).read_bytes(), folder / NAME)
-        sketch = sketch_of(manifest)
-        if sketch is None:
-            raise HubError("the manifest has no sketch of the weights", folder / NAME, "make the step again")
+        sketch = from_document(manifest.sketch, manifest.branch)
         return VerifiedBranch(
             repo=repo,
             name=manifest.branch,

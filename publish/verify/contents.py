@@ -15,11 +15,11 @@ from publish.convert.plan import ConversionPlan
 from publish.convert.writer import TensorDigest
 from publish.dtypes import BY_SAFETENSORS, DTYPES
 from publish.errors import GateError
-from publish.formats.safetensors import WeightFolder, chunks_of, opened
 from publish.neox.checkpoint import RawCheckpoint
 from publish.records.files import FileRecord
 from publish.records.gates import Gate, could_not_read, failed, passed
 from publish.text import some
+from publish.verify.weights import WeightFolder, chunks_of, opened
 
 # Numbers about tensors, chunk by chunk as they pass: how many are not finite.
 

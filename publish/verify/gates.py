@@ -12,7 +12,6 @@ from typing import Any
 from publish.convert.plan import ConversionPlan
 from publish.convert.writer import Written
 from publish.errors import GateError
-from publish.formats.safetensors import WeightFolder
 from publish.interrupt import stop_if
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig
@@ -30,6 +29,7 @@ from publish.verify.contents import (
 )
 from publish.verify.hf_model import STRICT_LOAD, strict_load
 from publish.verify.logits import LOGITS, VALIDATION, compare_logits, validation_logits
+from publish.verify.weights import WeightFolder
 
 # Is the checkpoint the step that it is taken for, and is its config its own.
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from publish.dtypes import BY_SAFETENSORS
 from publish.errors import GateError
-from publish.formats.safetensors import WeightFolder, WrittenTensor, opened
 from publish.records.gates import Gate, could_not_read, failed, passed
 from publish.text import some
+from publish.verify.weights import WeightFolder, WrittenTensor, opened
 
 if TYPE_CHECKING:
     import torch

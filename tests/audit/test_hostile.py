@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from publish.formats.safetensors import NoHeader, length_of, parse_header
+from publish.formats.safetensors import InvalidHeader, header_length, parse_header
 from publish.rehearsal.server import RehearsalHub
 from tests.audit.conftest import Audit, kinds
 from tests.audit.suites import CONFIG, publish_suite
@@ -77,7 +77,7 @@ def test_a_hostile_index_concerns_its_own_step(hub: RehearsalHub, audit: Audit, 
     ],
 )
 def test_what_is_not_a_header_is_refused(entry: object) -> None:
-    with pytest.raises(NoHeader):
+    with pytest.raises(InvalidHeader):
         parse_header(json.dumps({"a": entry}).encode())
 
 
@@ -87,8 +87,8 @@ def test_a_header_that_contradicts_itself_lists_its_problems() -> None:
     problems = parse_header(json.dumps({"a": one, "b": other}).encode()).problems
     assert any("begins at byte" in problem for problem in problems)
     assert any("F16 [3], 6 bytes, and has 8" in problem for problem in problems)
-    with pytest.raises(NoHeader, match="twice"):
+    with pytest.raises(InvalidHeader, match="twice"):
         parse_header(b'{"a": {}, "a": {}}')
     for length in (0, 1, 10**9, 2**63):
-        with pytest.raises(NoHeader):
-            length_of(struct.pack("<Q", length))
+        with pytest.raises(InvalidHeader):
+            header_length(struct.pack("<Q", length))

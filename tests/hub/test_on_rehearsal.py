@@ -25,6 +25,7 @@ from publish.records.files import FileRecord
 from publish.records.manifest import Manifest
 from publish.rehearsal.server import RehearsalHub
 from publish.release.state import Expected, look
+from tests.cards import samples
 from tests.clock import ManualClock
 from tests.hub.test_manifest import example
 
@@ -74,7 +75,7 @@ def release(client: Client, base: Base, folder: Path) -> list[Published]:
         outcome = publish_branch(client, base, made.branch, files, f"step {step}", tip=tips.get(made.branch))
         outcomes.append(outcome)
         records.append(CheckpointRecord.of(made, outcome.commit))
-    summary = BranchFile.of_bytes(NAME, Checkpoints(REPO, tuple(records)).to_bytes())
+    summary = BranchFile.of_bytes(NAME, Checkpoints(REPO, tuple(records), samples.RUN).to_bytes())
     outcomes.append(publish_branch(client, base, "main", [summary], "all steps", tip=tips["main"]))
     return outcomes
 

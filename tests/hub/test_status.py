@@ -12,8 +12,9 @@ from publish.hub.repository import Base
 from publish.hub.transaction import publish_branch
 from publish.records.checkpoints import CheckpointRecord, Checkpoints
 from publish.records.files import FileRecord
-from publish.records.manifest import ComparisonRecord, Manifest
+from publish.records.manifest import Manifest
 from publish.release.state import Expected, Seen, judge, look
+from tests.cards import samples
 from tests.hub.smallhub import SmallHub
 from tests.hub.test_manifest import example
 
@@ -49,7 +50,7 @@ def push(client: Client, hub: SmallHub, step: int) -> CheckpointRecord:
 def released(client: Client, hub: SmallHub) -> list[int]:
     """Four steps and main, as a release leaves them."""
     records = tuple(push(client, hub, step) for step in (0, 1, 2, 4))
-    hub.push("main", {"checkpoints.json": Checkpoints(REPO, records).to_bytes()}, author="alice")
+    hub.push("main", {"checkpoints.json": Checkpoints(REPO, records, samples.RUN).to_bytes()}, author="alice")
     hub.calls.clear()
     return [0, 1, 2, 4]
 
@@ -156,7 +157,7 @@ def test_judge_says_all_that_is_stale() -> None:
 
 
 def test_a_step_shows_exactly_the_comparisons_that_are_asked_for() -> None:
-    shown = tuple(ComparisonRecord(f"a/b@{revision}", "", "") for revision in ("step0", "step0", "step1"))
+    shown = tuple(replace(samples.COMPARISON, location=f"a/b@{revision}") for revision in ("step0", "step0", "step1"))
     seen = Seen("x", CheckpointRecord.of(replace(manifest(1), comparisons=shown), "x"))
     wanted = Expected(1, "step1", None, None, comparisons=("a/b@step1", "a/b@step0", "a/b@step0"))
     assert judge(wanted, seen).state == "published"

@@ -80,7 +80,9 @@ def _listing(api: HfApi, tip: str, tips: Mapping[str, str]) -> str:
     path = api.hf_hub_download(TARGET, "checkpoints.json", revision=tip)
     listed = Checkpoints.from_bytes(Path(path).read_bytes(), tip)
     wrong = [each.branch for each in listed.checkpoints if tips.get(each.branch) != each.commit]
-    document = json.dumps([(each.step, each.manifest, each.card, each.weights) for each in listed.checkpoints])
+    document = json.dumps(
+        [(each.step, each.manifest_sha256, each.manifest.card, each.weights) for each in listed.checkpoints]
+    )
     return document + "".join(f" {branch} is not at its tip" for branch in wrong)
 
 

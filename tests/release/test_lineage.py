@@ -57,13 +57,14 @@ def test_distances_and_gates_are_in_the_records(
     ]
     api = HfApi(endpoint=hub.url, token=False)
     listing = json.loads(Path(api.hf_hub_download(TARGET, "checkpoints.json")).read_text())
-    assert [gate["name"] for gate in listing["lineage"]] == ["repeats", "lineage"]
-    last = listing["checkpoints"][-1]["published"]["statistics"]["layer_types"]["embedding"]
+    assert [gate["name"] for gate in listing["notes"]["lineage"]] == ["repeats", "lineage"]
+    distances = listing["checkpoints"][-1]["distances"]
+    last = next(distance for distance in distances if distance["layer_type"] == "embedding")
     assert 0.2 < last["from_first"] < 0.5
     assert 0 < last["from_previous"] < last["from_first"]
     manifest = json.loads(Path(api.hf_hub_download(TARGET, "publish.json", revision="step512")).read_text())
-    assert set(manifest["statistics"]) == {"layer_types", "tensors"}
-    assert len(manifest["statistics"]["tensors"]) == 28
+    assert "embedding" in [layer_type["name"] for layer_type in manifest["layer_types"]]
+    assert len(manifest["sketch"]) == 28
     card = Path(api.hf_hub_download(TARGET, "README.md")).read_text()
     assert "each of 12 steps is between its neighbours" in card
 

@@ -16,11 +16,11 @@ from publish.hub.client import Client
 from publish.hub.failures import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release import executors
-from publish.release_file import CardText
+from publish.release_file import CardMetadata
 from tests.clock import ManualClock
 from tests.release.releases import TARGET, few, run_release
 
-TEXT = CardText("tiny")
+TEXT = CardMetadata("tiny")
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "gap": (lambda e: e.pop(QKV), "leaves a gap"),
     "overlap": (lambda e: e.update(other=e[QKV]), "overlaps"),
     "beyond the end": (lambda e: e.update(z={"dtype": "F16", "shape": [1], "data_offsets": [10**6, 10**6 + 2]}), "gap"),
-    "negative": (lambda e: e[QKV].update(data_offsets=[-2, 1534]), "describes no tensor"),
+    "negative": (lambda e: e[QKV].update(data_offsets=[-2, 1534]), "does not describe a tensor"),
     "no metadata": (lambda e: e.pop("__metadata__"), "format: pt"),
 }
 
