@@ -1,4 +1,4 @@
-"""Training runs by location: a folder, or a Hub repo with a branch per step."""
+"""Training runs by location: a folder with a checkpoint per step, or a Hub repo with a branch per step."""
 
 from __future__ import annotations
 
