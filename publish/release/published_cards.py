@@ -48,17 +48,17 @@ class PublishedCards:
 
 
 def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]]) -> PublishedCards:
-    """Look at the steps that ``main`` lists; where it lists none yet, at ``steps()``.
+    """The steps that ``main`` lists, or ``steps()`` before ``main`` is published.
 
-    A step is known from ``checkpoints.json`` where that names its branch's tip; else its branch is read.
+    A branch is read only if ``checkpoints.json`` does not list its tip.
 
     Raises:
-        HubError: no such repo, no access, no connection; a record that is none.
+        HubError: no such repo, no access, no connection, or a record that cannot be read.
     """
     branches = list_branches(client, repo)
     main = {entry.path: entry for entry in list_tree(client, repo, branches["main"])} if "main" in branches else {}
     listing = _listing(client, repo, branches["main"]) if checkpoints.NAME in main else None
-    listed = {each.step: each for each in listing.checkpoints} if listing else {}
+    listed = {record.step: record for record in listing.checkpoints} if listing else {}
     found: dict[int, StepCard | None] = {
         step: StepCard(record, record.manifest.card)
         for step, record in listed.items()
@@ -72,20 +72,20 @@ def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]
 
 
 def _with_metadata(listed: CheckpointRecord | None, card: StepCard | None) -> StepCard | None:
-    """The step with what ``main`` lists of the same weights."""
+    """The step with what ``main`` lists about the same weights."""
     if listed is None or card is None:
         return card
     return replace(card, record=listed.merge_metadata(card.record))
 
 
 def read_card(client: Client, repo: str, commit: str) -> str:
-    """The card at a commit, in one request; empty where there is none."""
+    """The card at a commit, in one request; empty if there is none."""
     content = fetch_if_exists(client, repo, commit, README)
     return "" if content is None else content.decode("utf-8", "replace")
 
 
 def read_manifest(client: Client, repo: str, commit: str) -> Manifest | None:
-    """The whole ``publish.json`` at a commit, in one request; None where there is none."""
+    """The whole ``publish.json`` at a commit, in one request; None if there is none."""
     content = fetch_if_exists(client, repo, commit, manifest.NAME)
     return None if content is None else Manifest.from_bytes(content, f"{repo}@{commit}/{manifest.NAME}")
 
