@@ -219,8 +219,8 @@ class Slot:
 class CommitQuota:
     """The quota of commits to each repo of one endpoint, shared by all processes of this machine.
 
-    `directory` holds a small file and a lock for each repo. `limit` is the commits an hour to a repo that has no limit
-    of its own; None: no limit.
+    `directory` holds a small file and a lock for each repo. `limit` is how many commits an hour a repo gets unless
+    :meth:`set_limit` says otherwise; None: no limit.
     """
 
     def __init__(
