@@ -340,7 +340,7 @@ def comparison_plot(comparison: ComparisonRecord, title: str, sides: tuple[str, 
     def fill(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         _deviations(above, types, sides)
-        _ratios(below, [(each.ratio, comparison.chance(each)) for each in types])
+        _ratios(below, [(each.ratio, comparison.margin(each)) for each in types])
         below.set_xticks(range(len(types)), [each.name.replace(" ", "\n") for each in types])
         figure.suptitle(title, fontsize=10, color=INK.light)
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
@@ -361,16 +361,16 @@ def _deviations(axes: Axes, types: Sequence[ComparedLayerType], sides: tuple[str
 
 
 def _ratios(axes: Axes, types: Sequence[tuple[float | None, float | None]]) -> None:
-    drawn = [(at, ratio, chance) for at, (ratio, chance) in enumerate(types) if ratio and chance]
+    drawn = [(at, ratio, margin) for at, (ratio, margin) in enumerate(types) if ratio and margin]
     axes.axhline(1, color=SOFT.light, linewidth=1)
     axes.errorbar(
         [at for at, _, _ in drawn],
         [ratio for _, ratio, _ in drawn],
-        yerr=[chance for _, _, chance in drawn],
+        yerr=[margin for _, _, margin in drawn],
         fmt="o",
         markersize=4,
         color=SERIES[0].light,
         ecolor=INK.light,
         capsize=3,
     )
-    axes.set_ylabel("Ratio; bars: chance")
+    axes.set_ylabel("Ratio; bars: margin")

@@ -29,7 +29,7 @@ _FILTERS = {
     "sentence": sentences.sentence,
     "verdict": sentences.verdict,
     "counts": sentences.counts,
-    "layer_type_rows": sentences.layer_type_rows,
+    "layer_type_table": sentences.layer_type_table,
     "explanation_summary": sentences.explanation_summary,
     "explanation_rows": sentences.explanation_rows,
     "notes": text.notes,
@@ -113,7 +113,7 @@ def _environment(own: Path | None) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= _FILTERS
-    environment.globals |= {name: getattr(text, name) for name in _LINKS} | {"comparison_columns": sentences.COLUMNS}
+    environment.globals |= {name: getattr(text, name) for name in _LINKS}
     return environment
 
 

@@ -140,7 +140,6 @@ VERDICTS: Mapping[str, str] = {
     "not-comparable": "Not the same tensors",
 }
 COUNTS = ("tensors", "bitwise_equal", "equal_up_to_zero_sign", "different", "only_left", "only_right", "shape_mismatch")
-COLUMNS = ("Layer type", "Left std", "Right std", "Ratio", "Chance", "Predicted")
 
 
 def verdict(comparison: ComparisonRecord) -> str:
@@ -154,19 +153,23 @@ def counts(comparison: ComparisonRecord) -> str:
     return ", ".join(f"{number:,} {name}" for number, name in numbers if number)
 
 
-def layer_type_rows(comparison: ComparisonRecord) -> tuple[tuple[str, ...], ...]:
-    """Cells under :data:`COLUMNS`."""
-    return tuple(
+def layer_type_table(comparison: ComparisonRecord) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Header and rows of the layer types; the last column is left out if no standard deviation is predicted."""
+    header: tuple[str, ...] = ("Layer type", "Left std", "Right std", "Ratio", "Margin", "Predicted")
+    rows: list[tuple[str, ...]] = [
         (
             layer_type.name,
             figure(layer_type.left_std),
             figure(layer_type.right_std),
             figure(layer_type.ratio),
-            "" if (chance := comparison.chance(layer_type)) is None else f"\u00b1 {chance:.4f}",
+            "" if (margin := comparison.margin(layer_type)) is None else f"\u00b1 {margin:.4f}",
             figure(layer_type.expected_std),
         )
         for layer_type in comparison.layer_types
-    )
+    ]
+    if all(layer_type.expected_std is None for layer_type in comparison.layer_types):
+        header, rows = header[:-1], [row[:-1] for row in rows]
+    return header, rows
 
 
 def figure(value: float | None) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from publish.cards.sentences import COLUMNS, COUNTS, layer_type_rows, verdict
+from publish.cards.sentences import COUNTS, layer_type_table, verdict
 from publish.cli import output
 from publish.compare.model import open_model
 from publish.compare.pair import compare
@@ -75,20 +75,12 @@ def _text(report: Report, tensors: bool) -> str:
             *((name.replace("_", " "), number) for name, number in numbers if number or name == "tensors"),
         ]
     )
-    parts = [head, output.table([column.lower() for column in COLUMNS], layer_type_rows(record))]
+    header, rows = layer_type_table(record)
+    parts = [head, output.table([column.lower() for column in header], rows)]
     if tensors:
         parts.append(_tensors(report))
-    reasons = "\
-".join(f"  - {reason}" for reason in report.reasons)
-    return "\
-\
-".join(
-        [
-            *parts,
-            f"{verdict(record)}\
-{reasons}",
-        ]
-    )
+    reasons = "\n".join(f"  - {reason}" for reason in report.reasons)
+    return "\n\n".join([*parts, f"{verdict(record)}\n{reasons}"])
 
 
 def _tensors(report: Report) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from publish.cards.sentences import COLUMNS, COUNTS, counts, layer_type_rows, sentence, verdict
+from publish.cards.sentences import COUNTS, counts, layer_type_table, sentence, verdict
 from publish.cards.text import plain
 from publish.compare.pair import (
     BITWISE,
@@ -42,8 +42,9 @@ class Report:
 
     @cached_property
     def record(self) -> ComparisonRecord:
-        """The values of it, floats to six digits."""
+        """The comparison's values, floats to six digits."""
         count = self.comparison.count
+        predicts = any(map(self.tests.at_initialisation, ("left", "right")))
         return ComparisonRecord(
             location=self.comparison.right.where,
             verdict=self.verdict.name,
@@ -55,20 +56,20 @@ class Report:
             only_right=count(ONLY_RIGHT),
             shape_mismatch=count(SHAPE),
             limit=six_digits(self.tests.limit),
-            layer_types=tuple(map(_layer_type, self.tests.types)),
+            layer_types=tuple(_layer_type(kind, kind.predicted if predicts else None) for kind in self.tests.types),
             reasons=self.verdict.reasons,
         )
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """What the verdict rests on, a sentence each."""
+        """The reasons of the verdict, a sentence each."""
         return tuple(map(sentence, self.verdict.reasons))
 
     def document(self) -> dict[str, Any]:
         """The JSON of ``publish compare``; a figure that is not finite is null."""
         left, right, record = self.comparison.left, self.comparison.right, self.record
         different = [f.max_abs_diff for t, f in self.comparison.compared.values() if t.outcome == DIFFERENT]
-        expected = [each.expected for each in self.tests.types]
+        expected = [kind.expected for kind in self.tests.types]
         return {
             "left": left.where,
             "right": right.where,
@@ -85,7 +86,7 @@ class Report:
             ],
             "verdict": record.verdict,
             "reasons": list(self.reasons),
-            "origins": [asdict(stated) for stated in stated_differences(left.provenance, right.provenance)],
+            "stated_differences": [asdict(stated) for stated in stated_differences(left.provenance, right.provenance)],
             "limit": record.limit,
             "details": [_detail(tensor) for tensor in self.comparison.tensors],
         }
@@ -95,7 +96,8 @@ class Report:
         left, right, record = self.comparison.left.where, self.comparison.right.where, self.record
         lines = [f"**{verdict(record)}**: `{left}` (left) and `{right}` (right); {counts(record)}.", ""]
         lines += [*(f"- {plain(reason)}" for reason in self.reasons), ""]
-        lines += [_line(COLUMNS), "|---|" + "---:|" * (len(COLUMNS) - 1), *map(_line, layer_type_rows(record))]
+        header, rows = layer_type_table(record)
+        lines += [_line(header), "|---|" + "---:|" * (len(header) - 1), *map(_line, rows)]
         return "\n".join(lines) + "\n"
 
 
@@ -103,15 +105,15 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _layer_type(each: TypeComparison) -> ComparedLayerType:
+def _layer_type(kind: TypeComparison, predicted: float | None) -> ComparedLayerType:
     return ComparedLayerType(
-        name=each.name,
-        elements=each.left.elements,
-        left_std=_rounded(each.left.std),
-        right_std=_rounded(each.right.std),
-        ratio=_rounded(each.ratio),
-        ratio_error=_rounded(each.error),
-        expected_std=_rounded(each.predicted),
+        name=kind.name,
+        elements=kind.left.elements,
+        left_std=_rounded(kind.left.std),
+        right_std=_rounded(kind.right.std),
+        ratio=_rounded(kind.ratio),
+        ratio_error=_rounded(kind.error),
+        expected_std=_rounded(predicted),
     )
 
 

@@ -54,9 +54,9 @@ def candidates(model: InitialModel, asked: Sequence[int] | None) -> Iterator[Can
         return
     known = None if stored is None or stored.seed < TRACKER_SEED else stored.seed - TRACKER_SEED
     if stored is not None and known is not None:
-        yield Candidate(stored.generator, (known,), MODEL_PARALLEL, "of the stored state")
+        yield Candidate(stored.generator, (known,), MODEL_PARALLEL, "from the stored state")
     if model.seed is not None:
-        yield from _with_seeds(model, () if model.seed == known else kinds, (model.seed,), "of the config")
+        yield from _with_seeds(model, () if model.seed == known else kinds, (model.seed,), "from the config")
     elif stored is None:
         yield from _with_seeds(model, kinds, UNSTATED, "tried because none is stated")
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from publish.errors import PublishError
-from publish.hub.endpoint import Endpoint, RetryPolicy, Timeouts, origin_of
+from publish.hub.endpoint import Endpoint, RetryPolicy, Timeouts, cache_folder, origin_of
 from publish.hub.failures import RateLimited, Transient, Unavailable, Uncertain, Unreachable
 from publish.hub.rate_limits import PER_HOUR, CommitQuota, Notify, RequestQuota, Wait
 from publish.interrupt import Clock, SystemClock, stop_if
@@ -53,7 +52,7 @@ class Client:
         self.retry_policy = retry_policy or RetryPolicy()
         self.validated_cards: set[str] = set()  # digests of front matter that the server has accepted
         self.commits = CommitQuota(
-            quota_dir or _default_quota_dir(),
+            quota_dir or cache_folder() / "quota",
             self.endpoint.url,
             self.clock,
             limit=commits_per_hour or (None if self.endpoint.loopback else PER_HOUR),
@@ -214,9 +213,3 @@ class RetryState:
         if client.notify is not None:
             client.notify(Wait(f"{self.what}: {limited}", until))
         client.clock.sleep_until(until, client.stop)
-
-
-def _default_quota_dir() -> Path:
-    from huggingface_hub import constants
-
-    return Path(os.environ.get("HF_HOME", constants.HF_HOME)) / "publish" / "quota"

@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from publish.errors import HubError
 from publish.hub.failures import keep_secret, redact
 
 OFFICIAL = "https://huggingface.co"
+
+
+def cache_folder() -> Path:
+    """Where this tool keeps its own files: ``publish`` below ``HF_HOME``, which defaults as in huggingface_hub."""
+    home = os.environ.get("HF_HOME")
+    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"
+    return base.expanduser() / "publish"
 
 
 @dataclass(frozen=True, slots=True)

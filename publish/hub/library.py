@@ -70,7 +70,7 @@ def install(endpoint: Endpoint) -> None:
         disable_progress_bars()
         for name in LOUD:
             logging.getLogger(name).addFilter(_without_secrets)
-        # else its user agent costs a request to huggingface.co/api/agent-harnesses, even from a rehearsal
+        # or it asks huggingface.co for a list for its user agent, even in a rehearsal (utils/_detect_agent.py)
         constants.HF_HUB_DISABLE_TELEMETRY = True
         _installed = True
     if not endpoint.official:

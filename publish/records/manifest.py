@@ -123,7 +123,8 @@ class ConfigOverride:
 class ComparedLayerType:
     """One layer type of two models: standard deviations, their ratio, and its standard error if both were drawn alike.
 
-    ``ratio`` and ``ratio_error`` are None where a side is constant, ``expected_std`` where no init method is known.
+    ``ratio`` and ``ratio_error`` are None if a side is constant. ``expected_std`` is what the init method predicts,
+    None if that is unknown or neither model is at initialisation.
     """
 
     name: str
@@ -164,8 +165,8 @@ class ComparisonRecord:
             if each.ratio is not None and each.ratio_error is not None
         )
 
-    def chance(self, layer_type: ComparedLayerType) -> float | None:
-        """How far the ratio may be from 1 if both models are drawn alike, corrected for all tests."""
+    def margin(self, layer_type: ComparedLayerType) -> float | None:
+        """How far the ratio may be from 1 by chance if both models are drawn alike, corrected for all tests."""
         if not layer_type.ratio or layer_type.ratio_error is None:
             return None
         return self.limit * layer_type.ratio_error / layer_type.ratio

@@ -15,7 +15,6 @@ Only the driver removes anything, so what is there after a crash can be told apa
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
@@ -26,11 +25,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publish import __version__
+from publish.atomic import write_atomic
 from publish.convert.tokenizer import NONE
 from publish.errors import SlurmError, StorageError
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
 from publish.lineage.sketch import from_document
+from publish.locks import try_locked
 from publish.records.codec import canonical, read_record
 from publish.records.files import FileRecord
 from publish.records.manifest import NAME, Manifest
@@ -320,16 +321,16 @@ def driver_lock(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     with ExitStack() as held:
         try:
-            file = held.enter_context(path.open("a+", encoding="utf-8"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            file.write(f"{socket.gethostname()}, process {os.getpid()}")
-            file.flush()
-        except BlockingIOError as error:
-            fix = "wait for it, or end it: the same command, run again, takes its tasks over"
-            raise SlurmError(f"another driver works here, on {path.read_text('utf-8')}", path, fix) from error
+            lock = held.enter_context(try_locked(path))
+            if lock is not None:
+                lock.truncate(0)
+                lock.write(f"{socket.gethostname()}, process {os.getpid()}")
+                lock.flush()
         except OSError as error:
             raise StorageError(f"cannot lock: {error.strerror}", path, "name another --work-dir") from error
+        if lock is None:
+            fix = "wait for it, or end it: the same command, run again, takes its tasks over"
+            raise SlurmError(f"another driver works here, on {path.read_text('utf-8')}", path, fix)
         yield
 
 
@@ -342,13 +343,8 @@ def _given(path: Path) -> bytes:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write ``path`` so that it is there whole or not at all, also for other nodes and after a power cut."""
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+    """Write a file that is there whole or not at all, also for other nodes and after a power cut."""
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_atomic(path, content, durable=True)
     except OSError as error:
         raise StorageError(f"cannot write: {error.strerror}", path, "free some space in the work folder") from error

@@ -78,6 +78,17 @@ def test_another_seed_of_the_real_run(samples: Path) -> None:
         assert [reason for reason in found.reasons if "seed" in reason] == ["the seeds differ: 1234 and 1"]
 
 
+def test_nothing_is_predicted_for_trained_weights(samples: Path) -> None:
+    other = shared("suite/pythia-tiny-seed1")
+    for step, predicted in ((0, True), (143000, False)):
+        found = report(samples, other, step)
+        assert ("Predicted" in found.markdown()) == predicted
+        types = found.document()["layer_types"]
+        assert (types[0]["expected_std"] is not None) == predicted
+        assert types[0]["left_expected_std"] == types[0]["right_expected_std"] == pytest.approx(0.158, abs=1e-3)
+    assert "Predicted" in report(samples / "global_step0", samples / "global_step512").markdown()
+
+
 def test_torch_files_shards_and_saved_buffers(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     tensors = SMALL.draw(1)

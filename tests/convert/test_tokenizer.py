@@ -1,4 +1,4 @@
-"""Tokenizers: found where CLI.md says, ids from the file itself, loaded by transformers as they stand."""
+"""Tokenizers: found where docs/cli.md says, ids from the file itself, loaded by transformers as they are."""
 
 from __future__ import annotations
 

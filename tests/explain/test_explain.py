@@ -121,7 +121,7 @@ def test_one_seed_off_explains_nothing(tmp_path: Path) -> None:
     assert (answer.outcome, answer.rng_state, answer.bit_equal) == ("not-reproduced", None, 0)
     text = " ".join(answer.reasons)
     assert "embedding.weight" in text
-    assert "seed 1235 as requested" in text
+    assert "seed 1235 (as requested)" in text
 
 
 @pytest.mark.parametrize("sequential", [True, False])

@@ -9,7 +9,7 @@ import pytest
 from publish.records.checkpoints import CheckpointRecord
 from publish.records.manifest import ComparisonRecord, Manifest
 from publish.release.state import BranchTip, Expected, judge, judge_card
-from tests.hub.test_manifest import example
+from tests.records.test_manifest import example
 
 
 def manifest(step: int) -> Manifest:
@@ -62,7 +62,10 @@ def test_a_stale_card_leaves_the_weights_as_they_are() -> None:
 
 
 def test_a_step_shows_exactly_the_comparisons_that_are_asked_for() -> None:
-    shown = tuple(ComparisonRecord(f"a/b@{revision}", "", "") for revision in ("step0", "step0", "step1"))
+    shown = tuple(
+        ComparisonRecord(f"a/b@{revision}", "identical", 28, 28, 0, 0, 0, 0, 0, 4.0)
+        for revision in ("step0", "step0", "step1")
+    )
     seen = tip(replace(manifest(1), comparisons=shown))
     wanted = Expected(1, "step1", None, None, comparisons=("a/b@step1", "a/b@step0", "a/b@step0"))
     assert judge(wanted, seen).state == "published"

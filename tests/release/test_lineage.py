@@ -102,7 +102,7 @@ def test_swapped_branches_are_both_named(run: Path, samples: Path, tmp_path: Pat
 
 
 DAMAGE: dict[str, tuple[Callable[[Module], Any], str]] = {
-    "a zeroed tensor": (lambda module: module[MATRIX].zero_(), "every value is the same in"),
+    "a zeroed tensor": (lambda module: module[MATRIX].zero_(), "all values are the same in"),
     "one NaN": (lambda module: module[MATRIX].view(-1).__setitem__(7, float("nan")), "1 NaN"),
 }
 
@@ -125,7 +125,7 @@ def test_zeros_of_another_sign_break_a_declared_equality(run: Path, tmp_path: Pa
     forge(run, 1, lambda module: module["sequential.2.attention.dense.bias"].neg_())
     outcome = released(run, client_of, tmp_path, expect=expect)
     assert len(outcome.failed) == 1
-    said = "differ in the sign of zeros in 1 tensors: gpt_neox.layers.0.attention.dense.bias"
+    said = "differ in the sign of zeros in 1 tensor: gpt_neox.layers.0.attention.dense.bias"
     assert said in outcome.failed[0].detail
 
 
