@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publish import __version__
+from publish.atomic import write_atomic
 from publish.convert.tokenizer import NONE
 from publish.errors import SlurmError, StorageError
 from publish.hub.branch_files import BranchFile
@@ -208,7 +209,7 @@ class SharedFolder:
             self.script.write_text(script)
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", self.root, "name another --work-dir") from error
-        _replace(self.root / JOB_FILE, job_file.to_bytes())
+        _write(self.root / JOB_FILE, job_file.to_bytes())
 
     @property
     def script(self) -> Path:
@@ -237,7 +238,7 @@ class SharedFolder:
         """Note an array, before it is submitted or with fewer tasks unsettled; an empty one goes."""
         path = self.root / "batches" / f"{name}.json"
         if batch.steps:
-            _replace(path, canonical(batch))
+            _write(path, canonical(batch))
         else:
             path.unlink(missing_ok=True)
 
@@ -284,7 +285,7 @@ class SharedFolder:
 
     def leave(self, attempt: Attempt, result: Result) -> None:
         """A task's result, there at once and whole."""
-        _replace(self.root / "results" / f"{attempt}.json", canonical(result))
+        _write(self.root / "results" / f"{attempt}.json", canonical(result))
 
     def results(self) -> frozenset[Attempt]:
         """The tasks whose result is there."""
@@ -341,14 +342,8 @@ def _given(path: Path) -> bytes:
         raise SlurmError(f"cannot read {path.name}: {error.strerror}", path, fix) from error
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write ``path`` so that it is there whole or not at all, also for other nodes and after a power cut."""
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+def _write(path: Path, content: bytes) -> None:
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_atomic(path, content, durable=True)
     except OSError as error:
         raise StorageError(f"cannot write: {error.strerror}", path, "free some space in the work folder") from error
