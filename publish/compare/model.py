@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from publish.checkpoints import find_checkpoint, open_checkpoint
 from publish.compare.layers import expected_stds
-from publish.convert.blocks import check_identical, tensor_bytes
 from publish.convert.hfconfig import hf_config
 from publish.convert.plan import ConversionPlan, make_plan
+from publish.convert.writer import check_identical, tensor_bytes
 from publish.dtypes import DTYPES, WEIGHT_DTYPES
 from publish.errors import SourceError
 from publish.explain.stored import stored_generators, stored_rng_state
@@ -166,7 +166,7 @@ class NeoxModel:
     def prefetch(self, names: Iterable[str]) -> None:
         ranges: dict[str, list[tuple[int, int]]] = {}
         for name in names:
-            for part in self._recipes[name].parts:
+            for part in self._recipes[name].slices:
                 ranges.setdefault(part.tensor.file, []).append((part.tensor.offset, part.tensor.span))
         for file, wanted in ranges.items():
             self._checkpoint.files.prefetch(file, wanted)
