@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+from publish.atomic import write_atomic
 from publish.interrupt import Clock
 from publish.locks import locked
 
@@ -302,9 +303,7 @@ class CommitQuota:
             yield record
             record.commits.sort(key=lambda entry: entry[1])
             if (after := _document(record, repo)) != before:
-                temporary = path.with_suffix(".tmp")
-                temporary.write_text(after)
-                temporary.replace(path)
+                write_atomic(path, after.encode())
 
 
 def _document(record: _Record, repo: str) -> str:
