@@ -22,7 +22,7 @@ from publish.cli.rehearse import rehearsal_client
 from publish.hub.client import Client
 from publish.hub.endpoint import Endpoint
 from publish.interrupt import Stop
-from publish.release.executors import Executor, LocalExecutor, default_workers
+from publish.release.executors import Executor, LocalExecutor
 from publish.release.job import Job, apply_overrides, make_job
 from publish.release.outcome import Outcome
 from publish.release.progress import Progress, progress
@@ -116,7 +116,7 @@ def _executor(
     bar: Progress,
 ) -> Executor:
     if cluster is None:
-        return LocalExecutor(workers or default_workers(job, folder.folder), folder.steps, bar)
+        return LocalExecutor.for_job(job, folder, workers, bar)
     from publish.slurm.executor import DEFAULT_TASKS, SlurmExecutor
 
     preupload = client.endpoint.url == Endpoint.from_environment().url

@@ -87,7 +87,7 @@ def release_samples(run: Path, url: str, folder: Path, bar: Progress) -> Outcome
     )
     job = make_job(propose(str(run), TARGET, client), client=client)
     with open_work_dir(folder / "work") as work_dir:
-        return release(job, client, work_dir, Options(), LocalExecutor(2, work_dir.steps, bar), stop, bar)
+        return release(job, client, work_dir, Options(), LocalExecutor.for_job(job, work_dir, None, bar), stop, bar)
 
 
 def load_back(url: str, folder: Path) -> str:

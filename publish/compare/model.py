@@ -10,9 +10,9 @@ from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from publish.checkpoints import find_checkpoint, open_checkpoint
-from publish.convert.blocks import check_identical, tensor_bytes
 from publish.convert.hfconfig import hf_config
 from publish.convert.plan import ConversionPlan, Recipe, make_plan
+from publish.convert.writer import check_identical, tensor_bytes
 from publish.dtypes import DTYPES, WEIGHT_DTYPES
 from publish.errors import SourceError
 from publish.explain.construction import NORMAL_STDS, Scale
@@ -205,7 +205,7 @@ class NeoxModel:
     def prefetch(self, names: Iterable[str]) -> None:
         ranges: dict[str, list[tuple[int, int]]] = {}
         for name in names:
-            for part in self._recipes[name].parts:
+            for part in self._recipes[name].slices:
                 ranges.setdefault(part.tensor.file, []).append((part.tensor.offset, part.tensor.span))
         for file, wanted in ranges.items():
             self._checkpoint.files.prefetch(file, wanted)
@@ -271,7 +271,7 @@ def expected_stds(plan: ConversionPlan, config: NeoxConfig) -> dict[str, float]:
 
 
 def _expected_std(recipe: Recipe, plan: ConversionPlan, config: NeoxConfig) -> float | None:
-    kind, shape = layer_type(recipe.name), recipe.parts[0].tensor.shape  # a rank draws its own shard
+    kind, shape = layer_type(recipe.name), recipe.slices[0].tensor.shape  # a rank draws its own shard
     method = _METHODS.get(str(config.get("output_layer_init_method" if kind in _OUTPUT else "init_method")))
     if kind not in RANDOM or method is None or len(shape) != 2:
         return None

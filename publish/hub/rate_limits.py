@@ -17,6 +17,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+from publish.atomic import write_atomic
 from publish.interrupt import Clock
 from publish.locks import locked
 
@@ -219,8 +220,8 @@ class Slot:
 class CommitQuota:
     """The quota of commits to each repo of one endpoint, shared by all processes of this machine.
 
-    `directory` holds a small file and a lock for each repo. `limit` is the commits an hour to a repo that has no limit
-    of its own; None: no limit.
+    `directory` holds a small file and a lock for each repo. `limit` is how many commits an hour a repo gets unless
+    :meth:`set_limit` says otherwise; None: no limit.
     """
 
     def __init__(
@@ -302,9 +303,7 @@ class CommitQuota:
             yield record
             record.commits.sort(key=lambda entry: entry[1])
             if (after := _document(record, repo)) != before:
-                temporary = path.with_suffix(".tmp")
-                temporary.write_text(after)
-                temporary.replace(path)
+                write_atomic(path, after.encode())
 
 
 def _document(record: _Record, repo: str) -> str:

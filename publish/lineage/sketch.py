@@ -34,7 +34,7 @@ from publish.convert.plan import ConversionPlan, Recipe
 from publish.convert.writer import Digest
 from publish.dtypes import BY_SAFETENSORS, DTYPES
 from publish.errors import HubError
-from publish.verify.contents import NotFinite, count_not_finite
+from publish.verify.gates import NonFinite, count_non_finite
 
 BUDGET = 4096  # sampled values of all matrices together
 VECTOR = 16  # sampled values of each vector: norms and biases are many and small
@@ -118,7 +118,7 @@ class Sketcher:
             self._tensors[recipe.name].add(chunk, *self._scratch)
 
     @property
-    def counts(self) -> dict[str, NotFinite]:
+    def counts(self) -> dict[str, NonFinite]:
         """How many values are not finite, by tensor."""
         return {name: sketcher.counts for name, sketcher in self._tensors.items()}
 
@@ -134,7 +134,7 @@ class _TensorSketcher:
         self._unsigned: Digest | None = None
         self._at, self._pivot, self._sums = 0, 0.0, PowerSums()
         self._sample: list[bytes] = []
-        self.counts = NotFinite(0, 0, 0)
+        self.counts = NonFinite(0, 0, 0)
 
     def add(self, chunk: memoryview, values: Doubles, scratch: Doubles) -> None:
         dtype = self._recipe.dtype
@@ -142,7 +142,7 @@ class _TensorSketcher:
         self._hash_unsigned(held.view(f"u{held.itemsize}"))
         indices = _indices_in_chunk(self._recipe.elements, self._count, self._at, held.size)
         self._sample.append(held[indices].tobytes())
-        counts = count_not_finite(chunk, dtype)
+        counts = count_non_finite(chunk, dtype)
         self.counts = self.counts.plus(counts) if self._at else counts
         for start, end in _sampled_blocks(self._at, held.size):
             block = to_float64(held[start:end], dtype, values)

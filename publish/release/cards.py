@@ -1,10 +1,11 @@
-"""Push the cards that changed: one commit a branch, with README.md and publish.json and nothing else; then ``main``."""
+"""Cards of a published release, regenerated from what is published: written, compared, or pushed where they changed."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,11 +18,12 @@ from publish.cards.render import render_step
 from publish.errors import HubError, PublishError, StorageError
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
-from publish.hub.reads import list_tree
+from publish.hub.downloads import fetch_if_exists
+from publish.hub.reads import TreeEntry, list_branches, list_tree
 from publish.hub.repository import Base, find_base, probe_write
 from publish.hub.transaction import publish_branch
 from publish.records import checkpoints, manifest
-from publish.records.checkpoints import NO_NOTES, CheckpointRecord
+from publish.records.checkpoints import NO_NOTES, CheckpointRecord, Checkpoints
 from publish.records.manifest import Manifest
 from publish.records.run import RunFacts
 from publish.release.facts import hub_address, run_facts, with_card
@@ -30,15 +32,96 @@ from publish.release.main_branch import as_listed, listing, suite_card
 from publish.release.main_plots import MainPlots, PlotsThere, main_plots
 from publish.release.outcome import Failure
 from publish.release.progress import Progress, Silent
-from publish.release.published_cards import READERS, PublishedCards, StepCard, published_cards, read_card, read_manifest
-from publish.release.state import ReleaseState
+from publish.release.state import MAIN, READERS, ReleaseState, read_manifest
 from publish.release_file import Release
+from publish.schedule import branch_of
 from publish.text import some
 
-# All cards of a release written again from what is published, compared with what is there, and pushed where changed.
+
+@dataclass(frozen=True, slots=True)
+class StepCard:
+    """A step's branch: the record of its tip, and the sha256 of the card that is really there."""
+
+    record: CheckpointRecord
+    card: str | None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the card is made from."""
+        return self.record.manifest
 
 
-MAIN = "main"
+@dataclass(frozen=True)
+class PublishedCards:
+    """A release as the Hub has it. ``listing`` is ``main``'s ``checkpoints.json``, None before ``main`` is published.
+
+    ``main``: its files by path. ``missing``: steps that were asked for and are not published.
+    """
+
+    repo: str
+    branches: Mapping[str, str]
+    main: Mapping[str, TreeEntry]
+    listing: Checkpoints | None
+    steps: Mapping[int, StepCard]
+    missing: tuple[int, ...]
+
+
+def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]]) -> PublishedCards:
+    """Look at the steps that ``main`` lists; where it lists none yet, at ``steps()``.
+
+    A step is known from ``checkpoints.json`` where that names its branch's tip; else its branch is read.
+
+    Raises:
+        HubError: no such repo, no access, no connection; a record that is none.
+    """
+    branches = list_branches(client, repo)
+    main = {entry.path: entry for entry in list_tree(client, repo, branches[MAIN])} if MAIN in branches else {}
+    listing = _listing(client, repo, branches[MAIN]) if checkpoints.NAME in main else None
+    listed = {each.step: each for each in listing.checkpoints} if listing else {}
+    found: dict[int, StepCard | None] = {
+        step: StepCard(record, record.manifest.card)
+        for step, record in listed.items()
+        if branches.get(record.branch) == record.commit
+    }
+    unknown = [step for step in listed or steps() if step not in found]
+    read = _read(client, repo, {step: branches.get(branch_of(step)) for step in unknown})
+    found |= {step: _with_metadata(listed.get(step), card) for step, card in read.items()}
+    there = {step: card for step, card in sorted(found.items()) if card is not None}
+    return PublishedCards(repo, branches, main, listing, there, tuple(sorted(found.keys() - there.keys())))
+
+
+def _with_metadata(listed: CheckpointRecord | None, card: StepCard | None) -> StepCard | None:
+    """The step with what ``main`` lists of the same weights."""
+    if listed is None or card is None:
+        return card
+    return replace(card, record=listed.merge_metadata(card.record))
+
+
+def read_card(client: Client, repo: str, commit: str) -> str:
+    """The card at a commit, in one request; empty where there is none."""
+    content = fetch_if_exists(client, repo, commit, README)
+    return "" if content is None else content.decode("utf-8", "replace")
+
+
+def _listing(client: Client, repo: str, commit: str) -> Checkpoints | None:
+    content = fetch_if_exists(client, repo, commit, checkpoints.NAME)
+    return None if content is None else Checkpoints.from_bytes(content, f"{repo}@{commit}/{checkpoints.NAME}")
+
+
+def _read(client: Client, repo: str, tips: Mapping[int, str | None]) -> dict[int, StepCard | None]:
+    if not tips:
+        return {}
+    with ThreadPoolExecutor(min(READERS, len(tips))) as pool:
+        return dict(zip(tips, pool.map(lambda commit: _read_step(client, repo, commit), tips.values()), strict=True))
+
+
+def _read_step(client: Client, repo: str, commit: str | None) -> StepCard | None:
+    found = read_manifest(client, repo, commit) if commit else None
+    if commit is None or found is None:
+        return None
+    card = fetch_if_exists(client, repo, commit, README)
+    digest = None if card is None else hashlib.sha256(card).hexdigest()
+    return StepCard(CheckpointRecord.of(found, commit), digest)
 
 
 @dataclass(frozen=True, slots=True)

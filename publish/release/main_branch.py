@@ -25,9 +25,8 @@ from publish.release.facts import run_facts
 from publish.release.job import Job
 from publish.release.main_plots import PlotsThere, main_plots
 from publish.release.outcome import Failure, MainResult
-from publish.release.published_cards import read_manifest
 from publish.release.repair import BranchRepair
-from publish.release.state import MAIN, READERS, ReleaseState
+from publish.release.state import MAIN, READERS, ReleaseState, read_manifest
 from publish.release.statistics import suite_statistics
 from publish.release_file import Release
 from publish.schedule import branch_of

@@ -283,6 +283,12 @@ def read_listing(client: Client, repo: str, main: str | None) -> Checkpoints | N
         return None  # written by somebody else: every branch is read instead
 
 
+def read_manifest(client: Client, repo: str, commit: str) -> Manifest | None:
+    """The whole ``publish.json`` at a commit, in one request; None where there is none."""
+    content = fetch_if_exists(client, repo, commit, manifest.NAME)
+    return None if content is None else Manifest.from_bytes(content, f"{repo}@{commit}/{manifest.NAME}")
+
+
 def _read_tip(client: Client, repo: str, branch: str, commit: str) -> BranchTip:
     entries = list_tree(client, repo, commit)
     paths = [entry.path for entry in entries if entry.path != GITATTRIBUTES]

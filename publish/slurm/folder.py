@@ -209,7 +209,7 @@ class SharedFolder:
             self.script.write_text(script)
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", self.root, "name another --work-dir") from error
-        _replace(self.root / JOB_FILE, job_file.to_bytes())
+        _write(self.root / JOB_FILE, job_file.to_bytes())
 
     @property
     def script(self) -> Path:
@@ -238,7 +238,7 @@ class SharedFolder:
         """Note an array, before it is submitted or with fewer tasks unsettled; an empty one goes."""
         path = self.root / "batches" / f"{name}.json"
         if batch.steps:
-            _replace(path, canonical(batch))
+            _write(path, canonical(batch))
         else:
             path.unlink(missing_ok=True)
 
@@ -285,7 +285,7 @@ class SharedFolder:
 
     def leave(self, attempt: Attempt, result: Result) -> None:
         """A task's result, there at once and whole."""
-        _replace(self.root / "results" / f"{attempt}.json", canonical(result))
+        _write(self.root / "results" / f"{attempt}.json", canonical(result))
 
     def results(self) -> frozenset[Attempt]:
         """The tasks whose result is there."""
@@ -342,8 +342,7 @@ def _given(path: Path) -> bytes:
         raise SlurmError(f"cannot read {path.name}: {error.strerror}", path, fix) from error
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all, also for other nodes and after a power cut."""
+def _write(path: Path, content: bytes) -> None:
     try:
         write_atomic(path, content, durable=True)
     except OSError as error:

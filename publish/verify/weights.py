@@ -1,4 +1,4 @@
-"""The weight files of a converted folder, read back: stricter than what reads anybody's."""
+"""The weight files of a converted folder, read back. More is refused than in files that others wrote."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 
 from publish.dtypes import DTYPES, WEIGHT_DTYPES
@@ -13,14 +14,13 @@ from publish.errors import CheckpointError, GateError
 from publish.formats.safetensors import parse_index, read_header
 from publish.sources.files import ByteCount, LocalFile
 
-WEIGHTS = tuple(DTYPES[name].safetensors for name in WEIGHT_DTYPES)
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-CHUNK = 4 << 20
+CHUNK = 4 << 20  # bytes that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenTensor:
-    """A tensor in a weight file: ``offset`` from the file's start, ``dtype`` as safetensors spells it."""
+    """A tensor in the weight file ``path``; ``offset`` and ``nbytes`` are in bytes from the start of the file."""
 
     name: str
     path: Path
@@ -30,7 +30,7 @@ class WrittenTensor:
     nbytes: int
 
     def chunks(self) -> Iterator[memoryview]:
-        """The bytes in order, at most `CHUNK` at a time; each is valid until the next.
+        """The bytes in order, at most `CHUNK` at a time; a chunk is valid until the next one is read.
 
         Raises:
             GateError: the file is shorter than its header says, or cannot be read.
@@ -40,7 +40,7 @@ class WrittenTensor:
             yield from self.read(file, buffer)
 
     def read(self, file: FileIO, buffer: memoryview) -> Iterator[memoryview]:
-        """As `chunks`, of a file that is open, as much at a time as ``buffer`` holds."""
+        """The bytes in order from the open ``file``, as much at a time as ``buffer`` holds."""
         file.seek(self.offset)
         left = self.nbytes
         while left:
@@ -64,7 +64,7 @@ class WeightFolder:
         """Read every header, and the index where there is one.
 
         Raises:
-            GateError: no weights, a header that is not true of its file, an index that is not true of the headers.
+            GateError: there are no weights, a header does not match its file, or the index does not match the headers.
         """
         index = folder / INDEX
         places = _index(index) if index.exists() else None
@@ -76,7 +76,7 @@ class WeightFolder:
                     raise _error(f"{tensor.name} is in {tensors[tensor.name].path.name} too", tensor.path)
                 tensors[tensor.name] = tensor
         if surplus := sorted({path.name for path in folder.glob("*.safetensors")} - set(files)):
-            raise _error(f"{surplus[0]} belongs to no index", folder)
+            raise _error(f"{surplus[0]} is not in the index", folder)
         if places is not None:
             for name in sorted(tensors.keys() | places.keys()):
                 actual = tensors[name].path.name if name in tensors else "no file"
@@ -85,23 +85,23 @@ class WeightFolder:
         return cls(folder, tensors, {name: (folder / name).stat().st_size for name in files})
 
 
-def opened(place: Path | WeightFolder) -> WeightFolder:
-    """The folder at ``place``, where it is not open yet.
+def open_weights(folder: Path | WeightFolder) -> WeightFolder:
+    """Open ``folder`` unless it is open.
 
     Raises:
-        GateError: as `WeightFolder.open` does.
+        GateError: as :meth:`WeightFolder.open` does.
     """
-    return place if isinstance(place, WeightFolder) else WeightFolder.open(place)
+    return folder if isinstance(folder, WeightFolder) else WeightFolder.open(folder)
 
 
-def chunks_of(tensors: Iterable[WrittenTensor], size: int) -> Iterator[tuple[WrittenTensor, memoryview]]:
-    """The bytes of ``tensors``, at most ``size`` at a time, every file opened once; each is valid until the next.
+def read_chunks(tensors: Iterable[WrittenTensor], size: int) -> Iterator[tuple[WrittenTensor, memoryview]]:
+    """The bytes of ``tensors``, at most ``size`` at a time, every file opened once; a chunk is valid until the next.
 
     Raises:
         GateError: a file is shorter than its header says, or cannot be read.
     """
     buffer = memoryview(bytearray(size))
-    for path, of_file in groupby(sorted(tensors, key=lambda each: (each.path, each.offset)), lambda each: each.path):
+    for path, of_file in groupby(sorted(tensors, key=attrgetter("path", "offset")), attrgetter("path")):
         with _opened(path) as file:
             for tensor in of_file:
                 yield from ((tensor, chunk) for chunk in tensor.read(file, buffer))
@@ -111,7 +111,7 @@ def read_tensors(path: Path) -> tuple[WrittenTensor, ...]:
     """The tensors of one file in file order; their bytes fill the rest of it without gap or overlap.
 
     Raises:
-        GateError: says which claim is not true, with the numbers.
+        GateError: the header does not match the file; names the tensor and the numbers.
     """
     try:
         file = LocalFile(path, path.stat().st_size, ByteCount())
@@ -122,12 +122,14 @@ def read_tensors(path: Path) -> tuple[WrittenTensor, ...]:
     except CheckpointError as error:
         raise _error(error.what, path) from error
     if header.metadata.get("format") != "pt":
-        raise _error(f"the metadata is {dict(header.metadata)!r}, and transformers wants format: pt", path)
-    for each in header.tensors:
-        if each.dtype not in WEIGHTS:
-            raise _error(f"{each.name} is {each.dtype}, which is none of {', '.join(WEIGHTS)}", path)
+        raise _error(f"the metadata is {dict(header.metadata)!r}, but transformers needs format: pt", path)
+    dtypes = {DTYPES[name].safetensors: name for name in WEIGHT_DTYPES}
+    for tensor in header.tensors:
+        if tensor.dtype not in dtypes:
+            raise _error(f"{tensor.name} is {tensor.dtype}, not one of {', '.join(dtypes)}", path)
     return tuple(
-        WrittenTensor(each.name, path, each.dtype, each.shape, each.offset, each.nbytes) for each in header.tensors
+        WrittenTensor(tensor.name, path, dtypes[tensor.dtype], tensor.shape, tensor.offset, tensor.nbytes)
+        for tensor in header.tensors
     )
 
 
@@ -136,8 +138,8 @@ def _index(path: Path) -> Mapping[str, str]:
         files = parse_index(path.read_bytes()).files
     except (OSError, ValueError) as error:
         raise _error(f"the index cannot be read: {error}", path) from error
-    if odd := [file for file in files.values() if Path(file).name != file]:
-        raise _error(f"the index names {odd[0]!r}, which is not a file name", path)
+    if bad := [file for file in files.values() if Path(file).name != file]:
+        raise _error(f"the index names {bad[0]!r}, which is not a file name", path)
     return files
 
 
@@ -149,4 +151,4 @@ def _opened(path: Path) -> FileIO:
 
 
 def _error(what: str, where: object) -> GateError:
-    return GateError(what, where, "the file is not what was written; convert the step again")
+    return GateError(what, where, "the file was changed after it was written; convert the step again")

@@ -82,7 +82,7 @@ def test_what_does_not_pass_ends_with_the_request_id(client: Client, scripted: S
         ({}, b"", 5),
     ],
 )
-def test_429_waits_as_told(
+def test_429_waits_as_asked(
     headers: dict[str, str],
     body: bytes,
     seconds: float,
@@ -90,14 +90,14 @@ def test_429_waits_as_told(
     clock: ManualClock,
     tmp_path: Path,
 ) -> None:
-    told: list[Wait] = []
-    client = Client(Endpoint(scripted.url, TOKEN), clock=clock, quota_dir=tmp_path, notify=told.append)
+    waits: list[Wait] = []
+    client = Client(Endpoint(scripted.url, TOKEN), clock=clock, quota_dir=tmp_path, notify=waits.append)
     start = clock.now()
     scripted.answer = first(Answer(429, body, headers))
     assert list_branches(client, "a/b") == {}
     assert clock.now() - start == seconds
-    assert told[0].until == start + seconds
-    assert "429" in told[0].reason
+    assert waits[0].until == start + seconds
+    assert "429" in waits[0].reason
 
 
 def test_429_is_no_failure_however_often(client: Client, scripted: Scripted) -> None:

@@ -45,8 +45,8 @@ class Store:
         if self.ignore_ranges:
             return Answer(200, self.content, {"x-repo-commit": self.commit})
         start, end = map(int, asked.headers["range"].removeprefix("bytes=").split("-"))
-        told = f"bytes {start}-{end}/{len(self.content)}"
-        headers = {"content-range": told, "x-repo-commit": self.commit}
+        content_range = f"bytes {start}-{end}/{len(self.content)}"
+        headers = {"content-range": content_range, "x-repo-commit": self.commit}
         return Answer(206, self.content[start : end + 1], headers)
 
 
@@ -69,8 +69,8 @@ def test_datasets_have_a_prefix(client: Client, scripted: Scripted) -> None:
 
 def test_a_read_that_breaks_off_goes_on(client: Client, scripted: Scripted) -> None:
     store = Store(scripted, lfs=False)
-    told = {"content-range": f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}", "x-repo-commit": SHA}
-    store.faults = [Answer(206, CONTENT, dict(told), cut=100_000), None]
+    content_range = {"content-range": f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}", "x-repo-commit": SHA}
+    store.faults = [Answer(206, CONTENT, dict(content_range), cut=100_000), None]
     remote = RemoteFile(client, "a/b", SHA, "x", len(CONTENT))
     assert remote.read(0, len(CONTENT)) == CONTENT
     assert scripted.asked[-1].headers["range"] != scripted.asked[0].headers["range"]
@@ -88,9 +88,9 @@ def test_an_expired_location_is_resolved_again(client: Client, scripted: Scripte
         remote.read(20, 10)
 
 
-@pytest.mark.parametrize("told", ["bytes 1-10/300000", "bytes 0-9/299999", "bytes 0-8/300000", "nonsense", ""])
-def test_another_range_than_asked_for_is_an_error(told: str, client: Client, scripted: Scripted) -> None:
-    scripted.answer = lambda asked: Answer(206, b"x" * 10, {"content-range": told, "x-repo-commit": SHA})
+@pytest.mark.parametrize("content_range", ["bytes 1-10/300000", "bytes 0-9/299999", "bytes 0-8/300000", "noise", ""])
+def test_a_range_that_was_not_requested_is_an_error(content_range: str, client: Client, scripted: Scripted) -> None:
+    scripted.answer = lambda asked: Answer(206, b"x" * 10, {"content-range": content_range, "x-repo-commit": SHA})
     with pytest.raises(Unavailable, match="requested bytes"):
         RemoteFile(client, "a/b", SHA, "x", len(CONTENT)).read(0, 10)
 

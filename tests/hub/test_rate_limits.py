@@ -119,12 +119,12 @@ def test_what_remains_is_spread_over_the_window() -> None:
 
 def test_exhausted_waits_for_the_next_window_and_says_so() -> None:
     clock = ManualClock(0.0)
-    told: list[Wait] = []
-    quota = RequestQuota(clock, told.append, None)
+    waits: list[Wait] = []
+    quota = RequestQuota(clock, waits.append, None)
     quota.observe("api", headers(0, 50))
     quota.wait("api")
     assert clock.now() == 50
-    assert told == [Wait("the Hub's quota of api requests", 50)]
+    assert waits == [Wait("the Hub's quota of api requests", 50)]
     quota.wait("resolve")  # another quota
     assert clock.now() == 50
 
@@ -176,11 +176,11 @@ def test_a_second_process_sees_the_first_ones_commits(tmp_path: Path) -> None:
         quota.settle(quota.reserve("a/b"), applied=True)
     second.reserve("c/d")  # another repo
     assert clock.now() == 0
-    told: list[Wait] = []
-    third = CommitQuota(tmp_path, "http://hub", clock, limit=3, notify=told.append)
+    waits: list[Wait] = []
+    third = CommitQuota(tmp_path, "http://hub", clock, limit=3, notify=waits.append)
     third.reserve("a/b")
     assert clock.now() == HOUR + MARGIN
-    assert told == [Wait("the quota of 3 commits an hour to a/b", HOUR + MARGIN)]
+    assert waits == [Wait("the quota of 3 commits an hour to a/b", HOUR + MARGIN)]
 
 
 def test_a_slot_given_back_is_free_again(tmp_path: Path) -> None:

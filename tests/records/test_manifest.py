@@ -1,3 +1,5 @@
+"""Records are read back as they were written, and a malformed one names its key."""
+
 from __future__ import annotations
 
 import json

@@ -237,7 +237,7 @@ def test_before_main_is_published_the_source_tells_the_steps(
     proposed = propose(str(run), TARGET)
     job = make_job(proposed, steps="0,2")
     with open_work_dir(tmp_path / "work") as place:
-        release(job, client, place, Options(), LocalExecutor(2, place.steps, Silent()), Stop(), Silent())
+        release(job, client, place, Options(), LocalExecutor(2, 2, place.steps, Silent()), Stop(), Silent())
     found = make_cards(proposed, client)
     assert [(card.branch, card.reason) for card in found.cards] == [("step0", ""), ("step2", "")]
 
