@@ -85,7 +85,7 @@ def expected_stds(plan: ConversionPlan, config: NeoxConfig) -> dict[str, float]:
 
 
 def _expected(recipe: Recipe, plan: ConversionPlan, config: NeoxConfig) -> float | None:
-    kind, shape = layer_type(recipe.name), recipe.parts[0].tensor.shape  # a rank draws its own shard
+    kind, shape = layer_type(recipe.name), recipe.slices[0].tensor.shape  # a rank draws its own shard
     method = METHODS.get(str(config.get("output_layer_init_method" if kind in OUTPUT else "init_method")))
     if kind not in RANDOM or method is None or len(shape) != 2:
         return None

@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from publish.compare.layers import expected_stds, is_buffer
-from publish.convert.blocks import check_identical, tensor_bytes
 from publish.convert.hfconfig import hf_config
 from publish.convert.plan import ConversionPlan, make_plan
+from publish.convert.writer import check_identical, tensor_bytes
 from publish.errors import SourceError
 from publish.explain.answer import Origin
 from publish.explain.stored import origin_of, stored_generators
@@ -269,7 +269,7 @@ class NeoxSide:
     def want(self, names: Iterable[str]) -> None:
         ranges: dict[str, list[tuple[int, int]]] = {}
         for name in names:
-            for part in self._recipes[name].parts:
+            for part in self._recipes[name].slices:
                 ranges.setdefault(part.tensor.file, []).append((part.tensor.offset, part.tensor.span))
         for file, wanted in ranges.items():
             self._files.want(file, wanted)

@@ -93,7 +93,7 @@ def staged_folder(out: Path, overwrite: bool) -> Iterator[StagedFolder]:
 
 
 def small_files(plan: ConversionPlan, tokenizer: Tokenizer | None) -> dict[str, bytes]:
-    """Everything but the weights, by name: a pure function."""
+    """The files other than weights, by name."""
     bos, eos = (None, None) if tokenizer is None else (tokenizer.bos, tokenizer.eos)
     return {
         CONFIG_NAME: canonical_json(hf_config(plan, bos, eos)),
@@ -103,22 +103,22 @@ def small_files(plan: ConversionPlan, tokenizer: Tokenizer | None) -> dict[str, 
 
 
 def check_free(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something.
+    """Check that ``out`` can become the output folder.
 
     Raises:
-        StorageError: it does and ``overwrite`` is off, or it is a file.
+        StorageError: it is a file or a link, or it is not empty and ``overwrite`` is off.
     """
     if out.is_file() or out.is_symlink():
-        raise StorageError("the output is a file or a link", out, "name a folder that does not exist yet")
+        raise StorageError("the output folder is a file or a link", out, "name a folder that does not exist")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise StorageError("the output folder is not empty", out, "name another, or pass --overwrite")
+        raise StorageError("the output folder is not empty", out, "name another folder, or pass --overwrite")
 
 
 def check_space(parent: Path, needed: int) -> None:
-    """Refuse a disk that cannot hold ``needed`` bytes.
+    """Check that the disk of ``parent`` has room for ``needed`` bytes of weights.
 
     Raises:
-        StorageError: with both numbers.
+        StorageError: it has not; with both numbers.
     """
     existing = next(folder for folder in (parent.absolute(), *parent.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(existing).free

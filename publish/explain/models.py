@@ -15,10 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from publish.convert.architecture import CLASSES, GPT_NEOX
-from publish.convert.merge import Heads, Part
-from publish.convert.rules import Rule, Tables, llama_tables, neox_tables
-from publish.convert.sizes import Sizes, layer_count
+from publish.convert.architecture import CLASSES, GPT_NEOX, Sizes, layer_count
+from publish.convert.rules import Heads, Rule, Slice, Tables, llama_tables, neox_tables
 from publish.errors import CheckpointError, ConfigError, ConversionError
 from publish.explain.construction import DEFAULTS, INIT, NORMAL, OUTPUT, Methods, Scale, in_order, role
 from publish.explain.subject import Bits, Shard, Subject, with_methods
@@ -247,11 +245,10 @@ class HfModel:
     sizes: Sizes
     heads: Heads
 
-    def tables(self, era: str) -> Tables:
+    def tables(self, legacy_mlp: bool) -> Tables:
         """The rules that made the model, biases and norms apart."""
-        if self.neox:
-            return neox_tables(era=era, attention_biases=False, shared_norm=False, tied=self.tied, parallel=True)
-        return llama_tables(era=era, attention_biases=False, tied=self.tied, parallel=True)
+        options = {"legacy_mlp": legacy_mlp, "attention_biases": False, "tied": self.tied, "parallel": True}
+        return neox_tables(shared_norm=False, **options) if self.neox else llama_tables(**options)
 
 
 def read_model(files: CheckpointFiles) -> HfModel:
@@ -317,7 +314,7 @@ _PADDING = 128  # gpt-neox pads a vocabulary to this times the ranks, unless mak
 
 
 def hf_subjects(files: CheckpointFiles) -> Iterator[Subject]:
-    """Every way in which GPT-NeoX may have drawn the model: sizes of tensor parallelism, eras, init methods.
+    """Every way in which GPT-NeoX may have drawn the model: its version, sizes of tensor parallelism, init methods.
 
     Raises:
         ConfigError: no config, or not of an architecture that GPT-NeoX's models become.
@@ -326,10 +323,10 @@ def hf_subjects(files: CheckpointFiles) -> Iterator[Subject]:
     """
     model = read_model(files)
     sigmas = tuple(dict.fromkeys((model.sigma, DEFAULTS[2])))
-    for era in ("2026",) if model.neox else ("2026", "2023"):
+    for legacy_mlp in (False,) if model.neox else (False, True):
         for ranks in TENSOR_PARALLEL:
             if _divisible(model, ranks):
-                shards = _cut(model, era, ranks)
+                shards = _cut(model, legacy_mlp, ranks)
                 subject = Subject(where=model.where, shards=shards)
                 yield from plausible_subjects(subject, model.layers, model.sizes.hidden, sigmas)
 
@@ -341,10 +338,10 @@ def _divisible(model: HfModel, ranks: int) -> bool:
     return all(size % ranks == 0 for size in shared) and not (usual and sizes.vocabulary % (_PADDING * ranks))
 
 
-def _cut(model: HfModel, era: str, ranks: int) -> tuple[dict[str, Shard], ...]:
+def _cut(model: HfModel, legacy_mlp: bool, ranks: int) -> tuple[dict[str, Shard], ...]:
     """The drawn tensors of every rank, by canonical name in the order of drawing; their standard deviation is open."""
     rules: dict[str, list[tuple[str, Rule]]] = {}
-    tables = model.tables(era)
+    tables = model.tables(legacy_mlp)
     for rule in tables.outside:
         rules.setdefault(rule.neox, []).append((rule.hf, rule))
     for layer in range(model.layers):
@@ -359,21 +356,21 @@ def _hf_shard(model: HfModel, name: str, rules: list[tuple[str, Rule]], ranks: i
     merge, whole = rules[0][1].merge, model.sizes.shape(rules[0][1])
     shape = tuple(size // ranks if axis == merge.axis else size for axis, size in enumerate(whole))
     same = tuple(RawTensor(name, "", "", shape, (shape[1], 1), 0) for _ in range(ranks))
-    blocks: list[tuple[FileTensor, Part]] = []
+    blocks: list[tuple[FileTensor, Slice]] = []
     for hf, rule in rules:
-        made = rule.merge.place(same, model.heads)
+        made = rule.merge.apply(same, model.heads)
         tensor = model.tensors.get(hf)
         if tensor is None or tensor.shape != made.shape:
             found = "missing" if tensor is None else f"{list(tensor.shape)}"
             what = f"{hf} is {found}, and the config makes it {list(made.shape)}"
             raise ConversionError(what, model.where, "fetch the model again")
-        blocks.extend((tensor, part) for part in made.parts if part.rank == rank)
+        blocks.extend((tensor, part) for part in made.slices if part.rank == rank)
     shown = " + ".join(hf for hf, _ in rules)
     dtype = drawn_dtype(blocks[0][0])
     return Shard(name, shown, shape, dtype, math.nan, partial(_assembled, shape, dtype, blocks))
 
 
-def _assembled(shape: tuple[int, ...], dtype: str, blocks: list[tuple[FileTensor, Part]], rows: int | None) -> Bits:
+def _assembled(shape: tuple[int, ...], dtype: str, blocks: list[tuple[FileTensor, Slice]], rows: int | None) -> Bits:
     """The first ``rows`` rows of a shard, from the blocks of merged tensors that it became."""
     count = shape[0] if rows is None else rows
     shard = np.empty((count, *shape[1:]), VIEWS[dtype])

@@ -15,7 +15,7 @@ from publish import __version__
 from publish.cards.details import Fact, Sizes, count, decimal
 from publish.cards.facts import HUB, Comparison, Deviation, Explanation, Plot, RunFacts, StepFacts, StepLine, SuiteFacts
 from publish.cards.run_config import config_facts
-from publish.convert.hfconfig import hf_config, plain
+from publish.convert.hfconfig import hf_config, without_overrides
 from publish.convert.plan import ConversionPlan
 from publish.hub.branch_files import BranchFile
 from publish.hub.failures import Endpoint
@@ -47,7 +47,7 @@ def tokens_at(job: Job, step: int) -> int | None:
 def sizes_of(job: Job, plan: ConversionPlan) -> Sizes:
     """What the details table takes from the plan."""
     embeddings = sum(recipe.elements for recipe in plan.recipes if recipe.name.endswith(_EMBEDDINGS))
-    tensor_parallel = 1 + max(part.rank for recipe in plan.recipes for part in recipe.parts)
+    tensor_parallel = 1 + max(part.rank for recipe in plan.recipes for part in recipe.slices)
     return Sizes(
         architecture={"gpt_neox": "GPT-NeoX", "llama": "Llama", "mistral": "Mistral"}[plan.architecture],
         dtype=plan.dtype,
@@ -80,7 +80,7 @@ def step_manifest(
     explanation: Explanation | None,
 ) -> Manifest:
     """The manifest of a step's branch; ``files`` are all its files but card and manifest."""
-    names, own = weight_files(checkpoint), hf_config(plain(plan), None, None)
+    names, own = weight_files(checkpoint), hf_config(without_overrides(plan), None, None)
     return Manifest(
         step=source.step,
         branch=f"step{source.step}",

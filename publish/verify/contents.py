@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from publish.convert.merge import PLACE
 from publish.convert.plan import ConversionPlan
+from publish.convert.rules import COPY
 from publish.convert.writer import TensorDigest
 from publish.errors import GateError
 from publish.formats.safetensors import DTYPES, WeightFolder, chunks_of, opened
@@ -93,7 +93,7 @@ def _unused(checkpoint: RawCheckpoint, plan: ConversionPlan) -> Iterator[str]:
     """Source rows that nothing takes, but for other ranks' copies of what rank 0 alone makes."""
     taken: dict[tuple[int, str], set[tuple[int, int]]] = {}
     for recipe in plan.recipes:
-        for part in recipe.parts:
+        for part in recipe.slices:
             taken.setdefault((part.rank, part.tensor.name), set()).add(part.source_rows)
     split = {name for rank, name in taken if rank}
     dropped = {name for name, _ in plan.dropped}
@@ -111,8 +111,8 @@ def _unused(checkpoint: RawCheckpoint, plan: ConversionPlan) -> Iterator[str]:
 
 def _unfilled(plan: ConversionPlan) -> Iterator[str]:
     for recipe in plan.recipes:
-        areas = [part.source_rows[1] * math.prod(part.tensor.shape[1:]) for part in recipe.parts]
-        filled = sum(areas) == recipe.elements if recipe.how == PLACE else set(areas) == {recipe.elements}
+        areas = [part.source_rows[1] * math.prod(part.tensor.shape[1:]) for part in recipe.slices]
+        filled = sum(areas) == recipe.elements if recipe.how == COPY else set(areas) == {recipe.elements}
         if not filled:
             yield f"{recipe.name}: its parts hold {sum(areas):,} elements, and it has {recipe.elements:,}"
 

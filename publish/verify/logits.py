@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.convert.hfconfig import canonical_json, hf_config, plain
+from publish.convert.hfconfig import canonical_json, hf_config, without_overrides
 from publish.convert.plan import ConversionPlan
 from publish.errors import GateError
 from publish.formats.torch_archive import RawTensor
@@ -80,7 +80,7 @@ def compare_logits(
     try:
         if wrong := _other_frequencies(checkpoint, plan):
             return failed(LOGITS, wrong)
-        own = canonical_json(hf_config(plain(plan), None, None)) if plan.overrides else None
+        own = canonical_json(hf_config(without_overrides(plan), None, None)) if plan.overrides else None
         with LOGITS_LOCK:
             found = hf_logits(folder, tokens, own)
             comparison = _compare(checkpoint, plan, tokens, found)

@@ -46,7 +46,7 @@ USUAL = 5.1  # seconds of the usual converter for one 14M step, a process a step
 def pieces(plan: ConversionPlan) -> Iterator[tuple[str, int, int]]:
     """(file, offset, length) of every tensor that the plan reads."""
     for recipe in plan.recipes:
-        for part in recipe.parts:
+        for part in recipe.slices:
             yield part.tensor.file, part.tensor.offset, part.tensor.nbytes
 
 

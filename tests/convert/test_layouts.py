@@ -26,7 +26,7 @@ NAMED = {
     "tied pipeline TP 2": (Case(replace(NEOX, tied=True), tensor_parallel=2), 1, False),
     "bf16 pipeline ZeRO": (Case(NEOX, dtype="bfloat16"), 2, True),
     "no attention bias": (Case(NEOX, attention_biases=False), 1, False),
-    "MHA llama pipeline 2023": (Case(LLAMA, era="2023", attention_biases=False), 1, False),
+    "MHA llama pipeline 2023": (Case(LLAMA, legacy_mlp=True, attention_biases=False), 1, False),
     "GQA TP 2": (Case(GROUPED, tensor_parallel=2, attention_biases=False), SEQUENTIAL, False),
     "multi-query": (Case(MULTI_QUERY, attention_biases=False), 1, False),
     "mistral TP 2 PP 2": (
@@ -34,7 +34,7 @@ NAMED = {
         2,
         True,
     ),
-    "exact GELU 2023": (Case(replace(NEOX, activation="gelu"), era="2023"), 2, False),
+    "exact GELU 2023": (Case(replace(NEOX, activation="gelu"), legacy_mlp=True), 2, False),
 }
 
 

@@ -46,7 +46,7 @@ def cases(draw: st.DrawFn) -> Case:
     network = draw(st.one_of(NEOX_NETWORKS, LLAMA_NETWORKS, MISTRAL_NETWORKS))
     return Case(
         network,
-        era=draw(st.sampled_from(["2023", "2026"])),
+        legacy_mlp=draw(st.booleans()),
         tensor_parallel=draw(st.sampled_from([1, 2, 4])),
         dtype=draw(st.sampled_from(["float16", "bfloat16", "float32"])),
         attention_biases=network.sliding_window is None and draw(st.booleans()),

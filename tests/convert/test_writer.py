@@ -22,11 +22,10 @@ import xxhash
 from safetensors.numpy import save
 
 from publish.convert import folder as folders
-from publish.convert.blocks import streams
 from publish.convert.folder import staged_folder, write_folder
 from publish.convert.hfconfig import with_overrides
 from publish.convert.plan import Recipe, make_plan
-from publish.convert.writer import Digest, file_size, write_weights
+from publish.convert.writer import Digest, file_size, streams, write_weights
 from publish.errors import StorageError
 from publish.formats.dtypes import cast, from_float32, to_float32
 from publish.interrupt import Interrupted

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from publish.convert.blocks import tensor_bytes
 from publish.convert.plan import make_plan
-from publish.convert.writer import Digest
+from publish.convert.writer import Digest, tensor_bytes
 from publish.lineage.repeats import LineageFinding
 from publish.lineage.sketch import Sketcher, StepSketch, TensorSketch, document, from_document
 from publish.lineage.suite import trace

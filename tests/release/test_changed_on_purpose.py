@@ -48,7 +48,7 @@ def test_a_cast_is_stated(samples: Path, tmp_path: Path, hub: RehearsalHub, clie
     assert not outcome.failed
     manifest = json.loads(read(hub, "publish.json", "step0"))
     assert (manifest["source_dtype"], manifest["dtype"]) == ("float16", "float32")
-    assert "weights were cast from float16 to float32, as asked" in read(hub, "README.md", "step0")
+    assert "weights were cast from float16 to float32 as requested" in read(hub, "README.md", "step0")
 
 
 def test_the_plan_changes_so_that_published_steps_are_stale(samples: Path, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_the_plan_changes_so_that_published_steps_are_stale(samples: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("key", "message"), [("hidden_size", "follows from the tensors"), ("hiden_act", "is no key of this config.json")]
+    ("key", "message"), [("hidden_size", "follows from the tensors"), ("hiden_act", "config.json has no key hiden_act")]
 )
 def test_an_override_that_cannot_be_is_refused(key: str, message: str, samples: Path, tmp_path: Path) -> None:
     release = replace(propose(str(few(samples, tmp_path, (0,))), TARGET), overrides=(Override(key, 1, "so"),))

@@ -72,7 +72,7 @@ def test_steps_of_the_suite_pass(run: str, step: int, tmp_path: Path) -> None:
     [
         Case(NEOX),
         Case(replace(NEOX, parallel_residual=False), dtype="bfloat16"),
-        Case(replace(NEOX, shared_norm=True, tied=True), era="2023"),
+        Case(replace(NEOX, shared_norm=True, tied=True), legacy_mlp=True),
         Case(replace(LLAMA, heads=8, kv_heads=4), attention_biases=False),
         Case(MISTRAL, attention_biases=False, dtype="float32"),
     ],
@@ -257,10 +257,10 @@ def test_a_plan_that_leaves_something_out(tmp_path: Path) -> None:
     check = lambda plan: completeness(evidence.checkpoint, plan, evidence.folder)  # noqa: E731
     recipe = next(each for each in evidence.plan.recipes if each.name == QKV)
     assert check(evidence.plan).outcome == PASSED
-    result = check(broken(evidence.plan, QKV, parts=recipe.parts[1:]))
+    result = check(broken(evidence.plan, QKV, slices=recipe.slices[1:]))
     assert "layers.0.attention.query_key_value.weight of rank 0: rows from 0 on are in no tensor" in result.detail
-    half = replace(recipe.parts[0], source_rows=(0, 10))
-    result = check(broken(evidence.plan, QKV, parts=(half, *recipe.parts[1:])))
+    half = replace(recipe.slices[0], source_rows=(0, 10))
+    result = check(broken(evidence.plan, QKV, slices=(half, *recipe.slices[1:])))
     assert "rows from 10 on" in result.detail
     assert "its parts hold" in result.detail
     result = check(replace(evidence.plan, recipes=evidence.plan.recipes[1:]))

@@ -30,10 +30,10 @@ def test_what_hashing_raises_is_raised_here_and_the_thread_ends() -> None:
     assert threading.active_count() == before
 
 
-def test_a_settled_buffer_may_change() -> None:
+def test_a_hashed_buffer_may_change() -> None:
     buffer = bytearray(1 << 20)
     with BackgroundHash() as whole:
         whole.update(memoryview(buffer))
-        whole.settle()
+        whole.wait()
         buffer[:] = bytes([1]) * len(buffer)
         assert whole.hexdigest() == hashlib.sha256(bytes(1 << 20)).hexdigest()
