@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 CONFTEST = Path(__file__).with_suffix("") / "conftest.py"
 API = "tests/test_hf_api.py::"
+COPY = "tests/test_copy_files.py::test_commit_copy_file"
 IN_API = (
     "TestHfApiRepoFileExists TestHfApiEndpoints TestCommitApi TestHfApiUploadEmptyFile TestHfApiDeleteFolder "
     "TestHfApiListRepoTree TestHfApiTagEndpoint TestHfApiBranchEndpoint TestHfApiDeleteFiles TestHfApiPrivate "
@@ -45,8 +46,9 @@ LFS = (
     "tests/test_commit_api.py",
     "tests/test_tree_cache.py",
     "tests/test_lfs.py",
+    COPY,
 )
-XET = (*(API + name for name in IN_API.split()), "tests/test_xet_upload.py::TestXetUpload")
+XET = (*(API + name for name in IN_API.split()), "tests/test_xet_upload.py::TestXetUpload", COPY)
 PASSES: tuple[tuple[str, Mapping[str, str], tuple[str, ...]], ...] = (
     ("over LFS", {"HF_HUB_DISABLE_XET": "1"}, LFS),
     ("over Xet, as a stock client does", {}, XET),

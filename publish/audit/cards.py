@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from publish.audit.records import Branch, Evidence, Finding, Suite, named, steps_of
+from publish.audit.records import Branch, Suite, evidence_of, named, steps_of
 from publish.cards import lint
+from publish.records.findings import Finding
 from publish.release_file import Release
 from publish.schedule import branch_of
 
@@ -34,7 +35,7 @@ def card_findings(suite: Suite, explained: frozenset[tuple[str, str]]) -> Iterat
     if suite.main is not None and README not in suite.main.files and len(suite.main.files) > 1:
         lacking.append(suite.main)
     if lacking:
-        evidence = tuple(Evidence.of(branch, note="no README.md") for branch in lacking)
+        evidence = tuple(evidence_of(branch, note="no README.md") for branch in lacking)
         yield Finding("card-metadata", steps_of(lacking), f"{named(lacking)}: there is no card", evidence, suite.repo)
     found: dict[tuple[str, str], list[tuple[Branch, lint.Finding]]] = {}
     for branch in (*with_card, *([suite.main] if suite.main and README in suite.main.files else [])):
@@ -52,7 +53,7 @@ def _grouped(suite: Suite, kind: str, told: list[tuple[Branch, lint.Finding]]) -
     what += f", and {len(details) - 1} more of the kind" if len(details) > 1 else ""
     notes = [f"line {each.line}: {each.detail}" if each.line else each.detail for _, each in told]
     evidence = tuple(
-        Evidence.of(branch, branch.files[README], note) for (branch, _), note in zip(told, notes, strict=True)
+        evidence_of(branch, branch.files[README], note) for (branch, _), note in zip(told, notes, strict=True)
     )
     return Finding(kind, steps_of(concerned), what, evidence, suite.repo)
 
@@ -127,11 +128,11 @@ def _rows(
         if entry is None or entry.lfs_sha256 is None or entry.lfs_sha256.startswith(head):
             continue
         if not ({(branch.name, entry.path), (branch.name, "")} & explained):
-            wrong.append(Evidence.of(branch, entry, f"the card on {card.name} says {head}..."))
+            wrong.append(evidence_of(branch, entry, f"the card on {card.name} says {head}..."))
     if wrong:
         what = f"the card on {card.name} states other digests than the files have: {wrong[0].path} of {wrong[0].branch}"
         steps = tuple(sorted({by.step for by in suite.steps if by.name in {each.branch for each in wrong}}))
-        yield Finding("card-stale", steps, what, (*wrong, Evidence.of(card, card.files[README])), suite.repo)
+        yield Finding("card-stale", steps, what, (*wrong, evidence_of(card, card.files[README])), suite.repo)
 
 
 def _first_weights(branch: Branch) -> Any:

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from publish.audit.records import Branch, Evidence, Finding, Suite, named, steps_of
+from publish.audit.records import Branch, Suite, evidence_of, named, steps_of
 from publish.audit.weights import SAFETENSORS, weight_sets
 from publish.formats.safetensors import HeaderTensor
+from publish.records.findings import Evidence, Finding
 
 CONFIG = "config.json"
 FREE = frozenset({"transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache"})
@@ -61,7 +62,7 @@ def config_mismatch(suite: Suite) -> Iterator[Finding]:
 
 def _evidence(branch: Branch, what: str) -> Evidence:
     if CONFIG in branch.files:
-        return Evidence.of(branch, branch.files[CONFIG], what)
+        return evidence_of(branch, branch.files[CONFIG], what)
     return Evidence(branch.name, branch.commit, CONFIG, note=what)
 
 

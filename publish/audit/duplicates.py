@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from publish.audit.records import Branch, Evidence, Finding, Suite, digest, named, steps_of
+from publish.audit.records import Branch, Suite, digest, evidence_of, named, steps_of
 from publish.audit.weights import FORMATS, SAFETENSORS, WeightSet, weight_sets
+from publish.records.findings import Evidence, Finding
 from publish.text import some
 
 # The learning rate is 0 at GPT-NeoX's first iteration, so step 1 equals step 0 in every suite trained before May 2026
@@ -27,7 +28,7 @@ def duplicate_weights(suite: Suite) -> Iterator[Finding]:
                 "duplicate-weights",
                 steps_of(same),
                 f"{named(same)} hold the same weights{_main_too(suite, same, form.name)}",
-                tuple(Evidence.of(branch, entry) for branch in same for entry in weight_sets(branch)[form.name].files),
+                tuple(evidence_of(branch, entry) for branch in same for entry in weight_sets(branch)[form.name].files),
                 suite.repo,
             )
 
@@ -79,8 +80,8 @@ def main_not_final(suite: Suite) -> Iterator[Finding]:
     else:
         what = f"main holds other weights than {last}" + (f": those of {holds.name}" if holds else "")
     sides = [branch for branch in (main, final) if branch]
-    evidence = tuple(Evidence.of(branch, e) for branch in sides for w in weight_sets(branch).values() for e in w.files)
-    evidence = evidence or (Evidence.of(main),)
+    evidence = tuple(evidence_of(branch, e) for branch in sides for w in weight_sets(branch).values() for e in w.files)
+    evidence = evidence or (evidence_of(main),)
     yield Finding("main-not-final", steps_of([final] if final else []), what, evidence, suite.repo)
 
 
@@ -120,7 +121,7 @@ def shared_shards(suite: Suite) -> Iterator[Finding]:
             what += f"{named(owners)}" if owners and wrong is not sharing else "each other"
             what += ", and other shards of their own" if len(wrong) > 1 else ", and other shards of its own"
             evidence = tuple(
-                Evidence.of(branch, entry)
+                evidence_of(branch, entry)
                 for branch in [*wrong, *(owner for owner in owners if owner not in wrong)]
                 for entry in sets[branch.name].files
                 if digest(entry) in digests
@@ -172,7 +173,7 @@ def _disagreement(
     said, found = weights.index.places.get(name, "no file"), places.get(name, "no file")
     count = len(wrong) + len(surplus)
     what = f"{branch.name}: the index and the shards disagree on {count} tensors: {name} is in {found}, not {said}"
-    return what, tuple(Evidence.of(branch, entry) for entry in weights.files if entry.path in (said, found))
+    return what, tuple(evidence_of(branch, entry) for entry in weights.files if entry.path in (said, found))
 
 
 # Several suites at once: models that should differ and share weights, seeds that are each other's copies.
@@ -238,7 +239,7 @@ def _finding(kind: str, repos: tuple[str, ...], held: Sequence[Held], form: str)
     steps = tuple(sorted({each.branch.step for each in held}))
     shared = "weights" if kind == "duplicate-weights" else "some shards"
     evidence = tuple(
-        replace(Evidence.of(each.branch, entry), repo=each.repo)
+        replace(evidence_of(each.branch, entry), repo=each.repo)
         for each in held
         for entry in weight_sets(each.branch)[form].files
     )

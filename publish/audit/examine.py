@@ -19,11 +19,12 @@ from publish.audit.inherited import inherited_files
 from publish.audit.names import missing_steps, unexpected_branches
 from publish.audit.reader import Reader
 from publish.audit.recorded import broken_expectations, known_effects, not_as_recorded
-from publish.audit.records import Finding, Suite
-from publish.audit.report import Examined, Report
+from publish.audit.records import Suite
+from publish.audit.report import audited
 from publish.audit.sampling import Sample, chosen_branches, deep_findings, read_sample
 from publish.audit.sizes import header_sizes, index_sizes, no_safetensors, short_pickles
 from publish.errors import ScheduleError
+from publish.records.findings import AuditReport, Finding
 
 # All checks of one suite, in the order of the report. A check is a pure function; a new one is a line here.
 
@@ -60,7 +61,7 @@ def check(suite: Suite) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def examine(reader: Reader, repos: Sequence[str], wanted: Wanted, deep: Sequence[int] = ()) -> Report:
+def examine(reader: Reader, repos: Sequence[str], wanted: Wanted, deep: Sequence[int] = ()) -> AuditReport:
     """Everything that is wrong with the suites in ``repos``, and with them together. ``deep``: steps to look into.
 
     Raises:
@@ -76,8 +77,8 @@ def examine(reader: Reader, repos: Sequence[str], wanted: Wanted, deep: Sequence
         findings.extend(shared_between(suites))
     if deep:
         findings.extend(deep_findings(_samples(reader, suites, deep)))
-    return Report(
-        examined=tuple(Examined.of(suite, known_effects(suite)) for suite in suites),
+    return AuditReport(
+        repos=tuple(audited(suite, known_effects(suite)) for suite in suites),
         findings=tuple(findings),
         requests=sum(client.requests.values()) - before[0],
         bytes_downloaded=client.bytes_received - before[1],

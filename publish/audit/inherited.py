@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from publish.audit.records import Branch, Evidence, Finding, Suite, digest, named, steps_of
+from publish.audit.records import Branch, Suite, digest, evidence_of, named, steps_of
 from publish.audit.weights import FORMATS, weight_paths, weight_sets
 from publish.hub.reads import TreeEntry
 from publish.records import checkpoints, manifest
+from publish.records.findings import Finding
 from publish.text import some
 
 FEWEST = 3  # siblings, from which what most of them have is a rule
@@ -28,7 +29,7 @@ def inherited_files(suite: Suite) -> Iterator[Finding]:
             found.setdefault(odd, []).append(branch)
     for paths, branches in found.items():
         evidence = tuple(
-            Evidence.of(each, each.files[path], _origin(each, path, suite)) for each in branches for path in paths
+            evidence_of(each, each.files[path], _origin(each, path, suite)) for each in branches for path in paths
         )
         what = f"{named(branches)}: {some(paths, 6)}, which the other steps do not have"
         yield Finding("inherited-files", steps_of(branches), what, evidence, suite.repo)

@@ -6,10 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from publish.audit.records import MAIN, Branch, Evidence, Expectation, Finding, Label, Suite, named, steps_of
+from publish.audit.records import MAIN, Branch, Expectation, Label, Suite, evidence_of, named, steps_of
 from publish.audit.weights import loaded
 from publish.errors import ScheduleError
 from publish.records.checkpoints import CheckpointRecord
+from publish.records.findings import Evidence, Finding
 from publish.release_file import Release
 from publish.schedule import FROM_CONFIG, NAMED, looks_like_a_step
 from publish.text import some
@@ -145,7 +146,7 @@ def missing_steps(suite: Suite) -> Iterator[Finding]:
         )
     hollow = [branch for branch in suite.steps if not has_weights(branch)]
     if hollow:
-        evidence = tuple(Evidence.of(branch, note=f"its files: {_files(branch)}") for branch in hollow)
+        evidence = tuple(evidence_of(branch, note=f"its files: {_files(branch)}") for branch in hollow)
         what = f"{named(hollow)}: the branch is there and holds no weights"
         yield Finding("missing-step", steps_of(hollow), what, evidence, suite.repo)
 
@@ -156,7 +157,7 @@ def unexpected_branches(suite: Suite) -> Iterator[Finding]:
     surplus = [branch for branch in suite.steps if due is not None and branch.step not in due]
     for branch in surplus:
         what = f"{branch.name} is no step of the schedule ({suite.expectation.source})"
-        yield Finding("unexpected-branch", (branch.step,), what, (Evidence.of(branch),), suite.repo)
+        yield Finding("unexpected-branch", (branch.step,), what, (evidence_of(branch),), suite.repo)
     for name in suite.odd:
         what = f"{name} looks like a step's branch and is not named like the others"
         yield Finding("unexpected-branch", (), what, (Evidence(name, ""),), suite.repo)
@@ -166,7 +167,7 @@ def unexpected_branches(suite: Suite) -> Iterator[Finding]:
     for same in by_label.values():
         if len(same) > 1:
             what = f"{named(same)} all claim step {same[0].step}"
-            evidence = tuple(map(Evidence.of, same))
+            evidence = tuple(map(evidence_of, same))
             yield Finding("unexpected-branch", (same[0].step,), what, evidence, suite.repo)
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 from publish.audit.duplicates import FIRST_STEPS
 from publish.audit.names import has_weights
-from publish.audit.records import Branch, Evidence, Finding, Suite, digest, named, steps_of
+from publish.audit.records import Branch, Suite, digest, evidence_of, named, steps_of
 from publish.audit.weights import SAFETENSORS, weight_sets
 from publish.hub.reads import TreeEntry, git_blob_sha1
 from publish.hub.transaction import README
 from publish.records import checkpoints, manifest
 from publish.records.checkpoints import CheckpointRecord
+from publish.records.findings import Finding
 from publish.records.manifest import Manifest
 
 Explained = frozenset[tuple[str, str]]
@@ -34,7 +35,7 @@ def not_as_recorded(suite: Suite, explained: Explained) -> Iterator[Finding]:
             theirs = f"{checkpoints.NAME} on main names commit {record.commit[:12]}"
             told = [("", f"{theirs}, and the branch is at {branch.commit[:12]}{_by_whom(branch)}")]
         if told:
-            evidence = tuple(Evidence.of(branch, branch.files.get(path), what) for path, what in told)
+            evidence = tuple(evidence_of(branch, branch.files.get(path), what) for path, what in told)
             rest = f", and {len(told) - 1} more" if len(told) > 1 else ""
             what = f"{branch.name}: {told[0][1]}{rest}{_by_whom(branch) if told[0][0] else ''}"
             yield Finding("not-as-recorded", steps_of([branch]), what, evidence, suite.repo)
@@ -100,7 +101,7 @@ def broken_expectations(suite: Suite) -> Iterator[Finding]:
         models = {found.identity for branch in branches if (found := weight_sets(branch).get(SAFETENSORS))}
         if len(models) > 1:
             what = f"{named(branches)} are declared equal ({expected.because}) and differ"
-            evidence = tuple(Evidence.of(branch, e) for branch in branches for e in _files(branch))
+            evidence = tuple(evidence_of(branch, e) for branch in branches for e in _files(branch))
             yield Finding("not-as-recorded", steps_of(branches), what, evidence, suite.repo)
 
 

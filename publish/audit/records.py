@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from publish.formats.safetensors import Header
 from publish.hub.reads import CommitRecord, TreeEntry
 from publish.records.checkpoints import CheckpointRecord
+from publish.records.findings import Evidence
 from publish.records.manifest import Manifest
 from publish.release_file import Release
 from publish.text import some
@@ -89,48 +90,14 @@ class Suite:
         return self.finals[0] if len(self.finals) == 1 else None
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """One file of one branch that a finding rests on. ``note`` says what is odd about it."""
-
-    branch: str
-    commit: str
-    path: str = ""
-    sha256: str = ""
-    size: int | None = None
-    note: str = ""
-    repo: str = ""
-
-    @classmethod
-    def of(cls, branch: Branch, entry: TreeEntry | None = None, note: str = "") -> Evidence:
-        """The branch's own file; its git blob id stands for the digest of a file that is not in LFS."""
-        if entry is None:
-            return cls(branch.name, branch.commit, note=note)
-        return cls(branch.name, branch.commit, entry.path, digest(entry), entry.size, note)
+def evidence_of(branch: Branch, entry: TreeEntry | None = None, note: str = "") -> Evidence:
+    """A branch's file as evidence; its git blob id stands for the digest of a file that is not in LFS."""
+    if entry is None:
+        return Evidence(branch.name, branch.commit, note=note)
+    return Evidence(branch.name, branch.commit, entry.path, digest(entry), entry.size, note)
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong. ``kind`` is one of :data:`MEANINGS`, ``steps`` those concerned, in order."""
-
-    kind: str
-    steps: tuple[int, ...]
-    detail: str
-    evidence: tuple[Evidence, ...] = ()
-    repo: str = ""
-
-    @property
-    def meaning(self) -> str:
-        """What it means for a user of the suite."""
-        return MEANINGS[self.kind]
-
-    @property
-    def touches(self) -> frozenset[tuple[str, str]]:
-        """(branch, path) that it explains; an empty path stands for the whole branch."""
-        return frozenset((each.branch, each.path) for each in self.evidence)
-
-
-MEANINGS: Mapping[str, str] = {
+MEANINGS: Mapping[str, str] = {  # kind of a finding -> what it means for a user of the suite
     "duplicate-weights": "These revisions load the same model, so every figure computed on them is of one checkpoint.",
     "mixed-shards": "The model loads without a word and is none that was ever trained: its shards do not belong "
     "together.",

@@ -1,73 +1,39 @@
-"""What an audit found, as a record, as JSON, and as Markdown for an issue tracker. Pure."""
+"""An audit's report as JSON, and as Markdown for an issue tracker. Pure."""
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
-from publish.audit.records import Evidence, Finding, Suite
+from publish.audit.records import MEANINGS, Suite
 from publish.cards.text import code, plain
+from publish.records.findings import AuditedRepo, AuditReport, Evidence, Finding
 
 MOST = 200  # lines of evidence for one finding in Markdown; JSON has them all
 
 
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """One repo: what was looked at, and what is equal and no finding. ``tips``: branch -> commit."""
-
-    repo: str
-    tips: Mapping[str, str]
-    schedule: str
-    notes: tuple[str, ...]
-
-    @classmethod
-    def of(cls, suite: Suite, notes: Iterable[str]) -> Examined:
-        branches = (*suite.steps, *([suite.main] if suite.main else []))
-        tips = {branch.name: branch.commit for branch in branches}
-        return cls(suite.repo, tips, suite.expectation.source, tuple(notes))
+def audited(suite: Suite, notes: Iterable[str]) -> AuditedRepo:
+    """What was audited of one repo."""
+    branches = (*suite.steps, *([suite.main] if suite.main else []))
+    tips = {branch.name: branch.commit for branch in branches}
+    return AuditedRepo(suite.repo, tips, suite.expectation.source, tuple(notes))
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """The whole audit. Bytes are bodies as they came over the wire; ``weight_bytes`` those of tensors among them."""
-
-    examined: tuple[Examined, ...]
-    findings: tuple[Finding, ...]
-    requests: int
-    bytes_downloaded: int
-    weight_bytes: int
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        return not self.findings
-
-    @property
-    def branches(self) -> int:
-        return sum(len(each.tips) for each in self.examined)
-
-    @property
-    def repo(self) -> str:
-        return ", ".join(each.repo for each in self.examined)
-
-    def document(self) -> dict[str, Any]:
-        """The JSON of the command line."""
-        return {
-            "repo": self.repo,
-            "branches": self.branches,
-            "requests": self.requests,
-            "bytes_downloaded": self.bytes_downloaded,
-            "weight_bytes": self.weight_bytes,
-            "seconds": round(self.seconds, 2),
-            "findings": [_finding(each) for each in self.findings],
-            "repos": [
-                {"repo": e.repo, "schedule": e.schedule, "notes": list(e.notes), "tips": dict(e.tips)}
-                for e in self.examined
-            ],
-            "ok": self.ok,
-        }
+def document(report: AuditReport) -> dict[str, Any]:
+    """The JSON of the command line."""
+    return {
+        "repo": report.repo,
+        "branches": report.branches,
+        "requests": report.requests,
+        "bytes_downloaded": report.bytes_downloaded,
+        "weight_bytes": report.weight_bytes,
+        "seconds": round(report.seconds, 2),
+        "findings": [_finding(finding) for finding in report.findings],
+        "repos": [asdict(audited) for audited in report.repos],
+        "ok": report.ok,
+    }
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
@@ -75,7 +41,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "kind": finding.kind,
         "steps": list(finding.steps),
         "detail": shown(finding.detail),
-        "meaning": finding.meaning,
+        "meaning": MEANINGS[finding.kind],
         "repo": finding.repo,
         "evidence": [_evidence(each) for each in finding.evidence],
     }
@@ -91,12 +57,12 @@ def shown(text: str) -> str:
     return "".join("\ufffd" if unicodedata.category(char) in ("Cc", "Cf") else char for char in text)
 
 
-def markdown(report: Report) -> str:
+def markdown(report: AuditReport) -> str:
     """A report for an issue tracker: same findings, same text."""
     return "\n".join(_lines(report)) + "\n"
 
 
-def _lines(report: Report) -> Iterator[str]:
+def _lines(report: AuditReport) -> Iterator[str]:
     yield f"# Audit of {plain(report.repo)}"
     yield ""
     verdict = "Nothing found." if report.ok else f"{len(report.findings)} findings."
@@ -104,7 +70,7 @@ def _lines(report: Report) -> Iterator[str]:
         f"{report.weight_bytes:,} bytes of weights were read." if report.weight_bytes else "no weights were downloaded."
     )
     yield ""
-    for each in report.examined:
+    for each in report.repos:
         yield f"- {code(each.repo)}: schedule {plain(each.schedule)}"
         yield from (f"- {plain(note)}" for note in each.notes)
     if report.findings:
@@ -115,7 +81,7 @@ def _lines(report: Report) -> Iterator[str]:
 
 
 def _section(number: int, finding: Finding) -> Iterator[str]:
-    yield from ("", f"## {number}. {finding.kind}", "", str(plain(finding.detail)) + ".", "", finding.meaning)
+    yield from ("", f"## {number}. {finding.kind}", "", str(plain(finding.detail)) + ".", "", MEANINGS[finding.kind])
     if not finding.evidence:
         return
     yield from ("", "<details>", f"<summary>Evidence ({len(finding.evidence)})</summary>", "")

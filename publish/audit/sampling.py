@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from publish.audit.duplicates import is_declared
 from publish.audit.reader import Reader
-from publish.audit.records import Branch, Evidence, Finding, Suite, digest
+from publish.audit.records import Branch, Suite, digest
 from publish.audit.weights import SAFETENSORS, weight_sets
 from publish.formats.safetensors import HeaderTensor
 from publish.hub.reads import TreeEntry
+from publish.records.findings import Evidence, Finding
 
 # A look into the weights at a few places: layer norms and biases whole, some rows of the embeddings, by range.
 

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from statistics import median
 
 from publish.audit.names import OTHER_WEIGHTS, has_weights
-from publish.audit.records import Branch, Evidence, Finding, Suite, digest, named, steps_of
+from publish.audit.records import Branch, Suite, digest, evidence_of, named, steps_of
 from publish.audit.weights import BIN, SAFETENSORS, WeightSet, weight_sets
 from publish.hub.reads import TreeEntry
+from publish.records.findings import Finding
 
 SHORT = 0.99  # of its siblings' median size: pickled files of one model differ by their names' padding alone
 
@@ -27,7 +28,7 @@ def header_sizes(suite: Suite) -> Iterator[Finding]:
             problems.append(f"its header accounts for {header.end:,} bytes and the file has {entry.size:,}")
         if problems:
             branches = [each for each, _ in same]
-            evidence = tuple(Evidence.of(each, file, problems[0]) for each, file in same)
+            evidence = tuple(evidence_of(each, file, problems[0]) for each, file in same)
             what = f"{named(branches)}: {entry.path}: {problems[-1]}"
             yield Finding("size-mismatch", steps_of(branches), what, evidence, suite.repo)
 
@@ -38,7 +39,7 @@ def index_sizes(suite: Suite) -> Iterator[Finding]:
         for weights in weight_sets(branch).values():
             what = _shortage(branch, weights)
             if what:
-                evidence = tuple(Evidence.of(branch, entry) for entry in weights.files) or (Evidence.of(branch),)
+                evidence = tuple(evidence_of(branch, entry) for entry in weights.files) or (evidence_of(branch),)
                 yield Finding("size-mismatch", steps_of([branch]), f"{branch.name}: {what}", evidence, suite.repo)
 
 
@@ -76,7 +77,7 @@ def short_pickles(suite: Suite) -> Iterator[Finding]:
         for branch, entry in same:
             if len(same) > 2 and entry.size < SHORT * usual:
                 what = f"{branch.name}: {path} has {entry.size:,} bytes, and {usual:,.0f} in most branches"
-                evidence = (Evidence.of(branch, entry),)
+                evidence = (evidence_of(branch, entry),)
                 yield Finding("size-mismatch", steps_of([branch]), what, evidence, suite.repo)
 
 
@@ -84,7 +85,7 @@ def no_safetensors(suite: Suite) -> Iterator[Finding]:
     """Branches whose weights are in other files alone."""
     without = [each for each in _all(suite) if has_weights(each) and SAFETENSORS not in weight_sets(each)]
     if without:
-        evidence = tuple(Evidence.of(branch, entry) for branch in without for entry in _weights(branch))
+        evidence = tuple(evidence_of(branch, entry) for branch in without for entry in _weights(branch))
         what = f"{named(without)}: weights, but none in safetensors"
         yield Finding("no-safetensors", steps_of(without), what, evidence, suite.repo)
 

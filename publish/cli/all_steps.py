@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from publish.cli import output
-from publish.cli.options import commit_quota, given_release, in_flight, of_a_release, on_an_engine, sources_of
+from publish.cli.options import commit_quota, given_release, in_flight, of_a_release, on_an_engine
 from publish.cli.rehearse import hub_of
 from publish.hub.client import Client
 from publish.release.executors import Engine
@@ -77,11 +77,10 @@ def command(
     """
     stop, bar = threading.Event(), progress()
     here = Client(interrupt=stop, notify=bar.wait)
-    sources = sources_of(here, work_dir)
-    given = given_release(release_or_source, target, sources)
+    given = given_release(release_or_source, target, here)
     plan = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
     repair = read_repair(audit, plan.target) if audit else None
-    job = replace(make_job(plan, Wishes(steps, tokenizer), sources), templates=templates)
+    job = replace(make_job(plan, Wishes(steps, tokenizer), here), templates=templates)
     with hub_of(rehearse, work_dir, here, plan.target) as client:
         folder = work_dir or default_folder(client.endpoint.url, plan.target)
         with workplace(folder) as place:

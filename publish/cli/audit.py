@@ -12,12 +12,14 @@ import click
 from publish.audit.collect import Wanted
 from publish.audit.examine import examine
 from publish.audit.reader import Cache, Reader
-from publish.audit.report import Report, markdown, ranges, shown
+from publish.audit.records import MEANINGS
+from publish.audit.report import document, markdown, ranges, shown
 from publish.cli import output
 from publish.errors import HubError, ReleaseError
 from publish.hub.client import Client
 from publish.hub.failures import Patience
 from publish.hub.rate_limits import Wait
+from publish.records.findings import AuditReport
 from publish.release_file import Release, read_release, schedule_named
 from publish.schedule import parse_steps
 from publish.sources.runs import parse_location
@@ -54,7 +56,7 @@ def command(
     reader = Reader(client, Cache.of(client.endpoint.url))
     report = examine(reader, repos, wanted, parse_steps(deep) if deep else ())
     if as_json:
-        output.as_json(report.document())
+        output.as_json(document(report))
     else:
         click.echo(markdown(report) if as_markdown else text(report), nl=not as_markdown)
     ctx.exit(0 if report.ok else 1)
@@ -84,11 +86,11 @@ def _repo(target: str) -> str:
     return location.repo
 
 
-def text(report: Report) -> str:
+def text(report: AuditReport) -> str:
     """The report for people."""
     rows: list[tuple[str, object]] = [("repo", report.repo), ("branches", report.branches)]
-    rows += [("schedule", each.schedule) for each in report.examined]
-    rows += [("note", note) for each in report.examined for note in each.notes]
+    rows += [("schedule", each.schedule) for each in report.repos]
+    rows += [("note", note) for each in report.repos for note in each.notes]
     rows += [
         ("requests", report.requests),
         ("downloaded", f"{output.size(report.bytes_downloaded)}, {output.size(report.weight_bytes)} of them weights"),
@@ -99,6 +101,6 @@ def text(report: Report) -> str:
     if report.findings:
         table = [(each.kind, ranges(each.steps), shown(each.detail)) for each in report.findings]
         lines += ["", output.table(("kind", "steps", "what"), table)]
-        meanings = dict.fromkeys((each.kind, each.meaning) for each in report.findings)
+        meanings = dict.fromkeys((each.kind, MEANINGS[each.kind]) for each in report.findings)
         lines += ["", *(f"{kind}: {meaning}" for kind, meaning in meanings)]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ import click
 
 from publish.cli import output
 from publish.release.convert import Conversion, Wanted, convert_one, gates_named
-from publish.sources.runs import open_checkpoint, parse_location
+from publish.sources.runs import open_ref, parse_location
 
 
 @click.command("convert")
@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Convert one step of SOURCE to a folder that from_pretrained loads, and prove it."""
     wanted = Wanted(tokenizer, dtype, architecture, overwrite, logits, gates_named(gates))
-    checkpoint, files = open_checkpoint(parse_location(source), step)
+    checkpoint, files = open_ref(parse_location(source), step)
     try:
         done = convert_one(checkpoint, files, out, wanted)
     finally:

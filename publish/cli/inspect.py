@@ -17,7 +17,7 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.neox.state import TrainingState
 from publish.sources.files import CheckpointFiles
-from publish.sources.runs import CheckpointSource, open_checkpoint, parse_location
+from publish.sources.runs import CheckpointRef, open_ref, parse_location
 
 # What a checkpoint says of itself, and why it could not be converted, if so. Reads no weights.
 
@@ -27,7 +27,7 @@ class Inspection:
     """What ``publish inspect`` shows; ``architecture`` and ``parameters`` are None where no plan can be made."""
 
     where: str
-    step: int
+    step: int | None
     layout: str
     tensor_parallel: int
     pipeline_parallel: int
@@ -47,7 +47,7 @@ class Inspection:
         """The JSON of ``CLI.md``; the tensors by name where asked for."""
         state = self.state
         return {
-            "step": self.step if self.step >= 0 else state.iteration,
+            "step": state.iteration if self.step is None else self.step,
             "layout": self.layout,
             "tensor_parallel": self.tensor_parallel,
             "pipeline_parallel": self.pipeline_parallel,
@@ -73,7 +73,7 @@ class Inspection:
         }
 
 
-def inspect(source: CheckpointSource, files: CheckpointFiles) -> Inspection:
+def inspect(source: CheckpointRef, files: CheckpointFiles) -> Inspection:
     """Read the index of a checkpoint and try to plan its conversion.
 
     Raises:
@@ -124,7 +124,7 @@ def _options(files: CheckpointFiles, refusals: list[str]) -> Mapping[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(source: str, step: int | None, tensors: bool, as_json: bool) -> None:
     """What the checkpoint at SOURCE says of itself: layout, sizes, config, training state. Reads no weights."""
-    checkpoint, files = open_checkpoint(parse_location(source), step)
+    checkpoint, files = open_ref(parse_location(source), step)
     try:
         found = inspect(checkpoint, files)
     finally:
@@ -142,7 +142,7 @@ def _rows(found: Inspection) -> list[tuple[str, object]]:
     state = found.state
     return [
         ("checkpoint", found.where),
-        ("step", found.step if found.step >= 0 else None),
+        ("step", found.step),
         ("iteration", state.iteration),
         ("layout", f"{found.layout}, tensor parallel {found.tensor_parallel}"),
         ("architecture", found.architecture),

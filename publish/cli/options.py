@@ -13,10 +13,7 @@ from publish.errors import ReleaseError, SlurmError
 from publish.hub.client import Client
 from publish.release.executors import Engine, LocalEngine
 from publish.release.job import propose
-from publish.release.work_dir import sources_folder
 from publish.release_file import Release, read_release
-from publish.sources.kept import KeptReads
-from publish.sources.runs import Sources
 
 # The release that the arguments mean: a file, or a source and a target; and these arguments themselves.
 
@@ -51,19 +48,14 @@ in_flight = click.option(
 )
 
 
-def sources_of(client: Client | None, work_dir: Path | None = None) -> Sources:
-    """What a release is made from, read by ``client``; what earlier runs read of it is not asked for again."""
-    return Sources(client, KeptReads(sources_folder(work_dir)))
-
-
-def given_release(release_or_source: str, target: str | None, sources: Sources) -> Release:
+def given_release(release_or_source: str, target: str | None, client: Client | None = None) -> Release:
     """The release file at the path, or (with ``target``) the release that fits the source.
 
     Raises:
         ReleaseError: a file and a target, or neither.
     """
     if target is not None:
-        return propose(release_or_source, target, sources)
+        return propose(release_or_source, target, client)
     path = Path(release_or_source)
     if path.is_dir() or not (path.suffix in (".yaml", ".yml") or path.exists()):
         raise ReleaseError(

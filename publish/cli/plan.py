@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from publish.cli import output
-from publish.cli.options import commit_quota, given_release, in_flight, of_a_release, sources_of
+from publish.cli.options import commit_quota, given_release, in_flight, of_a_release
 from publish.release.job import Wishes, adopt, make_job
 from publish.release.preflight import ReleasePlan, plan_release, sane_workers
 
@@ -29,10 +29,9 @@ def command(
     as_json: bool,
 ) -> None:
     """Dry run of a release: steps, bytes, commits, hours under the quota, disk. Changes nothing, writes nothing."""
-    sources = sources_of(None)
-    given = given_release(release_or_source, target, sources)
+    given = given_release(release_or_source, target)
     release = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
-    job = make_job(release, Wishes(steps, tokenizer), sources)
+    job = make_job(release, Wishes(steps, tokenizer))
     planned = plan_release(job, workers or sane_workers(job, Path()))
     output.as_json(planned.document()) if as_json else click.echo(_text(planned))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from publish.cli import output
-from publish.cli.options import given_release, of_a_release, sources_of
+from publish.cli.options import given_release, of_a_release
 from publish.hub.client import Client
 from publish.release.job import Wishes, adopt, make_job
 from publish.release.state import look_at
@@ -31,9 +31,8 @@ def command(
 ) -> None:
     """Each step of a release: published, stale, missing or foreign, with the reason. Changes nothing."""
     client = Client()
-    sources = sources_of(client, work_dir)
-    plan = adopt(given_release(release_or_source, target, sources), schedule=schedule)
-    job = make_job(plan, Wishes(steps, tokenizer), sources, need_tokenizer=False)
+    plan = adopt(given_release(release_or_source, target, client), schedule=schedule)
+    job = make_job(plan, Wishes(steps, tokenizer), client, need_tokenizer=False)
     found = look_at(job, client, work_dir)
     counts: dict[str, list[int]] = {}
     for each in found:

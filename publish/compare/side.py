@@ -154,7 +154,7 @@ class HfSide:
             place = self._places[name]
             ranges.setdefault(place.file, []).append((place.offset, place.nbytes))
         for file, wanted in ranges.items():
-            self._files.want(file, wanted)
+            self._files.prefetch(file, wanted)
 
     def chunks(self, name: str) -> Iterator[memoryview]:
         place = self._places[name]
@@ -272,7 +272,7 @@ class NeoxSide:
             for part in self._recipes[name].slices:
                 ranges.setdefault(part.tensor.file, []).append((part.tensor.offset, part.tensor.span))
         for file, wanted in ranges.items():
-            self._files.want(file, wanted)
+            self._files.prefetch(file, wanted)
 
     def chunks(self, name: str) -> Iterator[memoryview]:
         return tensor_bytes(self._checkpoint, self._recipes[name])
@@ -342,10 +342,10 @@ def _folder(location: Location, step: int | None) -> tuple[CheckpointFiles, str]
 
 
 def _revision(location: Location, step: int | None) -> tuple[CheckpointFiles, str]:
-    from publish.sources.remote import HubReader
+    from publish.sources.remote import HubRepo
 
     assert location.repo is not None
-    reader = HubReader(location.repo)
+    reader = HubRepo(location.repo)
     if location.revision is None and step is not None:
         branches = {step_of(name): (name, commit) for name, commit in reader.branches().items()}
         if step not in branches:

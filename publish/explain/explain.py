@@ -21,7 +21,7 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.layout import is_checkpoint
 from publish.neox.state import CPU, CUDA
 from publish.sources.files import CheckpointFiles, LocalFiles
-from publish.sources.runs import CheckpointSource, Location, open_checkpoint
+from publish.sources.runs import CheckpointRef, Location, open_ref
 
 _BATCH = 1 << 14
 _LOCATE = {CPU: search_cpu.locate, CUDA: search_cuda.locate}
@@ -114,23 +114,23 @@ LARGEST = 500_000_000
 _MAIN = "main"
 
 
-def open_any(location: Location, step: int | None) -> tuple[CheckpointSource, CheckpointFiles]:
+def open_any(location: Location, step: int | None) -> tuple[CheckpointRef, CheckpointFiles]:
     """One checkpoint of either format; a folder or a ``main`` that holds weights is one of its own.
 
     Raises:
-        SourceError: as `open_checkpoint`.
+        SourceError: as `open_ref`.
     """
     folder = location.folder
     if step is None and folder is not None:
         names = {path.name: 0 for path in folder.iterdir()}
         if has_tensor_files(names) and not is_checkpoint(names):
-            return CheckpointSource(str(folder), folder.name, -1), LocalFiles(folder)
+            return CheckpointRef(str(folder), folder.name, None), LocalFiles(folder)
     if step is None and location.repo is not None and location.revision is None:
-        source, files = open_checkpoint(Location(repo=location.repo, revision=_MAIN), None)
+        source, files = open_ref(Location(repo=location.repo, revision=_MAIN), None)
         if has_tensor_files(files.sizes) or is_checkpoint(files.sizes):
             return source, files
         files.close()
-    return open_checkpoint(location, step)
+    return open_ref(location, step)
 
 
 def explained_apart(left: Location, right: Location, step: int | None) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ def explained_apart(left: Location, right: Location, step: int | None) -> tuple[
     return (*told, *(differences(first, second) if first and second else ()))
 
 
-def explanation_of(checkpoint: RawCheckpoint, source: CheckpointSource) -> Explanation | None:
+def explanation_of(checkpoint: RawCheckpoint, source: CheckpointRef) -> Explanation | None:
     """What a card states of a step 0; None where the weights are not reproduced, by a method that draws otherwise too.
 
     Models beyond :data:`LARGEST` parameters are left to ``publish explain``: drawing them again takes minutes.
@@ -173,14 +173,13 @@ def explanation_of(checkpoint: RawCheckpoint, source: CheckpointSource) -> Expla
         return None
 
 
-def explain_one(source: CheckpointSource, files: CheckpointFiles, seeds: Sequence[int] | None) -> Answer:
+def explain_one(source: CheckpointRef, files: CheckpointFiles, seeds: Sequence[int] | None) -> Answer:
     """The random state that made the weights; ``seeds`` alone are tried where given.
 
     Raises:
         PublishError: no checkpoint, a broken one, or init methods that are not recomputed.
     """
-    step = source.step if source.step >= 0 else None
     if has_tensor_files(files.sizes) and not is_checkpoint(files.sizes):
-        return explain(list(hf_subjects(files)), step, seeds)
+        return explain(list(hf_subjects(files)), source.step, seeds)
     subjects = list(raw_subjects(files))
-    return explain(subjects, subjects[0].iteration if step is None else step, seeds)
+    return explain(subjects, subjects[0].iteration if source.step is None else source.step, seeds)

@@ -56,10 +56,10 @@ class RawCheckpoint:
         main = TorchFile.open(layout.ranks[0], files.open(layout.ranks[0])) if layout.ranks else None
         if weights:
             if main is not None:
-                files.want(main.name, main.spans([*_module(main).values(), *saved_tensors(main.tree).values()]))
+                files.prefetch(main.name, main.spans([*_module(main).values(), *saved_tensors(main.tree).values()]))
             for by_number in layout.layers:
                 for name in by_number.values():
-                    files.want(name, [(0, files.sizes[name])])
+                    files.prefetch(name, [(0, files.sizes[name])])
         state = read_state(main, files.where)
         opener = _sequential if layout.name == "sequential" else _pipeline
         ranks = opener(files, layout, main, weights)
@@ -95,7 +95,7 @@ class RawCheckpoint:
             sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
         return max(sizes, key=lambda dtype: (sizes[dtype], dtype))
 
-    def want(self) -> None:
+    def prefetch(self) -> None:
         """Say that all tensors will be read: from a Hub they are fetched now, in as few requests as that takes.
 
         Raises:
@@ -109,7 +109,7 @@ class RawCheckpoint:
             ranges = {(tensor.offset, tensor.span) for tensor in tensors}
             storages = {Checksum(tensor.storage_at, tensor.storage_bytes, tensor.crc) for tensor in tensors}
             ranges |= {(each.offset, each.length) for each in storages if _unread(each, ranges) <= PADDING}
-            self.files.want(name, sorted(ranges), sorted(storages, key=lambda each: each.offset))
+            self.files.prefetch(name, sorted(ranges), sorted(storages, key=lambda each: each.offset))
 
     def read(self, tensor: RawTensor, start_row: int = 0, rows: int | None = None) -> NDArray[Any]:
         """Rows of ``tensor`` as a dense array; bfloat16 as the uint16 of its bits. No cast."""
@@ -157,7 +157,7 @@ def _sequential(
     for name in layout.ranks:
         file = main if main is not None and main.name == name else TorchFile.open(name, files.open(name))
         if weights and file is not main:
-            files.want(name, file.spans(_module(file).values()))
+            files.prefetch(name, file.spans(_module(file).values()))
         module = file.tree.get("module") if isinstance(file.tree, dict) else None
         if not isinstance(module, dict):
             raise CheckpointError(

@@ -7,14 +7,16 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from publish.errors import ConfigError
-from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.options import HARMLESS, MAPPED, REFUSED
 from publish.sources.files import CheckpointFiles
+
+if TYPE_CHECKING:
+    from publish.neox.checkpoint import RawCheckpoint
 
 # What the forward pass of a GPT-NeoX model depends on.
 

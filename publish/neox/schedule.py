@@ -12,7 +12,7 @@ from publish.neox.layout import find_layout
 from publish.neox.state import TrainingState, read_state
 from publish.schedule import FROM_CONFIG, NAMED, Comparison, Problem, compare, from_config
 from publish.sources.files import CheckpointFiles
-from publish.sources.runs import RunSource
+from publish.sources.runs import TrainingRun
 from publish.text import some
 
 SIZES = ("num_layers", "hidden_size", "num_attention_heads", "max_position_embeddings", "make_vocab_size_divisible_by")
@@ -38,7 +38,7 @@ class ScheduleReport:
         return "\n".join(lines)
 
 
-def expected_steps(run: RunSource, schedule: str | tuple[int, ...]) -> tuple[int, ...]:
+def expected_steps(run: TrainingRun, schedule: str | tuple[int, ...]) -> tuple[int, ...]:
     """The steps that ``schedule`` asks for; ``from-config`` asks the first checkpoint's config.
 
     Raises:
@@ -50,7 +50,7 @@ def expected_steps(run: RunSource, schedule: str | tuple[int, ...]) -> tuple[int
     if schedule in NAMED:
         return NAMED[schedule]
     assert schedule == FROM_CONFIG
-    files = run.open_index(next(iter(run.steps.values())))
+    files = run.open(next(iter(run.steps.values())))
     try:
         texts = config.config_files(files)
         if not texts:
@@ -60,7 +60,7 @@ def expected_steps(run: RunSource, schedule: str | tuple[int, ...]) -> tuple[int
         files.close()
 
 
-def check_schedule(run: RunSource, schedule: str | tuple[int, ...], *, open_each: bool = True) -> ScheduleReport:
+def check_schedule(run: TrainingRun, schedule: str | tuple[int, ...], *, open_each: bool = True) -> ScheduleReport:
     """Compare names with ``schedule``, and (``open_each``) every checkpoint's own word with its name.
 
     A checkpoint that cannot be read is a problem of that step, not the end of the check.
@@ -72,7 +72,7 @@ def check_schedule(run: RunSource, schedule: str | tuple[int, ...], *, open_each
     )
 
 
-def _problems(run: RunSource) -> Iterator[Problem]:
+def _problems(run: TrainingRun) -> Iterator[Problem]:
     for step, checkpoint in run.steps.items():
         files = run.open(checkpoint)
         try:

@@ -26,7 +26,7 @@ from publish.records.gates import Gate
 from publish.records.manifest import ComparisonRecord, Converter, Manifest, Source, SourceFile, Tensors, Training
 from publish.release.job import Job
 from publish.release_file import Release
-from publish.sources.runs import CheckpointSource, HubRun
+from publish.sources.runs import CheckpointRef
 
 # From a job and a converted step to the manifest that leaves with it.
 
@@ -36,7 +36,7 @@ _EMBEDDINGS = ("embed_in.weight", "embed_out.weight", "embed_tokens.weight", "lm
 
 def source_name(job: Job) -> str:
     """The source as the world sees it: a repo's name, or a folder's without the machine's path to it."""
-    return job.run.where if isinstance(job.run, HubRun) else Path(job.run.where).resolve().name
+    return job.run.where if job.run.on_hub else Path(job.run.where).resolve().name
 
 
 def tokens_at(job: Job, step: int) -> int | None:
@@ -67,7 +67,7 @@ def weight_files(checkpoint: RawCheckpoint) -> tuple[str, ...]:
 
 def step_manifest(
     job: Job,
-    source: CheckpointSource,
+    source: CheckpointRef,
     checkpoint: RawCheckpoint,
     plan: ConversionPlan,
     files: Sequence[FileRecord],
@@ -80,6 +80,7 @@ def step_manifest(
     explanation: Explanation | None,
 ) -> Manifest:
     """The manifest of a step's branch; ``files`` are all its files but card and manifest."""
+    assert source.step is not None
     names, own = weight_files(checkpoint), hf_config(without_overrides(plan), None, None)
     return Manifest(
         step=source.step,

@@ -31,7 +31,6 @@ from publish.release.outcome import Failure
 from publish.release.progress import Progress
 from publish.release.published_cards import READERS, PublishedCards, StepCard, published_cards, read_card, read_manifest
 from publish.release_file import Release
-from publish.sources.runs import Sources
 from publish.text import some
 
 # All cards of a release written again from what is published, compared with what is there, and pushed where changed.
@@ -111,7 +110,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     jobs: list[Job] = []
 
     def from_source() -> tuple[int, ...]:
-        jobs.append(make_job(release, sources=Sources(client), need_tokenizer=False))
+        jobs.append(make_job(release, client=client, need_tokenizer=False))
         return jobs[0].steps
 
     published = published_cards(client, release.target, from_source)

@@ -15,7 +15,7 @@ from publish.neox.options import HARMLESS, MAPPED
 from publish.records.gates import Gate, failed, passed
 from publish.release_file import Release
 from publish.schedule import from_config
-from publish.sources.runs import CheckpointSource
+from publish.sources.runs import CheckpointRef
 
 CLAIMS = "claims"
 DEFAULT_SEED = MAPPED["seed"]  # a suite's seed0 is a run with GPT-NeoX's default (PolyPythias)
@@ -50,7 +50,7 @@ def check_same_run(first: NeoxConfig, this: NeoxConfig) -> None:
             )
 
 
-def check_step(source: CheckpointSource, checkpoint: RawCheckpoint, *, must_say: bool = False) -> None:
+def check_step(source: CheckpointRef, checkpoint: RawCheckpoint, *, must_say: bool = False) -> None:
     """Refuse, before a weight is read, a checkpoint whose own iteration is not its name's step.
 
     Raises:
@@ -59,11 +59,11 @@ def check_step(source: CheckpointSource, checkpoint: RawCheckpoint, *, must_say:
     iteration = checkpoint.state.iteration
     if iteration is None and must_say:
         raise GateError(
-            f"{source.name} does not say which iteration it is, so nothing proves that it is step {source.step:,}",
+            f"{source.name} does not say which iteration it is, so nothing proves that it is that step",
             checkpoint.where,
             "fetch its mp_rank_*_model_states.pt files as well",
         )
-    if source.step >= 0 and iteration is not None and iteration != source.step:
+    if source.step is not None and iteration is not None and iteration != source.step:
         raise GateError(
             f"{source.name} holds iteration {iteration:,}: the checkpoint says so itself",
             checkpoint.where,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from publish.convert.hfconfig import with_overrides
 from publish.convert.plan import ConversionPlan, make_plan
 from publish.convert.tokenizer import Tokenizer, find_tokenizer, not_found
 from publish.errors import ReleaseError, ScheduleError, StorageError, TokenizerError
+from publish.hub.client import Client
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
 from publish.neox.schedule import expected_steps
 from publish.neox.state import TrainingState
 from publish.release_file import CardText, ExpectedEqual, Release, schedule_named
 from publish.schedule import FROM_CONFIG, NAMED, from_config, parse_steps
-from publish.sources.runs import RunSource, Sources, parse_location
+from publish.sources.remote import HubRepo
+from publish.sources.runs import TrainingRun, open_run, parse_location
 from publish.text import some
 
 # How many tokens a step has seen, from the config and the checkpoint's own count of ranks.
@@ -55,12 +57,11 @@ def _count(value: object) -> bool:
 class Job:
     """What every step of one release shares. ``steps`` is the whole schedule, ``chosen`` what this run is asked for.
 
-    ``hub`` is where links in cards lead, ``templates`` a maintainer's own folder of them. ``sources`` is what all of it
-    was read from.
+    ``hub`` is where links in cards lead, ``templates`` a maintainer's own folder of them.
     """
 
     release: Release
-    run: RunSource
+    run: TrainingRun
     steps: tuple[int, ...]
     chosen: tuple[int, ...]
     config: NeoxConfig
@@ -70,7 +71,6 @@ class Job:
     data_parallel: int | None
     hub: str = HUB
     templates: Path | None = None
-    sources: Sources = field(default_factory=Sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class Wishes:
 
 
 def make_job(
-    release: Release, wishes: Wishes = Wishes(), sources: Sources | None = None, *, need_tokenizer: bool = True
+    release: Release, wishes: Wishes = Wishes(), client: Client | None = None, *, need_tokenizer: bool = True
 ) -> Job:
     """Open the source and plan the first step: everything that can be known before a weight is read.
 
@@ -91,8 +91,7 @@ def make_job(
         TokenizerError: none is found and ``need_tokenizer``.
         PublishError: as the stages do.
     """
-    sources = sources or Sources()
-    run = sources.run(parse_location(release.source, release.base))
+    run = open_run(parse_location(release.source, release.base), client)
     steps = expected_steps(run, release.schedule)
     if missing := [step for step in steps if step not in run.steps]:
         raise ScheduleError(
@@ -103,12 +102,12 @@ def make_job(
     chosen = _chosen(steps, wishes.steps)
     checkpoint, config, plan = _first(release, run, chosen[0])
     choice = wishes.tokenizer or _relative(release)
-    tokenizer = find_tokenizer(choice, config, _folder(run, chosen[0]), partial(fetch_tokenizer, sources=sources))
+    tokenizer = find_tokenizer(choice, config, _folder(run, chosen[0]), partial(fetch_tokenizer, client=client))
     if tokenizer is None and need_tokenizer and choice != "none":
         raise not_found(config)
     tokens = tokens_per_step(config.options, checkpoint)
     parallel = checkpoint.data_parallel
-    return Job(release, run, steps, chosen, config, plan, tokenizer, tokens, parallel, sources=sources)
+    return Job(release, run, steps, chosen, config, plan, tokenizer, tokens, parallel)
 
 
 def _chosen(steps: tuple[int, ...], wish: str | None) -> tuple[int, ...]:
@@ -134,8 +133,8 @@ def plan_of(release: Release, checkpoint: RawCheckpoint, config: NeoxConfig) -> 
     )
 
 
-def _first(release: Release, run: RunSource, step: int) -> tuple[TrainingState, NeoxConfig, ConversionPlan]:
-    files = run.open_index(run.steps[step])
+def _first(release: Release, run: TrainingRun, step: int) -> tuple[TrainingState, NeoxConfig, ConversionPlan]:
+    files = run.open(run.steps[step])
     try:
         checkpoint = RawCheckpoint.open(files, weights=False)
         config = read_config(checkpoint)
@@ -144,7 +143,7 @@ def _first(release: Release, run: RunSource, step: int) -> tuple[TrainingState, 
         files.close()
 
 
-def _folder(run: RunSource, step: int) -> Path | None:
+def _folder(run: TrainingRun, step: int) -> Path | None:
     folder = Path(run.where)
     return folder / run.steps[step].name if run.steps[step].commit is None else None
 
@@ -156,15 +155,15 @@ def _relative(release: Release) -> str | None:
     return str(release.base / release.tokenizer)
 
 
-def fetch_tokenizer(repo: str, sources: Sources | None = None) -> Mapping[str, bytes]:
+def fetch_tokenizer(repo: str, client: Client | None = None) -> Mapping[str, bytes]:
     """The tokenizer files of a Hub repo (``owner/name``, optional ``@revision``).
 
     Raises:
         TokenizerError: it has none. HubError: no such repo, no access, no connection.
     """
     name, _, revision = repo.removeprefix("hf://").partition("@")
-    reader = (sources or Sources()).repo(name)
-    files = reader.index(reader.resolve(revision or "main"), repo)
+    source = HubRepo(name, client)
+    files = source.files(source.resolve(revision or "main"), repo)
     wanted = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
     found = {path: bytes(files.open(path).read(0, files.sizes[path])) for path in wanted if path in files.sizes}
     files.close()
@@ -189,29 +188,30 @@ def adopt(release: Release, *, schedule: str | None = None, commits_per_hour: in
 FIRST_STEP = "the learning rate is 0 on the first iteration (gpt-neox before 19f294d5, May 2026)"
 
 
-def propose(source: str, target: str, sources: Sources | None = None) -> Release:
+def propose(source: str, target: str, client: Client | None = None) -> Release:
     """The release that fits the run at ``source``: a schedule that its steps make up, its declared equality of 0 and 1.
 
     Raises:
         PublishError: as the source and config stages do.
     """
-    run = (sources or Sources()).run(parse_location(source))
+    run = open_run(parse_location(source), client)
     first = next(iter(run.steps))
-    files = run.open_index(run.steps[first])
+    files = run.open(run.steps[first])
     try:
         checkpoint = RawCheckpoint.open(files, weights=False)
         config = read_config(checkpoint)
         legacy = checkpoint.state.deepspeed_version is not None and _first_rate_is_zero(dict(config.options))
+        weights = checkpoint.fingerprint
     finally:
         files.close()
     found = tuple(run.steps)
-    expect = (ExpectedEqual((0, 1), FIRST_STEP),) if legacy and {0, 1} <= set(found) and _same_index(run, 0, 1) else ()
+    same = legacy and {0, 1} <= set(found) and _fingerprint(run, 1) == weights
     return Release(
         source=source,
         target=target,
         card=CardText(title=target.split("/")[-1], tags=("gpt-neox", "causal-lm")),
         schedule=_schedule(found, dict(config.options), config.where),
-        expect=expect,
+        expect=(ExpectedEqual((0, 1), FIRST_STEP),) if same else (),
     )
 
 
@@ -230,13 +230,9 @@ def _first_rate_is_zero(options: dict[str, object]) -> bool:
     return options.get("warmup", 0.01) != 0
 
 
-def _same_index(run: RunSource, one: int, other: int) -> bool:
-    """Whether both checkpoints' archives state the same checksum for every weight; no weight is read."""
-    return _fingerprint(run, one) == _fingerprint(run, other)
-
-
-def _fingerprint(run: RunSource, step: int) -> str:
-    files = run.open_index(run.steps[step])
+def _fingerprint(run: TrainingRun, step: int) -> str:
+    """A digest of the checksums that a checkpoint's archives state; no weight is read."""
+    files = run.open(run.steps[step])
     try:
         return RawCheckpoint.open(files, weights=False).fingerprint
     finally:

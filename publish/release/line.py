@@ -52,7 +52,7 @@ class Line(Generic[T]):
         while len(self.running) < making.workers:
             if known and self._begun:
                 begun = self._begun.popleft()
-                self.running[pool.submit(self._finish, begun)] = begun.source.step
+                self.running[pool.submit(self._finish, begun)] = begun.step
             elif known and self._todo:
                 self._run(pool, self._whole)
             elif self._todo and len(self._begun) + len(self.running) < making.workers + making.ahead:

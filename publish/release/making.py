@@ -11,7 +11,7 @@ from publish.release.job import Job
 from publish.release.progress import Progress
 from publish.release.state import Expected
 from publish.release.work_dir import Workplace
-from publish.sources.runs import CheckpointSource
+from publish.sources.runs import CheckpointRef
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,6 @@ class Making:
     stop: threading.Event
     hopeless: threading.Event = field(default_factory=threading.Event)
 
-    def source(self, step: int) -> CheckpointSource:
+    def source(self, step: int) -> CheckpointRef:
         """The step's checkpoint, pinned to what it was when the release began."""
         return replace(self.job.run.steps[step], commit=self.expected[step].source_commit)

@@ -8,45 +8,10 @@ from pathlib import Path
 
 from publish.errors import ReleaseError, StorageError
 from publish.records.codec import read_record
+from publish.records.findings import AuditReport, Finding
 
 OF_MAIN_ALONE = frozenset({"main-not-final"})
 NOT_OURS_TO_MEND = frozenset({"unexpected-branch"})  # whoever made the branch may need it
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """One piece of an audit's evidence."""
-
-    branch: str
-    repo: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A finding as ``publish audit --json`` writes it."""
-
-    kind: str
-    steps: tuple[int, ...]
-    detail: str
-    repo: str = ""
-    evidence: tuple[Seen, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """A repo that was audited: the tips of its branches then."""
-
-    repo: str
-    tips: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class AuditFile:
-    """What of ``publish audit --json`` a repair needs."""
-
-    repo: str
-    findings: tuple[Found, ...]
-    repos: tuple[Looked, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +22,8 @@ class Repair:
     should mend.
     """
 
-    steps: Mapping[int, tuple[Found, ...]]
-    main: tuple[Found, ...]
+    steps: Mapping[int, tuple[Finding, ...]]
+    main: tuple[Finding, ...]
     tips: Mapping[str, str] = field(default_factory=dict)
     left: tuple[str, ...] = ()
 
@@ -74,19 +39,19 @@ def read_repair(path: Path, target: str) -> Repair:
     except OSError as error:
         fix = f"make it with: publish audit {target} --json > {path.name}"
         raise StorageError(f"cannot read the audit: {error.strerror}", path, fix) from error
-    audit = read_record(AuditFile, content, path)
+    audit = read_record(AuditReport, content, path)
     if target not in audit.repo.split(", "):
         raise ReleaseError(f"the audit is of {audit.repo}, not of {target}", path, "audit the release's own target")
     mine = [each for each in audit.findings if target in (each.repo or target).split(", ")]
-    steps: dict[int, tuple[Found, ...]] = {}
-    for found in mine:
-        for step in found.steps if found.kind not in OF_MAIN_ALONE | NOT_OURS_TO_MEND else ():
-            steps[step] = (*steps.get(step, ()), found)
-    tips = next((looked.tips for looked in audit.repos if looked.repo == target), {})
+    steps: dict[int, tuple[Finding, ...]] = {}
+    for finding in mine:
+        for step in finding.steps if finding.kind not in OF_MAIN_ALONE | NOT_OURS_TO_MEND else ():
+            steps[step] = (*steps.get(step, ()), finding)
+    tips = next((audited.tips for audited in audit.repos if audited.repo == target), {})
     left = tuple(f"{each.kind}: {each.detail}" for each in mine if each.kind in NOT_OURS_TO_MEND)
     return Repair(dict(sorted(steps.items())), tuple(each for each in mine if _of_main(each, target)), tips, left)
 
 
-def _of_main(found: Found, target: str) -> bool:
-    on_main = any(each.branch == "main" and each.repo in ("", target) for each in found.evidence)
-    return found.kind in OF_MAIN_ALONE or (on_main and found.kind not in NOT_OURS_TO_MEND and not found.steps)
+def _of_main(finding: Finding, target: str) -> bool:
+    on_main = any(each.branch == "main" and each.repo in ("", target) for each in finding.evidence)
+    return finding.kind in OF_MAIN_ALONE or (on_main and finding.kind not in NOT_OURS_TO_MEND and not finding.steps)

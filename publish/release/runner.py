@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-from publish.errors import HubError, PublishError, StorageError
+from publish.errors import HubError, PublishError
 from publish.hub.client import Client
 from publish.hub.failures import Refused
 from publish.hub.repository import check_name
@@ -70,20 +70,9 @@ def release(
     if before.finished and options.repair is None:
         outcome = run.outcome(begin, "as it should be")
     else:
-        job.sources.confirm()
         target = preflight(job, client, place.work, options.workers, private=options.private)
         outcome = run.run(begin, target)
-    if not outcome.failed:
-        _keep(job, progress)
     return outcome
-
-
-def _keep(job: Job, progress: Progress) -> None:
-    """Spare the next run questions to the source; where that cannot be, it asks them."""
-    try:
-        job.sources.keep()
-    except StorageError as error:
-        progress.note(f"what was read of the source is not kept: {error.what}")
 
 
 class _Release:

@@ -32,11 +32,6 @@ def default_folder(endpoint: str, target: str) -> Path:
     return _base() / f"{target.replace('/', '--')}-{hub}"
 
 
-def sources_folder(work_dir: Path | None) -> Path:
-    """Where what was read of sources is kept: in the work folder that was named, else one place for all targets."""
-    return (work_dir or _base()) / "sources"
-
-
 def _base() -> Path:
     home = os.environ.get("HF_HOME")
     base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"

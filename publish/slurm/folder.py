@@ -40,7 +40,7 @@ from publish.release.lineage import sketch_of
 from publish.release.making import Making
 from publish.release.step import ProvenStep
 from publish.release_file import CardText, ExpectedEqual, ExpectedJump, Override, Release, WantedComparison
-from publish.sources.runs import CheckpointSource, Sources
+from publish.sources.runs import CheckpointRef
 
 # The job as every task needs it: ``job.json`` in the work folder. It holds no credential.
 
@@ -112,7 +112,7 @@ class JobDescription:
         """Canonical JSON."""
         return canonical(self)
 
-    def source_of(self, job: Job, step: int) -> CheckpointSource:
+    def source_of(self, job: Job, step: int) -> CheckpointRef:
         """The step's checkpoint, pinned to what it was when the release began."""
         return replace(job.run.steps[step], commit=self.commits[str(step)])
 
@@ -137,7 +137,7 @@ class JobDescription:
             base=Path(self.base),
         )
         tokenizer = str(folder / TOKENIZER) if self.tokenizer else NONE
-        job = make_job(release, Wishes(str(self.planned), tokenizer), Sources(client))
+        job = make_job(release, Wishes(str(self.planned), tokenizer), client)
         if (__version__, job.plan.digest) != (self.version, self.plan):
             what = f"this node plans otherwise than the driver: publish {__version__}, plan {job.plan.digest[:12]}"
             fix = "use one installation on a file system that all nodes share, and run again"

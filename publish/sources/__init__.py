@@ -1,1 +1,1 @@
-"""sources"""
+"""Files in a folder or on a Hub, read by position."""

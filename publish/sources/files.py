@@ -58,7 +58,7 @@ class CheckpointFiles(Protocol):
 
     def open(self, name: str) -> CheckpointFile: ...
 
-    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+    def prefetch(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
         """These ``(offset, length)`` ranges of a file will be read; a remote store fetches them together.
 
         What came over a network is proven by those checksums of ``proof`` whose bytes are all here.
@@ -192,7 +192,7 @@ class LocalFiles:
                 self._files[name] = LocalFile(self.folder / name, self.sizes[name], self._counter)
             return self._files[name]
 
-    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+    def prefetch(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
         """Nothing to do: a disk is read by position anyway, and proves its own sectors."""
 
     def digest(self, name: str) -> str | None:

@@ -13,10 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from publish.errors import SourceError
-from publish.sources.commitreads import CommitKey, CommitReads
 from publish.sources.files import ByteCount, Checksum, outside
-from publish.sources.index import IndexFiles
-from publish.sources.kept import KeptReads
 from publish.sources.spool import SmallFile, SpooledFile
 
 if TYPE_CHECKING:
@@ -59,7 +56,7 @@ class StreamedFiles:
             self._files[name] = StreamedFile(remote, f"{self.where}/{name}", self._counter)
         return self._files[name]
 
-    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+    def prefetch(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
         """These ``(offset, length)`` ranges are read next, and the ones of before no more.
 
         Bytes are not kept until all that a checksum covers are here, so ``proof`` is of no use.
@@ -125,56 +122,43 @@ class StreamedFile:
         return next(announced, min(self.size, offset + _SMALL))
 
 
-class HubReader:
-    """One raw-checkpoint repo on a Hub. ``kept``: what was read of its commits before, and is read now."""
+class HubRepo:
+    """A repo of raw checkpoints on a Hub."""
 
-    def __init__(self, repo: str, client: Client | None = None, kept: KeptReads | None = None) -> None:
-        from publish.hub.client import Client as WireClient
+    def __init__(self, name: str, client: Client | None = None) -> None:
+        from publish.hub.client import Client as HubClient
 
-        self.repo = repo
-        self.client = client or WireClient()
-        self._kept = kept or KeptReads()
+        self.name = name
+        self.client = client or HubClient()
 
     def branches(self) -> Mapping[str, str]:
         """Branch -> full commit id, in one request."""
         from publish.hub.reads import list_branches
 
-        return list_branches(self.client, self.repo)
+        return list_branches(self.client, self.name)
 
     def resolve(self, revision: str) -> str:
         """The full commit id that ``revision`` names now."""
         info = self.client.call(
-            f"resolving {self.repo}@{revision}",
-            lambda: self.client.api.repo_info(self.repo, revision=revision),
+            f"resolving {self.name}@{revision}",
+            lambda: self.client.api.repo_info(self.name, revision=revision),
         )
         if not info.sha:
-            raise SourceError("the Hub tells no commit", f"{self.repo}@{revision}", "check the revision")
+            raise SourceError("the Hub returned no commit id", f"{self.name}@{revision}", "check the revision")
         return str(info.sha)
 
-    def tree(self, commit: str) -> tuple[TreeEntry, ...]:
-        """What the Hub lists at ``commit``; a request per 1000 files."""
-        from publish.hub.reads import list_tree
-
-        return list_tree(self.client, self.repo, commit)
-
     def files(self, commit: str, where: str) -> HubFiles:
-        """The files of ``commit``."""
-        return HubFiles(self.client, self.repo, commit, where, self.tree(commit))
-
-    def index(self, commit: str, where: str) -> IndexFiles:
-        """The files of ``commit`` for a reader of what is small in them; what was read before is not asked for."""
-        key = CommitKey(self.client.endpoint.url, self.repo, commit)
-        reads = self._kept.find(key)
-        if reads is None:
-            reads = CommitReads(self.tree(commit))
-            self._kept.note(key, reads)
-        return IndexFiles(HubFiles(self.client, self.repo, commit, where, reads.entries), reads)
+        """The files of ``commit``; a request per 1000 files."""
+        return HubFiles(self.client, self.name, commit, where, self._tree(commit))
 
     def stream(self, commit: str, where: str) -> StreamedFiles:
         """The files of ``commit`` for a reader that passes over them once; nothing is kept on disk."""
-        pass
+        return StreamedFiles(self.client, self.name, commit, where, self._tree(commit))
 
-        return StreamedFiles(self.client, self.repo, commit, where, self.tree(commit))
+    def _tree(self, commit: str) -> tuple[TreeEntry, ...]:
+        from publish.hub.reads import list_tree
+
+        return list_tree(self.client, self.name, commit)
 
 
 class HubFiles:
@@ -212,15 +196,11 @@ class HubFiles:
             RemoteFile(self._client, self._repo, self._commit, entry.path, entry.size), where, self._counter
         )
 
-    def want(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
+    def prefetch(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
         """Fetch ``(offset, length)`` ranges now, neighbours together, and prove them."""
         file = self.open(name)
         if isinstance(file, SpooledFile):
             file.fetch(ranges, proof)
-
-    def in_git(self, name: str) -> bool:
-        """Whether git holds the file itself, not LFS: it is fetched as a whole, and proven."""
-        return self._entries[name].lfs_sha256 is None
 
     def digest(self, name: str) -> str | None:
         entry = self._entries[name]

@@ -1,26 +1,20 @@
-"""The repos and folders that a release is made from, each asked once in a process what it holds."""
+"""Training runs and single checkpoints, by location: a folder, or a Hub repo with an optional revision."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from publish.errors import SourceError
 from publish.schedule import looks_like_a_step, step_of
-from publish.sources.commitreads import CommitKey, CommitReads
 from publish.sources.files import CheckpointFiles, LocalFiles
-from publish.sources.kept import KeptReads
-from publish.sources.remote import HubFiles, HubReader
+from publish.sources.remote import HubRepo
 
 if TYPE_CHECKING:
     from publish.hub.client import Client
-
-
-# A location as the command line takes it: a folder, or a Hub repo with an optional revision.
 
 
 _REPO = re.compile(r"(?:hf://)?([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([^\s@]+))?")
@@ -62,146 +56,100 @@ def parse_location(text: str, base: Path | None = None) -> Location:
     return Location(repo=found[1], revision=found[2])
 
 
-# The raw checkpoints of a location: one per step, each pinned to what it was when it was first looked at.
-
-
 @dataclass(frozen=True, slots=True)
-class CheckpointSource:
-    """Which checkpoint is meant, said once. ``commit`` is a full id on a Hub, and None in a folder."""
+class CheckpointRef:
+    """Which checkpoint: by ``commit`` on a Hub (a full id; None in a folder). ``step`` is None where ``name`` has none.
+
+    ``location`` is the run's folder or repo, ``name`` the folder or branch in it. For one checkpoint that was named
+    by itself, ``location`` is that folder or repo.
+    """
 
     location: str
     name: str
-    step: int
+    step: int | None
     commit: str | None = None
 
 
-class RunSource(Protocol):
-    """All checkpoints of one training run."""
+class TrainingRun:
+    """All checkpoints of one training run: a folder of ``global_stepN/`` or ``stepN/``, or a repo with those branches.
+
+    ``steps`` are in ascending order. On a Hub every branch is resolved to its commit once, when the run is opened.
+    ``names`` are all branches or folders that are named like a step, those that cannot be parsed included.
+    """
+
+    def __init__(self, where: str, commits: Mapping[str, str | None], repo: HubRepo | None = None) -> None:
+        self.where = where
+        self.names = tuple(sorted(name for name in commits if step_of(name) is not None or looks_like_a_step(name)))
+        self.steps: Mapping[int, CheckpointRef] = _by_step(where, commits)
+        self._repo = repo
 
     @property
-    def where(self) -> str: ...
+    def on_hub(self) -> bool:
+        return self._repo is not None
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Every branch or folder name that is a step's, or looks like one."""
-        ...
-
-    @property
-    def steps(self) -> Mapping[int, CheckpointSource]: ...
-
-    def open(self, checkpoint: CheckpointSource) -> CheckpointFiles: ...
-
-    def open_index(self, checkpoint: CheckpointSource) -> CheckpointFiles:
-        """For a reader of what is small; what was read of a commit before is not asked for again."""
-        ...
-
-
-class FolderRun:
-    """A folder of ``global_stepN/`` or ``stepN/``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        entries = sorted(path.name for path in folder.iterdir() if path.is_dir())
-        self.names = tuple(name for name in entries if step_of(name) is not None or looks_like_a_step(name))
-        self.steps: Mapping[int, CheckpointSource] = _by_step(
-            self.where, {name: None for name in entries if step_of(name) is not None}
-        )
-        if not self.steps:
-            raise SourceError(
-                "no checkpoints here: no folder named global_stepN or stepN",
-                folder,
-                "name the run's save folder",
-            )
-
-    @property
-    def where(self) -> str:
-        return str(self.folder)
-
-    def open(self, checkpoint: CheckpointSource) -> CheckpointFiles:
-        return LocalFiles(self.folder / checkpoint.name)
-
-    def open_index(self, checkpoint: CheckpointSource) -> CheckpointFiles:
-        return self.open(checkpoint)
-
-
-class HubRun:
-    """A Hub repo with a branch per step; every branch is resolved to its commit once, here."""
-
-    def __init__(self, repo: str, client: Client | None = None, kept: KeptReads | None = None) -> None:
-        from publish.sources.remote import HubReader
-
-        self.repo = repo
-        self._reader = HubReader(repo, client, kept)
-        branches = self._reader.branches()
-        self.names = tuple(sorted(name for name in branches if step_of(name) is not None or looks_like_a_step(name)))
-        self.steps: Mapping[int, CheckpointSource] = _by_step(
-            repo, {name: commit for name, commit in branches.items() if step_of(name) is not None}
-        )
-        if not self.steps:
-            raise SourceError(
-                "no checkpoints here: no branch named stepN", repo, "name a repo that has one branch per step"
-            )
-
-    @property
-    def where(self) -> str:
-        return self.repo
-
-    def open(self, checkpoint: CheckpointSource) -> CheckpointFiles:
-        return self._reader.files(*self._at(checkpoint))
-
-    def open_index(self, checkpoint: CheckpointSource) -> CheckpointFiles:
-        return self._reader.index(*self._at(checkpoint))
-
-    def _at(self, checkpoint: CheckpointSource) -> tuple[str, str]:
-        """The checkpoint's commit, and how errors name it."""
-        if checkpoint.commit is None:
+    def open(self, ref: CheckpointRef) -> CheckpointFiles:
+        """The files of one of this run's checkpoints."""
+        if self._repo is None:
+            return LocalFiles(Path(self.where) / ref.name)
+        if ref.commit is None:
             raise ValueError("a checkpoint on a Hub has a commit")
-        return checkpoint.commit, f"{self.repo}@{checkpoint.name}"
+        return self._repo.files(ref.commit, f"{self.where}@{ref.name}")
 
 
-def _by_step(where: str, names: Mapping[str, str | None]) -> Mapping[int, CheckpointSource]:
-    steps: dict[int, CheckpointSource] = {}
-    for name, commit in names.items():
+def _by_step(where: str, commits: Mapping[str, str | None]) -> Mapping[int, CheckpointRef]:
+    steps: dict[int, CheckpointRef] = {}
+    for name, commit in commits.items():
         step = step_of(name)
-        assert step is not None
+        if step is None:
+            continue
         if step in steps:
             raise SourceError(
                 f"{steps[step].name} and {name} both claim step {step}", where, "keep one checkpoint a step"
             )
-        steps[step] = CheckpointSource(where, name, step, commit)
+        steps[step] = CheckpointRef(where, name, step, commit)
     return dict(sorted(steps.items()))
 
 
-def open_run(location: Location, client: Client | None = None, kept: KeptReads | None = None) -> RunSource:
-    """The run at ``location``; ``client`` and ``kept`` are used where that is on a Hub.
+def open_run(location: Location, client: Client | None = None) -> TrainingRun:
+    """The run at ``location``; ``client`` reads what is on a Hub.
 
     Raises:
         SourceError: nothing there, no steps, or one step twice.
         HubError: the Hub refuses or cannot be reached.
     """
-    if location.folder is not None:
-        return FolderRun(location.folder)
-    assert location.repo is not None
     if location.revision:
         raise SourceError(
             "a run is a repo with a branch per step, so it takes no revision",
             str(location),
             "drop the @revision",
         )
-    return HubRun(location.repo, client, kept)
+    if location.folder is not None:
+        folders = {path.name: None for path in sorted(location.folder.iterdir()) if path.is_dir()}
+        run = TrainingRun(str(location.folder), folders)
+        what, fix = "no folder named global_stepN or stepN", "name the run's save folder"
+    else:
+        assert location.repo is not None
+        repo = HubRepo(location.repo, client)
+        run = TrainingRun(location.repo, repo.branches(), repo)
+        what, fix = "no branch named stepN", "name a repo that has one branch per step"
+    if not run.steps:
+        raise SourceError(f"no checkpoints here: {what}", run.where, fix)
+    return run
 
 
-def open_checkpoint(location: Location, step: int | None) -> tuple[CheckpointSource, CheckpointFiles]:
+def open_ref(
+    location: Location, step: int | None, client: Client | None = None
+) -> tuple[CheckpointRef, CheckpointFiles]:
     """One checkpoint: the folder or revision itself, or ``step`` of the run there.
 
     Raises:
         SourceError: no such checkpoint, or a run without a step named.
         HubError: the Hub refuses or cannot be reached.
     """
-    single = _single(location) if step is None else None
+    single = _single(location, client) if step is None else None
     if single is not None:
         return single
-    run = open_run(Location(location.folder, location.repo))
+    run = open_run(Location(location.folder, location.repo), client)
     if step is None:
         raise SourceError(f"{len(run.steps)} checkpoints are here and no step is named", str(location), "add --step N")
     if step not in run.steps:
@@ -209,102 +157,21 @@ def open_checkpoint(location: Location, step: int | None) -> tuple[CheckpointSou
     return run.steps[step], run.open(run.steps[step])
 
 
-def _single(location: Location) -> tuple[CheckpointSource, CheckpointFiles] | None:
+def _single(location: Location, client: Client | None) -> tuple[CheckpointRef, CheckpointFiles] | None:
     if location.folder is not None:
-        folder = location.folder.resolve()
-        if any(folder.glob("*.pt")):
-            return CheckpointSource(str(location.folder), folder.name, _claimed(folder.name)), LocalFiles(
-                location.folder
-            )
-        return None
+        if not any(location.folder.glob("*.pt")):
+            return None
+        name = location.folder.resolve().name
+        return CheckpointRef(str(location.folder), name, step_of(name)), LocalFiles(location.folder)
     if location.revision is None:
         return None
-    from publish.sources.remote import HubReader
-
     assert location.repo is not None
-    reader = HubReader(location.repo)
-    commit = reader.resolve(location.revision)
-    source = CheckpointSource(location.repo, location.revision, _claimed(location.revision), commit)
-    return source, reader.files(commit, str(location))
-
-
-def _claimed(name: str) -> int:
-    """The step that a name claims; -1 where it claims none."""
-    step = step_of(name)
-    return -1 if step is None else step
+    repo = HubRepo(location.repo, client)
+    commit = repo.resolve(location.revision)
+    ref = CheckpointRef(location.repo, location.revision, step_of(location.revision), commit)
+    return ref, repo.files(commit, str(location))
 
 
 def _brief(steps: tuple[int, ...]) -> str:
     shown = ", ".join(map(str, steps[:6]))
     return f"{shown}, ..., {steps[-1]}" if len(steps) > 6 else shown
-
-
-class Sources:
-    """Runs and repos as they were when this process first asked; ``client`` reads what is on a Hub.
-
-    Where a branch is, and whether this token may see it, is always asked. What was read of the commit it leads to, by
-    this process or one that left it in ``kept``, is not read again.
-    """
-
-    def __init__(self, client: Client | None = None, kept: KeptReads | None = None) -> None:
-        self._given = client
-        self._kept = kept or KeptReads()
-        self._runs: dict[Location, RunSource] = {}
-
-    @cached_property
-    def client(self) -> Client:
-        from publish.hub.client import Client as WireClient
-
-        return self._given or WireClient()
-
-    def run(self, location: Location) -> RunSource:
-        """The run at ``location``.
-
-        Raises:
-            SourceError, HubError: as :func:`publish.source.checkpoints.open_run` does.
-        """
-        if location not in self._runs:
-            on_hub = location.folder is None
-            self._runs[location] = open_run(location, self.client if on_hub else None, self._kept)
-        return self._runs[location]
-
-    def repo(self, name: str) -> HubReader:
-        """A repo on the Hub."""
-        return HubReader(name, self.client, self._kept)
-
-    def confirm(self) -> None:
-        """Read on the Hub what came from earlier processes: nothing is published on the word of a file here.
-
-        Raises:
-            SourceError: the Hub has something else; the file is gone. HubError: no access, no connection.
-        """
-        for key, reads in tuple(self._kept.recalled()):
-            if not self._is_there(key, reads):
-                self._kept.forget(key)
-                raise SourceError(
-                    "what an earlier run read of this commit is not what the Hub holds",
-                    f"{key.repo}@{key.commit}",
-                    "it is forgotten now: run the same command again",
-                )
-            reads.recalled = False
-
-    def keep(self) -> None:
-        """Leave what was read to later processes.
-
-        Raises:
-            StorageError: the folder cannot be written.
-        """
-        self._kept.write()
-
-    def _is_there(self, key: CommitKey, reads: CommitReads) -> bool:
-        reader = HubReader(key.repo, self.client)
-        if reader.tree(key.commit) != reads.entries:
-            return False
-        files = HubFiles(self.client, key.repo, key.commit, f"{key.repo}@{key.commit}", reads.entries)
-        try:
-            return all(
-                bytes(files.open(piece.path).read(piece.offset, piece.length)) == content
-                for piece, content in reads.pieces.items()
-            )
-        finally:
-            files.close()

@@ -36,7 +36,7 @@ from publish.release.job import Wishes, make_job
 from publish.release.step import make_step
 from publish.release_file import CardText, Release
 from publish.sources.files import LocalFiles
-from publish.sources.runs import CheckpointSource
+from publish.sources.runs import CheckpointRef
 
 CHUNK = 2 << 20
 STOP = threading.Event()
@@ -89,7 +89,7 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
     job = make_job(Release(str(run), "bench/bench", CardText("bench"), schedule), Wishes(tokenizer="none"))
     sources = [job.run.steps[step] for step in job.steps]
 
-    def made(source: CheckpointSource, logits: str = "off") -> None:
+    def made(source: CheckpointRef, logits: str = "off") -> None:
         make_step(job, source, work, logits=logits, tokenizer=None, stop=STOP)
 
     def clean() -> None:  # removing files is in nobody's time

@@ -74,3 +74,9 @@ def repo_factory(api: HfApi) -> Iterator[RepoFactory]:
     yield make
     for repo_id, repo_type, token in made:
         api.delete_repo(repo_id, repo_type=repo_type, token=token, missing_ok=True)
+
+
+@pytest.fixture
+def repo_write(repo_factory: RepoFactory) -> str:
+    """A repo of the first user."""
+    return str(repo_factory().repo_id)

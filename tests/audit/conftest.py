@@ -10,13 +10,13 @@ import pytest
 from publish.audit.collect import Wanted
 from publish.audit.examine import examine
 from publish.audit.reader import Cache, Reader
-from publish.audit.report import Report
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint, Patience
+from publish.records.findings import AuditReport
 from publish.rehearsal.server import RehearsalHub
 
 MANY = 10**6
-Audit = Callable[..., Report]
+Audit = Callable[..., AuditReport]
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def hub(tmp_path: Path) -> Iterator[RehearsalHub]:
 def audit(hub: RehearsalHub, tmp_path: Path) -> Audit:
     """Audit repos of the Hub, with a cache that lasts as long as the test."""
 
-    def run(*repos: str, deep: tuple[int, ...] = (), **wanted: object) -> Report:
+    def run(*repos: str, deep: tuple[int, ...] = (), **wanted: object) -> AuditReport:
         client = Client(Endpoint(hub.url), patience=Patience(tries=2, base=0.01), quota_dir=tmp_path / "quota")
         reader = Reader(client, Cache(tmp_path / "cache"))
         return examine(reader, repos, Wanted(**wanted), deep)  # type: ignore[arg-type]

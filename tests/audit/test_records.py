@@ -41,8 +41,8 @@ def test_what_we_publish_is_clean_with_and_without_the_release(
 ) -> None:
     report = audit(TARGET)
     assert report.ok, report.findings
-    assert report.examined[0].schedule == "listed in checkpoints.json on main"
-    assert report.examined[0].notes == ("step0 and step1 hold the same weights: as declared",)
+    assert report.repos[0].schedule == "listed in checkpoints.json on main"
+    assert report.repos[0].notes == ("step0 and step1 hold the same weights: as declared",)
     assert audit(TARGET, release=release).ok
     undeclared = parse_release(f"source: run\ntarget: {TARGET}\n", "release.yaml")
     assert audit(TARGET, release=undeclared).ok  # main's own checkpoints.json declares it

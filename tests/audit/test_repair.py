@@ -185,9 +185,9 @@ def test_what_a_person_has_to_mend_is_said(published: Published) -> None:
     ("text", "says"),
     [
         ("{", "no valid JSON"),
-        ("{}", "repo is missing"),
-        ('{"repo": "a/b", "findings": []}', "not of alice/tiny"),
-        ('{"repo": "alice/tiny", "findings": [{"kind": 3}]}', "kind"),
+        ("{}", "repos is missing"),
+        ('{"repos": [{"repo": "a/b"}], "findings": []}', "not of alice/tiny"),
+        ('{"repos": [{"repo": "alice/tiny"}], "findings": [{"kind": 3}]}', "kind"),
     ],
 )
 def test_an_audit_that_is_none(tmp_path: Path, text: str, says: str) -> None:
@@ -202,7 +202,7 @@ def test_an_audit_that_is_none(tmp_path: Path, text: str, says: str) -> None:
 def test_the_contract_s_keys_are_enough(tmp_path: Path) -> None:
     path = tmp_path / "audit.json"
     finding = {"kind": "size-mismatch", "steps": [4], "detail": "short"}
-    path.write_text(json.dumps({"repo": TARGET, "findings": [finding], "ok": False}))
+    path.write_text(json.dumps({"repo": TARGET, "repos": [{"repo": TARGET}], "findings": [finding], "ok": False}))
     repair = read_repair(path, TARGET)
     assert (list(repair.steps), repair.tips, HubError.exit_code) == ([4], {}, 2)
 

@@ -29,8 +29,8 @@ def test_a_clean_suite_has_no_finding_and_costs_little(suite: Planted, audit: Au
     report = audit(REPO)
     assert report.ok, report.findings
     assert report.branches == 155
-    assert report.examined[0].schedule == "pythia, guessed from the branches' names"
-    assert [note.split(":")[0] for note in report.examined[0].notes] == ["step0 and step1 hold the same weights"]
+    assert report.repos[0].schedule == "pythia, guessed from the branches' names"
+    assert [note.split(":")[0] for note in report.repos[0].notes] == ["step0 and step1 hold the same weights"]
     counted = hub.stats()
     assert report.requests == sum(counted.requests.values()) < 700
     assert report.bytes_downloaded == counted.bytes_out

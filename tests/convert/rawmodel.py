@@ -47,7 +47,7 @@ class MemoryFiles:
     def open(self, name: str) -> MemoryFile:
         return self.files[name]
 
-    def want(self, name: str, ranges: list[tuple[int, int]]) -> None:
+    def prefetch(self, name: str, ranges: list[tuple[int, int]]) -> None:
         """Nothing to fetch."""
 
     def digest(self, name: str) -> str | None:

@@ -20,7 +20,7 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.state import CPU, CUDA, TRACKER, decode, stored_states
 from publish.records.codec import canonical, read_record
 from publish.sources.files import LocalFiles
-from publish.sources.runs import Location, open_checkpoint
+from publish.sources.runs import Location, open_ref
 from tests.conftest import shared
 from tests.explain.neoxfiles import Drawn, Model, on_cpu, on_gpu
 from tests.explain.test_explain import ask
@@ -60,7 +60,7 @@ def test_inspect_decodes_every_rank_and_reads_no_weight(tmp_path: Path) -> None:
     drawn = on_cpu(Model(tensor_parallel=2, vocabulary=4096, hidden=128))
     states = [struct.pack("<Qq", 3952 + rank, 320) for rank in range(2)]
     files = LocalFiles(Drawn(drawn.model, drawn.ranks, states).write(tmp_path / "step0"))
-    source, _ = open_checkpoint(Location(tmp_path / "step0"), None)
+    source, _ = open_ref(Location(tmp_path / "step0"), None)
     document = json.loads(json.dumps(inspect(source, files).document(tensors=False)))
     assert [one["run_seed"] for one in document["generators"]] == [1234, 1234]
     assert [one["seed"] for one in document["generators"]] == [3952, 3953]

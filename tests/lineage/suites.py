@@ -14,7 +14,7 @@ from publish.lineage.suite import trace
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.release_file import CardText, ExpectedEqual, ExpectedJump, Release
-from publish.sources.runs import FolderRun
+from publish.sources.runs import Location, open_run
 
 Suite = dict[int, StepSketch]
 MATRIX, BIAS = "gpt_neox.layers.0.attention.dense.weight", "gpt_neox.layers.0.attention.dense.bias"
@@ -22,7 +22,7 @@ MATRIX, BIAS = "gpt_neox.layers.0.attention.dense.weight", "gpt_neox.layers.0.at
 
 def sketches(run: Path) -> Suite:
     """Every step of a run as its manifest would keep it."""
-    found = FolderRun(run)
+    found = open_run(Location(run))
     suite: Suite = {}
     for step, source in found.steps.items():
         files = found.open(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import threading
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import httpx2
 import pygit2
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi, constants
 from huggingface_hub.errors import BadRequestError, EntryNotFoundError, HfHubHTTPError, RevisionNotFoundError
 
 from publish.rehearsal.server import RehearsalHub
@@ -71,14 +72,100 @@ def test_a_file_may_take_the_place_of_a_folder_and_back(api: HfApi, repo: str, c
     assert api.list_repo_files(repo) == [".gitattributes", "a/b.txt"]
 
 
-def test_a_copy_across_branches_moves_no_bytes(hub: RehearsalHub, api: HfApi, repo: str, commit: Commit) -> None:
-    source = commit({"model.safetensors": bytes(range(256)) * 800, "config.json": b"{}"})
-    api.create_branch(repo, branch="other", revision=api.list_repo_commits(repo)[-1].commit_id)
+WEIGHTS = bytes(range(256)) * 800
+
+
+@pytest.fixture
+def stepped(api: HfApi, repo: str, commit: Commit) -> dict[str, str]:
+    """A repo with a branch `step1` that has an LFS and a regular file, and a branch `empty` that has neither."""
+    api.create_branch(repo, branch="empty")
+    api.create_branch(repo, branch="step1")
+    made = commit({"model.safetensors": WEIGHTS, "config.json": b"{}"}, branch="step1")
+    api.create_tag(repo, tag="v1", revision="step1")
+    return {"branch": "step1", "commit": made, "tag": "v1"}
+
+
+@pytest.mark.parametrize("revision", ["branch", "commit", "tag"])
+def test_files_are_copied_from_another_revision_without_an_upload(
+    hub: RehearsalHub, api: HfApi, repo: str, stepped: dict[str, str], revision: str
+) -> None:
+    source = stepped[revision]
     hub.reset_stats()
-    copies = [CommitOperationCopy("model.safetensors", "model.safetensors", src_revision=source)]
-    api.create_commit(repo, copies, commit_message="copy", revision="other")
-    assert api.list_repo_files(repo, revision="other") == [".gitattributes", "model.safetensors"]
-    assert hub.stats().bytes_in < 2000
+    operations = [
+        CommitOperationCopy("model.safetensors", "model.safetensors", src_revision=source),
+        CommitOperationCopy("model.safetensors", "again/other.safetensors", src_revision=source),
+        CommitOperationCopy("config.json", "config.json", src_revision=source),
+        CommitOperationAdd("README.md", b"---\nlicense: mit\n---\n"),
+    ]
+    parent = api.repo_info(repo, revision="empty").sha
+    api.create_commit(repo, operations, commit_message="copy", revision="empty", parent_commit=parent)
+    assert hub.stats().commits == {repo: {"empty": 1}}
+    assert hub.stats().bytes_in < 4000
+    assert not [route for route in hub.stats().requests if route.startswith(("lfs-", "xet-"))]
+    paths = ["model.safetensors", "again/other.safetensors", "config.json"]
+    copies = {file.path: file for file in api.get_paths_info(repo, paths, revision="empty")}
+    original = api.get_paths_info(repo, ["model.safetensors"], revision="step1")[0]
+    for path in paths[:2]:
+        assert (copies[path].blob_id, copies[path].size, copies[path].lfs) == (
+            original.blob_id,
+            len(WEIGHTS),
+            original.lfs,
+        )
+    assert copies["config.json"].lfs is None
+    api.delete_branch(repo, branch="step1")  # a copy does not depend on its source
+    api.delete_tag(repo, tag="v1")
+    for path, content in zip(paths, (WEIGHTS, WEIGHTS, b"{}"), strict=True):
+        assert Path(api.hf_hub_download(repo, path, revision="empty")).read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    ("path", "revision", "error", "message"),
+    [
+        ("none.safetensors", "step1", EntryNotFoundError, "Cannot copy none.safetensors at revision step1"),
+        ("model.safetensors", "empty", EntryNotFoundError, "Cannot copy model.safetensors at revision empty"),
+        ("model.safetensors", "step2", RevisionNotFoundError, "Invalid rev id: step2"),
+    ],
+)
+def test_a_copy_of_a_missing_file_is_refused(
+    api: HfApi, repo: str, stepped: dict[str, str], path: str, revision: str, error: type[Exception], message: str
+) -> None:
+    before = api.repo_info(repo, revision="empty").sha
+    copies = [
+        CommitOperationCopy("config.json", "config.json", src_revision="step1"),
+        CommitOperationCopy(path, "copy.safetensors", src_revision=revision),
+    ]
+    with pytest.raises(error, match=message):
+        api.create_commit(repo, copies, commit_message="copy", revision="empty")
+    assert api.repo_info(repo, revision="empty").sha == before
+
+
+def test_an_lfs_object_of_another_repo_cannot_be_committed(
+    api: HfApi, repo: str, stepped: dict[str, str], web: httpx2.Client
+) -> None:
+    """A copy is an lfsFile line without a size: it must not reach an object that was uploaded to another repo."""
+    other = str(api.create_repo(f"{repo}-other").repo_id)
+    line = ("lfsFile", {"path": "w.bin", "algo": "sha256", "oid": hashlib.sha256(WEIGHTS).hexdigest()})
+    answer = web.post(f"/api/models/{other}/commit/main", content=lines(line))
+    assert (answer.status_code, "a file that does not exist" in answer.json()["error"]) == (400, True)
+    assert api.list_repo_files(other) == [".gitattributes"]
+    assert web.post(f"/api/models/{repo}/commit/main", content=lines(line)).status_code == 200
+
+
+def test_a_file_that_was_uploaded_by_xet_can_be_copied(
+    hub: RehearsalHub, api: HfApi, repo: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("hf_xet")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    (tmp_path / "w.safetensors").write_bytes(WEIGHTS)
+    api.create_branch(repo, branch="step1")
+    api.upload_file(
+        path_or_fileobj=tmp_path / "w.safetensors", path_in_repo="w.safetensors", repo_id=repo, revision="step1"
+    )
+    hub.reset_stats()
+    copy = CommitOperationCopy("w.safetensors", "w.safetensors", src_revision="step1")
+    api.create_commit(repo, [copy], commit_message="copy")
+    assert "xet-token" not in hub.stats().requests
+    assert Path(api.hf_hub_download(repo, "w.safetensors")).read_bytes() == WEIGHTS
 
 
 def test_a_commit_of_invalid_metadata_is_refused(api: HfApi, repo: str, web: httpx2.Client) -> None:

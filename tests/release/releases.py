@@ -12,10 +12,8 @@ from publish.release.job import Wishes, make_job, propose
 from publish.release.outcome import Outcome
 from publish.release.progress import Silent
 from publish.release.runner import Options, release
-from publish.release.work_dir import sources_folder, workplace
+from publish.release.work_dir import workplace
 from publish.release_file import Release
-from publish.sources.kept import KeptReads
-from publish.sources.runs import Sources
 
 FEW = (0, 1, 2, 512)
 TARGET = "alice/tiny"
@@ -34,8 +32,7 @@ def run_release(
     source: str | Path, client: Client, folder: Path, change: dict[str, object] | None = None, **options: object
 ) -> Outcome:
     """Release ``source`` to alice/tiny and say what became of it."""
-    sources = Sources(client, KeptReads(sources_folder(folder / "work")))
-    proposed: Release = replace(propose(str(source), TARGET, sources), **(change or {}))  # type: ignore[arg-type]
-    job = make_job(proposed, Wishes(tokenizer=str(options.pop("tokenizer", "")) or None), sources)
+    proposed: Release = replace(propose(str(source), TARGET, client), **(change or {}))  # type: ignore[arg-type]
+    job = make_job(proposed, Wishes(tokenizer=str(options.pop("tokenizer", "")) or None), client)
     with workplace(folder / "work") as place:
         return release(job, client, place, Options(**options), Silent(), threading.Event())  # type: ignore[arg-type]

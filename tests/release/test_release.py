@@ -20,7 +20,7 @@ from publish.hub.failures import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release.convert import Wanted, convert_one
 from publish.release.job import make_job, propose
-from publish.sources.runs import open_checkpoint, parse_location
+from publish.sources.runs import open_ref, parse_location
 from tests.conftest import arrays, shared
 from tests.release.releases import FEW, TARGET, few, run_release
 
@@ -210,7 +210,7 @@ def test_a_14m_checkpoint_on_a_hub_costs_its_weights_and_no_more(
 
 
 def test_a_14m_checkpoint_on_a_hub_takes_six_requests(raw14m: str, tmp_path: Path, hub: RehearsalHub) -> None:
-    source, files = open_checkpoint(parse_location(f"{raw14m}@step0"), None)
+    source, files = open_ref(parse_location(f"{raw14m}@step0"), None)
     try:
         convert_one(source, files, tmp_path / "out", Wanted(tokenizer="none"))
     finally:
