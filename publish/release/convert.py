@@ -18,7 +18,7 @@ from publish.records.gates import FAILED, Gate
 from publish.release.claims import check_step
 from publish.release.job import fetch_tokenizer
 from publish.sources.files import CheckpointFiles
-from publish.sources.runs import CheckpointSource
+from publish.sources.runs import CheckpointRef
 from publish.verify.gates import GATES, Evidence, run_gates
 
 
@@ -84,7 +84,7 @@ def gates_named(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wanted: Wanted) -> Conversion:
+def convert_one(source: CheckpointRef, files: CheckpointFiles, out: Path, wanted: Wanted) -> Conversion:
     """Convert into a folder beside ``out``, run the gates on it, and give it its name when they pass.
 
     When a gate fails the folder is removed and the failed gates are in the result.
@@ -103,18 +103,17 @@ def convert_one(source: CheckpointSource, files: CheckpointFiles, out: Path, wan
         notes.append(f"written without tokenizer files: {not_found(config).what}; name one with --tokenizer")
     sketcher = Sketcher(plan)
     with staged_folder(out, wanted.overwrite) as staged:
-        checkpoint.want()
+        checkpoint.prefetch()
         written = write_folder(checkpoint, plan, tokenizer, staged.path, sketcher)
         bytes_read = files.bytes_read
-        step = source.step if source.step >= 0 else None
         ids = tokenizer.ids if tokenizer else None
-        evidence = Evidence(checkpoint, config, plan, staged.path, written, step, sketcher.counts, ids)
+        evidence = Evidence(checkpoint, config, plan, staged.path, written, source.step, sketcher.counts, ids)
         gates = run_gates(evidence, logits=wanted.logits, why_skipped="turned off", only=wanted.gates)
         if not any(gate.outcome == FAILED for gate in gates):
             staged.keep()
     return Conversion(
         out=out,
-        step=checkpoint.state.iteration if step is None else step,
+        step=checkpoint.state.iteration if source.step is None else source.step,
         tensors=len(plan.recipes),
         parameters=plan.parameters,
         dtype=plan.dtype,

@@ -27,7 +27,7 @@ from publish.release.comparisons import comparisons_of
 from publish.release.job import Job, plan_of
 from publish.release.lineage import statistics_of
 from publish.sources.files import CheckpointFiles
-from publish.sources.runs import CheckpointSource
+from publish.sources.runs import CheckpointRef
 from publish.verify.gates import Evidence, run_gates
 
 
@@ -56,13 +56,18 @@ class BegunStep:
     """
 
     job: Job
-    source: CheckpointSource
+    source: CheckpointRef
     files: CheckpointFiles
     evidence: Evidence
     sketch: StepSketch
     stop: threading.Event
     logits: str
     bytes_read: int
+
+    @property
+    def step(self) -> int:
+        assert self.source.step is not None
+        return self.source.step
 
     @property
     def asks_for_logits(self) -> bool:
@@ -99,7 +104,7 @@ class BegunStep:
 
 
 def make_step(
-    job: Job, source: CheckpointSource, work: Path, *, logits: str, tokenizer: str | None, stop: threading.Event
+    job: Job, source: CheckpointRef, work: Path, *, logits: str, tokenizer: str | None, stop: threading.Event
 ) -> ProvenStep:
     """Convert and prove one step into ``work``; nothing is pushed.
 
@@ -113,7 +118,7 @@ def make_step(
     return begin_step(job, source, work, logits=logits, stop=stop).finish(tokenizer)
 
 
-def begin_step(job: Job, source: CheckpointSource, work: Path, *, logits: str, stop: threading.Event) -> BegunStep:
+def begin_step(job: Job, source: CheckpointRef, work: Path, *, logits: str, stop: threading.Event) -> BegunStep:
     """The first part of :func:`make_step`.
 
     Raises:
@@ -127,7 +132,7 @@ def begin_step(job: Job, source: CheckpointSource, work: Path, *, logits: str, s
         check_same_run(job.config, config)
         plan = plan_of(job.release, checkpoint, config)
         check_step(source, checkpoint, must_say=True)
-        checkpoint.want()
+        checkpoint.prefetch()
         sketcher = Sketcher(plan)
         shutil.rmtree(folder, ignore_errors=True)
         written = write_folder(checkpoint, plan, job.tokenizer, folder, sketcher, stop)
@@ -157,7 +162,7 @@ def _proven(begun: BegunStep) -> tuple[Gate, ...]:
     why_not = "same plan and config as the first step" if begun.logits == "changed" else "turned off"
     results = (
         *run_gates(evidence, logits=begun.asks_for_logits, why_skipped=why_not, stop=begun.stop),
-        claims(begun.job.release, evidence.config, evidence.plan, begun.source.step),
+        claims(begun.job.release, evidence.config, evidence.plan, begun.step),
     )
     require(results, evidence.checkpoint.where)
     return results
@@ -179,7 +184,7 @@ def _described(begun: BegunStep, results: Sequence[Gate], tokenizer: str | None)
         tokenizer=tokenizer,
         statistics=statistics_of(begun.sketch),
         explanation=explained,
-        comparisons=comparisons_of(job, source.step, folder, partial(account_of, checkpoint, config, plan)),
+        comparisons=comparisons_of(job, begun.step, folder, partial(account_of, checkpoint, config, plan)),
     )
     card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub), job.templates)
     readme = BranchFile.of_bytes(README, card.encode())
@@ -187,7 +192,7 @@ def _described(begun: BegunStep, results: Sequence[Gate], tokenizer: str | None)
     small = BranchFile.of_bytes(manifests.NAME, manifest.to_bytes())
     large = [BranchFile(each.path, folder / each.path, each.size, each.sha256) for each in written.files]
     return ProvenStep(
-        step=source.step,
+        step=begun.step,
         folder=folder,
         files=(*large, readme, small),
         manifest=manifest,
