@@ -30,7 +30,7 @@ from publish.convert.plan import ConversionPlan, Recipe
 from publish.convert.writer import Digest
 from publish.errors import HubError
 from publish.formats.dtypes import SAFETENSORS
-from publish.verify.contents import NotFinite, count_not_finite
+from publish.verify.gates import NonFinite, count_non_finite
 
 # What a step's manifest keeps of its weights: digests, distributions, and the bits at a fixed sample of places.
 
@@ -117,7 +117,7 @@ class Sketcher:
             self._drawn[recipe.name].add(chunk, *self._scratch)
 
     @property
-    def counts(self) -> dict[str, NotFinite]:
+    def counts(self) -> dict[str, NonFinite]:
         """What was not finite, by tensor."""
         return {name: drawing.counts for name, drawing in self._drawn.items()}
 
@@ -135,14 +135,14 @@ class _Drawing:
         self._unsigned: Digest | None = None
         self._at, self._pivot, self._sums = 0, 0.0, PowerSums()
         self._sample: list[bytes] = []
-        self.counts = NotFinite(0, 0, 0)
+        self.counts = NonFinite(0, 0, 0)
 
     def add(self, chunk: memoryview, values: Doubles, scratch: Doubles) -> None:
         dtype = self._recipe.dtype
         held = numbers(chunk, dtype)
         self._unsign(held.view(f"u{held.itemsize}"))
         self._sample.append(held[_within(self._recipe.elements, self._count, self._at, held.size)].tobytes())
-        counts = count_not_finite(chunk, dtype)
+        counts = count_non_finite(chunk, dtype)
         self.counts = self.counts.plus(counts) if self._at else counts
         for start, end in _sampled(self._at, held.size):
             block = doubles(held[start:end], dtype, values)

@@ -201,7 +201,7 @@ class _LazyParameters:
 
 
 def whole(tensor: WrittenTensor) -> torch.Tensor:
-    """The tensor in float32, upcast chunk by chunk: its float32 size and a chunk is all the memory it takes."""
+    """The tensor in float32, upcast chunk by chunk."""
     import torch
 
     full = torch.empty(tensor.shape, dtype=torch.float32)
@@ -255,7 +255,7 @@ def _build(config: bytes, where: object) -> Any:
 
 
 def _rebuild_buffers(model: Any) -> None:
-    """Buffers that no file holds (rotary frequencies): their modules are made again from the config, on the CPU."""
+    """Create the modules with buffers that no file holds (rotary frequencies) again from the config, on the CPU."""
     for name, module in list(model.named_modules()):
         if any(buffer.is_meta for buffer in module._buffers.values() if buffer is not None):
             parent, _, local = name.rpartition(".")
@@ -265,13 +265,13 @@ def _rebuild_buffers(model: Any) -> None:
 
 
 def _renamer(model: Any) -> Callable[[str], str]:
-    """How transformers renames a file's tensors when it loads them (5.x: ``embed_out`` became ``lm_head``)."""
+    """How transformers renames the tensors of a file when it loads them (5.x: ``embed_out`` became ``lm_head``)."""
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightRenaming, rename_source_key
-    except ImportError:  # a version that renames nothing
+    except ImportError:  # transformers 4.x renames nothing
         return str
-    renamings = [each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)]
+    renamings = [renaming for renaming in get_model_conversion_mapping(model) if isinstance(renaming, WeightRenaming)]
     return lambda name: str(rename_source_key(name, renamings, [])[0])
 
 
@@ -290,9 +290,9 @@ def read_config_json(folder: Path) -> bytes:
 def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = None) -> torch.Tensor:
     """Logits (batch, seq, vocabulary), float32: those of ``from_pretrained(folder, dtype=float32)``.
 
-    ``config`` stands for the folder's ``config.json``.
-    Bit for bit where no matrix has more than `hf_model.BLOCK` elements; larger ones are multiplied in blocks of rows,
-    which may round otherwise. Memory is that of a block and the logits, not of the model.
+    They are equal bit for bit where no matrix has more than `BLOCK` elements; larger ones are multiplied in blocks of
+    rows, which may round differently. Memory is that of a block and the logits, not of the model. ``config`` replaces
+    the content of the folder's ``config.json``.
 
     Raises:
         GateError: the folder cannot be loaded.
@@ -305,8 +305,8 @@ def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = No
         return model.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
 
 
-def strict_load(folder: Path | WeightFolder) -> Gate:
-    """The files' tensors are exactly those of the transformers model: names (tied ones once) and shapes."""
+def verify_strict_load(folder: Path | WeightFolder) -> Gate:
+    """The tensors in the files are exactly those that the transformers model expects, by name and shape."""
     try:
         written = opened(folder)
         names = tuple(sorted(written.tensors))
@@ -317,7 +317,7 @@ def strict_load(folder: Path | WeightFolder) -> Gate:
     missing = sorted(expected.keys() - found.keys())
     unexpected = sorted(found[name].name for name in found.keys() - expected.keys())
     mismatched = [
-        f"{name} is {list(found[name].shape)} where {list(expected[name])} is due"
+        f"{name} has shape {list(found[name].shape)}, expected {list(expected[name])}"
         for name in sorted(expected.keys() & found.keys())
         if found[name].shape != expected[name]
     ]
@@ -327,9 +327,9 @@ def strict_load(folder: Path | WeightFolder) -> Gate:
         "unexpected": len(unexpected),
         "mismatched": len(mismatched),
     }
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
+    kinds = (("missing", missing), ("unexpected", unexpected), ("wrong shape", mismatched))
     if wrong := [f"{kind}: {some(names)}" for kind, names in kinds if names]:
         return failed(STRICT_LOAD, f"{spec.architecture}: {'; '.join(wrong)}", **figures)
     return passed(
-        STRICT_LOAD, f"{spec.architecture} loads all {len(expected)} tensors, none missing or left over", **figures
+        STRICT_LOAD, f"{spec.architecture} loads all {len(expected)} tensors; none missing, none unexpected", **figures
     )

@@ -15,9 +15,16 @@ from publish.convert.plan import ConversionPlan
 from publish.errors import GateError
 from publish.neox.state import TrainingState
 from publish.records.gates import FAILED, PASSED, SKIPPED, require
-from publish.verify.contents import bits, completeness, file_length, finite
-from publish.verify.gates import Evidence, identity, run_gates
-from publish.verify.logits import compare_logits
+from publish.verify.gates import (
+    Evidence,
+    run_gates,
+    verify_bits,
+    verify_completeness,
+    verify_file_length,
+    verify_finite,
+    verify_identity,
+)
+from publish.verify.logits import verify_logits
 from tests.conftest import shared
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, config_of, raw_of
 from tests.verify.faults import Spoiler, every_gate, evidence_of, raw_case
@@ -51,7 +58,7 @@ def test_a_true_step_passes_every_gate(case: str, tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared(f"neox/{case}/global_step16")), tmp_path / "out")
     results = every_gate(evidence)
     assert [(each.name, each.detail) for each in results if each.outcome != PASSED] == []
-    assert finite(evidence.folder) == finite(evidence.folder, evidence.counts)
+    assert verify_finite(evidence.folder) == verify_finite(evidence.folder, evidence.counts)
     figures = results[-1].figures
     assert figures["max_abs_diff"] <= figures["bound"] <= 2e-5
     assert figures["argmax_agreement"] == 1
@@ -130,7 +137,7 @@ def test_counts_of_the_writer_and_of_a_reader_name_the_tensor(pythia: Evidence) 
         return array
 
     Spoiler(pythia.folder).change(QKV, plant)
-    result = finite(pythia.folder)
+    result = verify_finite(pythia.folder)
     assert f"{QKV} (1 NaN, 2 infinite)" in result.detail
     assert (result.figures["nans"], result.figures["infinities"], result.figures["tensors_affected"]) == (1, 2, 1)
 
@@ -204,7 +211,7 @@ HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 def test_a_header_that_lies(fault: str, small: Evidence) -> None:
     plant, said = HEADERS[fault]
     Spoiler(small.folder).header(plant)
-    result = file_length(small.folder, small.written.files)
+    result = verify_file_length(small.folder, small.written.files)
     assert result.outcome == FAILED
     assert said in result.detail
     assert failures(small) == {"file-length", "completeness", "finite", "bits", "strict-load"}
@@ -216,7 +223,7 @@ def test_the_last_tensor_left_out_with_its_bytes(small: Evidence) -> None:
     start, end = left_out["data_offsets"]
     path.write_bytes(path.read_bytes()[: -(end - start)])
     assert failures(small) == {"file-length", "completeness", "bits", "strict-load"}
-    assert "was planned and is not written" in completeness(small.checkpoint, small.plan, small.folder).detail
+    assert "was planned but not written" in verify_completeness(small.checkpoint, small.plan, small.folder).detail
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5000, -1, -9])
@@ -231,7 +238,7 @@ def test_a_truncated_file(cut: int, small: Evidence) -> None:
 def test_a_length_that_lies(length: int, small: Evidence) -> None:
     path = small.folder / "model.safetensors"
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
-    assert "a header of" in file_length(small.folder, small.written.files).detail
+    assert "a header of" in verify_file_length(small.folder, small.written.files).detail
 
 
 def test_no_weights_and_weights_of_no_index(tmp_path: Path) -> None:
@@ -240,11 +247,11 @@ def test_no_weights_and_weights_of_no_index(tmp_path: Path) -> None:
     index = evidence.folder / "model.safetensors.index.json"
     text = index.read_text()
     index.write_text(text.replace("model-00001", "model-00002", 1))
-    assert "the index has" in bits(evidence.folder, evidence.written.tensors).detail
+    assert "the index has" in verify_bits(evidence.folder, evidence.written.tensors).detail
     index.write_text(text.replace("model-00001", "../model-00001", 1))
-    assert "cannot be read" in bits(evidence.folder, evidence.written.tensors).detail
+    assert "cannot be read" in verify_bits(evidence.folder, evidence.written.tensors).detail
     index.unlink()
-    assert "No such file" in bits(evidence.folder, evidence.written.tensors).detail
+    assert "No such file" in verify_bits(evidence.folder, evidence.written.tensors).detail
 
 
 def broken(plan: ConversionPlan, name: str, **changes: Any) -> ConversionPlan:
@@ -254,15 +261,15 @@ def broken(plan: ConversionPlan, name: str, **changes: Any) -> ConversionPlan:
 
 def test_a_plan_that_leaves_something_out(tmp_path: Path) -> None:
     evidence = made(Case(NEOX, tensor_parallel=2), tmp_path / "out")
-    check = lambda plan: completeness(evidence.checkpoint, plan, evidence.folder)  # noqa: E731
+    check = lambda plan: verify_completeness(evidence.checkpoint, plan, evidence.folder)  # noqa: E731
     recipe = next(each for each in evidence.plan.recipes if each.name == QKV)
     assert check(evidence.plan).outcome == PASSED
     result = check(broken(evidence.plan, QKV, slices=recipe.slices[1:]))
-    assert "layers.0.attention.query_key_value.weight of rank 0: rows from 0 on are in no tensor" in result.detail
+    assert "layers.0.attention.query_key_value.weight of rank 0: rows from 0 on are not used" in result.detail
     half = replace(recipe.slices[0], source_rows=(0, 10))
     result = check(broken(evidence.plan, QKV, slices=(half, *recipe.slices[1:])))
     assert "rows from 10 on" in result.detail
-    assert "its parts hold" in result.detail
+    assert "its slices hold" in result.detail
     result = check(replace(evidence.plan, recipes=evidence.plan.recipes[1:]))
     assert "embedding.weight of rank 0" in result.detail
 
@@ -270,7 +277,7 @@ def test_a_plan_that_leaves_something_out(tmp_path: Path) -> None:
 def test_another_step_and_other_sizes(small: Evidence) -> None:
     def judged(step: int | None = 16, **state: Any) -> Any:
         checkpoint = replace(small.checkpoint, state=TrainingState(**state))
-        return identity(checkpoint, small.config, step)
+        return verify_identity(checkpoint, small.config, step)
 
     assert judged(iteration=16, args={"num_layers": 2}).outcome == PASSED
     wrong = judged(iteration=17)
@@ -278,7 +285,7 @@ def test_another_step_and_other_sizes(small: Evidence) -> None:
     assert "iteration 17, not 16" in wrong.detail
     sizes = judged(iteration=16, args={"num_layers": 3, "hidden_size": 16, "padded_vocab_size": 128})
     assert sizes.outcome == FAILED
-    assert "num_layers is 3 in the checkpoint and 2 in the config" in sizes.detail
+    assert "num_layers is 3 in the checkpoint but 2 in the config" in sizes.detail
     assert "padded_vocab_size" in sizes.detail
     silent = judged()
     assert (silent.outcome, silent.figures["args_compared"]) == (SKIPPED, 0)
@@ -291,13 +298,13 @@ def test_another_step_and_other_sizes(small: Evidence) -> None:
 def test_stored_frequencies_that_are_not_the_configs(tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared("neox/legacy_pythia_seq/global_step16")), tmp_path / "out")
     other = replace(evidence.plan.network, rotary_base=20000)
-    result = compare_logits(evidence.checkpoint, replace(evidence.plan, network=other), evidence.folder)
+    result = verify_logits(evidence.checkpoint, replace(evidence.plan, network=other), evidence.folder)
     assert result.outcome == FAILED
-    assert "layers.0.attention.rotary_emb.inv_freq is not what" in result.detail
+    assert "layers.0.attention.rotary_emb.inv_freq does not match" in result.detail
 
 
 def test_require_names_every_gate_that_failed(small: Evidence) -> None:
     Spoiler(small.folder).change(QKV, flip(0))
-    with pytest.raises(GateError, match=r"bits: .*query_key_value.* and the source's is") as caught:
+    with pytest.raises(GateError, match=r"bits: .*query_key_value.* has digest .*, the source has") as caught:
         require(run_gates(small, logits=False, why_skipped=""), small.folder)
     assert caught.value.exit_code == 1

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from publish.errors import GateError
-from publish.verify import neox_forward as shards_module
+from publish.verify import neox_forward
 from publish.verify.neox_forward import Arithmetic, neox_logits
 from tests.conftest import arrays, shared
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, checkpoint_of, hf_model, raw_of, split
@@ -54,7 +54,7 @@ def test_logits_are_gpt_neoxs(case: str) -> None:
     assert difference(folder / "global_step16", folder / "logits.npz", STORED) <= 5e-6
     recomputed = difference(folder / "global_step16", folder / "logits.npz", Arithmetic())
     assert recomputed <= RECOMPUTED.get(case, 5e-6)
-    assert difference(folder / "global_step16", folder / "logits.npz", replace(STORED, compute="float64")) <= 5e-6
+    assert difference(folder / "global_step16", folder / "logits.npz", replace(STORED, dtype="float64")) <= 5e-6
 
 
 @pytest.mark.parametrize(("run", "step"), SUITE)
@@ -94,9 +94,9 @@ def logits_of(case: Case, arithmetic: Arithmetic = Arithmetic()) -> torch.Tensor
 @pytest.mark.parametrize("name", NETWORKS)
 def test_one_model_gives_one_result_however_it_is_split(name: str) -> None:
     case = NETWORKS[name]
-    whole = logits_of(case, Arithmetic(compute="float64"))
+    whole = logits_of(case, Arithmetic(dtype="float64"))
     for ranks in (2, 4):
-        parts = logits_of(replace(case, tensor_parallel=ranks), Arithmetic(compute="float64"))
+        parts = logits_of(replace(case, tensor_parallel=ranks), Arithmetic(dtype="float64"))
         assert torch.allclose(parts, whole, rtol=1e-10, atol=1e-10)
 
 
@@ -117,7 +117,7 @@ def test_sums_of_biases_are_rounded_as_a_file_holds_them() -> None:
     bias = "layers.1.mlp.linear2.bias"
     ranks[1][bias] = ranks[1][bias] + np.float16(1e-4)
     exact = neox_logits(checkpoint_of(ranks, "float16"), case.network, TOKENS)
-    held = neox_logits(checkpoint_of(ranks, "float16"), case.network, TOKENS, Arithmetic(held_in="float16"))
+    held = neox_logits(checkpoint_of(ranks, "float16"), case.network, TOKENS, Arithmetic(rounded_to="float16"))
     ranks[0][bias], ranks[1][bias] = ranks[0][bias] + ranks[1][bias], np.zeros_like(ranks[1][bias])
     merged = neox_logits(checkpoint_of(ranks, "float16"), case.network, TOKENS)
     assert torch.equal(held, merged)
@@ -125,9 +125,9 @@ def test_sums_of_biases_are_rounded_as_a_file_holds_them() -> None:
 
 
 def test_blocks_of_rows_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = logits_of(Case(NEOX), Arithmetic(compute="float64"))
-    monkeypatch.setattr(shards_module, "BLOCK", 64)
-    assert torch.allclose(logits_of(Case(NEOX), Arithmetic(compute="float64")), whole, rtol=1e-12, atol=1e-12)
+    whole = logits_of(Case(NEOX), Arithmetic(dtype="float64"))
+    monkeypatch.setattr(neox_forward, "BLOCK", 64)
+    assert torch.allclose(logits_of(Case(NEOX), Arithmetic(dtype="float64")), whole, rtol=1e-12, atol=1e-12)
 
 
 def test_a_window_hides_what_lies_further_back() -> None:

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from publish.verify.contents import NotFinite, count_not_finite
+from publish.verify.gates import NonFinite, count_non_finite
 from publish.verify.logits import probe_tokens
 
 VIEWS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
@@ -24,12 +24,12 @@ def stored(values: np.ndarray, dtype: str) -> bytes:
 def test_what_is_not_finite_is_counted_and_left_out(dtype: str) -> None:
     values = np.array([1, np.nan, np.inf, -np.inf, 3, -0.0, np.nan], "<f4")
     data = stored(values, dtype)
-    assert count_not_finite(data, dtype) == NotFinite(7, 2, 2)
-    assert count_not_finite(stored(np.full(9, 6e4), dtype), dtype) == NotFinite(9, 0, 0)
+    assert count_non_finite(data, dtype) == NonFinite(7, 2, 2)
+    assert count_non_finite(stored(np.full(9, 6e4), dtype), dtype) == NonFinite(9, 0, 0)
 
 
 def test_a_tensor_of_nothing() -> None:
-    assert count_not_finite(b"", "float16") == NotFinite(0, 0, 0)
+    assert count_non_finite(b"", "float16") == NonFinite(0, 0, 0)
 
 
 def test_probe_tokens_never_change() -> None:
