@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from publish.convert.rules import Heads, Rule, Tables, llama_tables, neox_tables
+from publish.convert.rules import Rule, Tables, llama_tables, neox_tables
 from publish.errors import ConfigError, ConversionError
 from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
@@ -157,12 +157,8 @@ class Sizes:
         )
 
 
-def heads_of(network: Network) -> Heads:
-    return Heads(network.heads, network.kv_heads, network.head_size)
-
-
 def layer_count(names: Mapping[str, RawTensor]) -> int:
-    """Layers that the tensors' names show."""
+    """The number of layers in the names of the tensors."""
     return len({found[1] for name in names if (found := _LAYER.match(name))})
 
 

@@ -18,7 +18,6 @@ from publish.convert.architecture import (
     Architecture,
     Sizes,
     choose_architecture,
-    heads_of,
     matching_architecture,
     measure_sizes,
 )
@@ -180,7 +179,7 @@ def make_plan(
     rules = tuple(_rules(chosen.tables, network.layers))
     dropped = _account(checkpoint, rules, network)
     source_dtype = _source_dtype(checkpoint, rules)
-    heads = heads_of(network)
+    heads = Heads(network.heads, network.kv_heads, network.head_size)
     written = _supported(dtype or source_dtype, checkpoint)
     recipes = tuple(_recipe(checkpoint, rule, sizes, heads, written) for rule in rules)
     identical = dict.fromkeys(rule.neox for rule in rules if rule.merge.identical)

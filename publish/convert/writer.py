@@ -5,7 +5,6 @@ Memory is bounded by one tensor: most are streamed in chunks; only those whose s
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from publish.convert.plan import INDEX_NAME, ConversionPlan, Recipe, WeightFile
 from publish.convert.rules import SUM
-from publish.errors import ConversionError, StorageError
+from publish.errors import ConversionError
 from publish.formats.dtypes import SAFETENSORS, VIEWS, cast, from_float32, to_float32
 from publish.formats.torch_archive import RawTensor
 from publish.interrupt import stop_if
@@ -77,7 +76,7 @@ def write_weights(
     digests: list[TensorDigest] = []
     for file in plan.files:
         with (folder / file.name).open("wb", buffering=1 << 18) as out, BackgroundHash() as sha256:
-            head = header(file)
+            head = _header(file)
             sha256.update(head)
             out.write(head)
             for recipe in file.recipes:
@@ -119,7 +118,7 @@ def _index(plan: ConversionPlan) -> bytes:
     return json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
 
 
-def header(file: WeightFile) -> bytes:
+def _header(file: WeightFile) -> bytes:
     """The header of a safetensors file: its length (8 bytes, little endian) and JSON, padded to a multiple of 8."""
     entries: dict[str, object] = {"__metadata__": _FORMAT_PT}
     at = 0
@@ -135,22 +134,10 @@ def header(file: WeightFile) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def file_size(file: WeightFile) -> int:
-    """Bytes of the whole file, known from the plan."""
-    return len(header(file)) + sum(recipe.nbytes for recipe in file.recipes)
-
-
 def save(folder: Path, name: str, content: bytes) -> FileRecord:
     """Write a small file. Raises OSError."""
     (folder / name).write_bytes(content)
     return FileRecord(name, len(content), hashlib.sha256(content).hexdigest())
-
-
-def storage_error(error: OSError, folder: Path) -> StorageError:
-    """The error for ``folder``, which could not be written."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    fix = "free some space, or choose another folder" if full else "check the folder and its permissions"
-    return StorageError(f"cannot write: {error.strerror or error}", error.filename or folder, fix)
 
 
 def tensor_bytes(checkpoint: RawCheckpoint, recipe: Recipe) -> Iterator[memoryview]:

@@ -220,24 +220,15 @@ def as_tensor(array: np.ndarray[Any, Any], dtype: str) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-def neox_logits(
-    checkpoint: RawCheckpoint, network: Network, tokens: NDArray[np.int64], arithmetic: Arithmetic = Arithmetic()
-) -> torch.Tensor:
-    """Logits of ``tokens`` (batch, seq): (batch, seq, vocabulary of all ranks), in the arithmetic's dtype.
-
-    Raises:
-        GateError: a tensor is missing or has another shape than the network needs.
-        ValueError: a token outside the vocabulary.
-    """
-    import torch
-
-    return torch.cat(list(logit_blocks(checkpoint, network, tokens, arithmetic)), dim=-1)
-
-
 def logit_blocks(
     checkpoint: RawCheckpoint, network: Network, tokens: NDArray[np.int64], arithmetic: Arithmetic = Arithmetic()
 ) -> Iterator[torch.Tensor]:
-    """The logits of :func:`neox_logits` in blocks of the vocabulary, in order: (batch, seq, block)."""
+    """Logits of ``tokens`` (batch, seq), a block of the vocabulary at a time: (batch, seq, block), in order.
+
+    Raises:
+        GateError: a tensor is missing or has another shape than the network needs.
+        ValueError: a token is outside the vocabulary.
+    """
     import torch
 
     weights = Weights(checkpoint, arithmetic)
@@ -263,7 +254,7 @@ def _embed(weights: Weights, tokens: NDArray[np.int64]) -> torch.Tensor:
     rows, width = weights.find(0, "embedding.weight").shape
     unique, index = np.unique(tokens, return_inverse=True)
     if unique[0] < 0 or unique[-1] >= rows * weights.ranks:
-        raise ValueError(f"tokens reach {unique[-1]} in a vocabulary of {rows * weights.ranks}")
+        raise ValueError(f"a token is {unique[-1]}, but the vocabulary has {rows * weights.ranks}")
     found = [weights.rows(int(token) // rows, "embedding.weight", int(token) % rows, 1) for token in unique]
     return torch.cat(found)[torch.from_numpy(index.reshape(-1))].reshape(*tokens.shape, width)
 

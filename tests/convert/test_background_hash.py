@@ -1,4 +1,4 @@
-"""The SHA-256 of a weight file is taken by another thread: it must be that of the bytes, and the thread must end."""
+"""A SHA-256 in another thread: it is that of the bytes, errors are raised, and the thread ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from publish.convert.writer import BackgroundHash
 
 
 @given(st.lists(st.one_of(st.integers(0, 300), st.integers((1 << 16) - 2, (1 << 16) + 2)), max_size=12))
-def test_it_is_the_digest_of_all_pieces_in_order(sizes: list[int]) -> None:
+def test_the_digest_is_that_of_all_pieces_in_order(sizes: list[int]) -> None:
     pieces = [bytes([number + 1]) * size for number, size in enumerate(sizes)]
     with BackgroundHash() as whole:
         for piece in pieces:
@@ -21,7 +21,7 @@ def test_it_is_the_digest_of_all_pieces_in_order(sizes: list[int]) -> None:
         assert whole.hexdigest() == hashlib.sha256(b"".join(pieces)).hexdigest()
 
 
-def test_what_hashing_raises_is_raised_here_and_the_thread_ends() -> None:
+def test_an_error_of_hashing_is_raised_and_the_thread_ends() -> None:
     before = threading.active_count()
     with BackgroundHash() as whole:
         whole.update(memoryview(bytes(1 << 20))[::2])
@@ -30,7 +30,7 @@ def test_what_hashing_raises_is_raised_here_and_the_thread_ends() -> None:
     assert threading.active_count() == before
 
 
-def test_a_hashed_buffer_may_change() -> None:
+def test_a_buffer_may_change_after_wait() -> None:
     buffer = bytearray(1 << 20)
     with BackgroundHash() as whole:
         whole.update(memoryview(buffer))

@@ -1,4 +1,4 @@
-"""Checkpoints of every layout, written to disk as GPT-NeoX does, converted by the command and proven by its gates."""
+"""Checkpoints of every layout, written to disk as GPT-NeoX does, converted and verified as publish convert does."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def converted(folder: Path, out: Path) -> Conversion:
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_converted_to_the_last_bit_and_proven(name: str, tmp_path: Path) -> None:
+def test_converted_bit_for_bit_with_every_gate_passed(name: str, tmp_path: Path) -> None:
     case, stages, zero = NAMED[name]
     model = write(tmp_path / "global_step16", case, stages=stages, zero=zero)
     done = converted(tmp_path / "global_step16", tmp_path / "out")
@@ -58,7 +58,7 @@ def test_converted_to_the_last_bit_and_proven(name: str, tmp_path: Path) -> None
 
 @settings(max_examples=25, deadline=None)
 @given(case=cases(), stages=st.sampled_from([SEQUENTIAL, 1, 2]))
-def test_any_split_on_disk_comes_back(case: Case, stages: int) -> None:
+def test_any_split_on_disk_gives_the_same_model(case: Case, stages: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         step, out = Path(folder) / "global_step16", Path(folder) / "out"
         model = write(step, case, stages=stages)

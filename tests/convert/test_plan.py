@@ -39,7 +39,7 @@ def test_a_plan_reads_no_weight() -> None:
     assert [file.name for file in plan.files] == ["model.safetensors"]
 
 
-def test_the_digest_is_the_runs_not_the_files() -> None:
+def test_the_digest_does_not_depend_on_the_files() -> None:
     case = Case(NEOX)
     ranks = ranks_of(case)
     one = make_plan(checkpoint_of(ranks, "float16"), config_of(case))
@@ -83,7 +83,7 @@ def test_a_shared_norm_drops_the_unused_one() -> None:
         ("unembedding.bias", r"unmapped tensors: unembedding\.bias"),
     ],
 )
-def test_surplus_tensors_end_it(name: str, message: str) -> None:
+def test_unmapped_tensors_are_refused(name: str, message: str) -> None:
     case = Case(NEOX)
     ranks = ranks_of(case)
     ranks[0][name] = np.zeros(4, "<f2")
@@ -92,7 +92,7 @@ def test_surplus_tensors_end_it(name: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ranks_of(Case(NEOX))[0]))
-def test_any_missing_tensor_ends_it(name: str) -> None:
+def test_every_missing_tensor_is_refused(name: str) -> None:
     case = Case(NEOX)
     ranks = ranks_of(case)
     del ranks[0][name]
@@ -100,7 +100,7 @@ def test_any_missing_tensor_ends_it(name: str) -> None:
         make_plan(checkpoint_of(ranks, "float16"), config_of(case))
 
 
-def test_tied_and_untied_are_told_apart() -> None:
+def test_tied_and_untied_must_match_the_config() -> None:
     untied, tied = Case(NEOX), Case(replace(NEOX, tied=True))
     with pytest.raises(ConversionError, match=r"unmapped tensors: unembedding\.weight"):
         make_plan(raw_of(untied)[1], config_of(tied))
@@ -145,7 +145,7 @@ def test_a_shard_of_another_size_is_named() -> None:
         make_plan(checkpoint_of(ranks, "float16"), config_of(case))
 
 
-def test_several_dtypes_and_strange_ones() -> None:
+def test_several_dtypes_and_unsupported_ones() -> None:
     case = Case(NEOX)
     _, raw = raw_of(case)
     name = "layers.1.mlp.linear1.bias"
@@ -199,14 +199,14 @@ def test_tensors_without_a_counterpart_are_refused_by_name(case: Case, name: str
         make_plan(checkpoint_of(ranks, "float16"), config_of(case))
 
 
-def test_heads_that_ranks_cannot_share() -> None:
+def test_heads_must_be_divisible_by_the_ranks() -> None:
     case = Case(replace(LLAMA, heads=4, kv_heads=2), tensor_parallel=2)
     ranks = ranks_of(case)
     with pytest.raises(ConfigError, match="num_kv_heads is 1, which 2 tensor-parallel ranks cannot share"):
         make_plan(checkpoint_of(ranks, "float16"), config_of(replace(case, network=replace(case.network, kv_heads=1))))
 
 
-def test_the_architecture_can_be_overridden_within_reason() -> None:
+def test_the_architecture_can_be_overridden_between_llama_and_mistral() -> None:
     case = Case(MISTRAL, attention_biases=False)
     _, raw = raw_of(case)
     assert make_plan(raw, config_of(case)).architecture == "mistral"

@@ -1,4 +1,4 @@
-"""Converted folders, and ways to spoil one after it was written."""
+"""Converted folders, and ways to damage one after it was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Planted faults: each is caught, by the gates that are there for it, with the tensor or the key named."""
+"""Planted faults: the gates that are there for a fault catch it, and name the tensor or the key."""
 
 from __future__ import annotations
 
@@ -49,15 +49,15 @@ def small(tmp_path: Path) -> Evidence:
 
 
 def failures(evidence: Evidence) -> set[str]:
-    """The gates that fail when the files are read anew."""
-    return {each.name for each in every_gate(replace(evidence, counts=None)) if each.outcome == FAILED}
+    """The gates that fail, with the files read again."""
+    return {gate.name for gate in every_gate(replace(evidence, counts=None)) if gate.outcome == FAILED}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_true_step_passes_every_gate(case: str, tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared(f"neox/{case}/global_step16")), tmp_path / "out")
     results = every_gate(evidence)
-    assert [(each.name, each.detail) for each in results if each.outcome != PASSED] == []
+    assert [(gate.name, gate.detail) for gate in results if gate.outcome != PASSED] == []
     assert verify_finite(evidence.folder) == verify_finite(evidence.folder, evidence.counts)
     figures = results[-1].figures
     assert figures["max_abs_diff"] <= figures["bound"] <= 2e-5
@@ -70,7 +70,7 @@ def test_a_true_step_passes_every_gate(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", [0, 1, 512, 143000])
 def test_steps_of_the_suite_pass(run: str, step: int, tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared(f"suite/{run}/global_step{step}")), tmp_path / "out", step)
-    assert {each.outcome for each in every_gate(replace(evidence, vocabulary=90))} == {PASSED}
+    assert {gate.outcome for gate in every_gate(replace(evidence, vocabulary=90))} == {PASSED}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -87,12 +87,12 @@ def test_steps_of_the_suite_pass(run: str, step: int, tmp_path: Path) -> None:
 )
 def test_split_models_pass(case: Case, ranks: int, tmp_path: Path) -> None:
     results = every_gate(made(replace(case, tensor_parallel=ranks), tmp_path / "out"))
-    assert [each.detail for each in results if each.outcome == FAILED] == []
+    assert [gate.detail for gate in results if gate.outcome == FAILED] == []
 
 
-def test_a_cast_is_no_fault_and_says_how_far_it_goes(tmp_path: Path) -> None:
+def test_a_cast_passes_and_its_deviation_is_measured(tmp_path: Path) -> None:
     results = every_gate(made(Case(NEOX), tmp_path / "out", dtype="bfloat16"))
-    assert [each.detail for each in results if each.outcome == FAILED] == []
+    assert [gate.detail for gate in results if gate.outcome == FAILED] == []
     assert results[-1].figures["deviation"] > 100 * results[-1].figures["bound"]
 
 
@@ -125,13 +125,13 @@ CONTENT: dict[str, tuple[Callable[[Spoiler], None], set[str]]] = {
 
 
 @pytest.mark.parametrize("fault", CONTENT)
-def test_other_weights(fault: str, pythia: Evidence) -> None:
+def test_wrong_weights(fault: str, pythia: Evidence) -> None:
     plant, expected = CONTENT[fault]
     plant(Spoiler(pythia.folder))
     assert failures(pythia) == expected
 
 
-def test_counts_of_the_writer_and_of_a_reader_name_the_tensor(pythia: Evidence) -> None:
+def test_the_finite_gate_names_the_tensor_and_counts(pythia: Evidence) -> None:
     def plant(array: np.ndarray) -> np.ndarray:
         array[0, :3] = (0x7C00, 0xFC00, 0x7C01)
         return array
@@ -169,7 +169,7 @@ CONFIG: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("fault", CONFIG)
-def test_another_config(fault: str, tmp_path: Path) -> None:
+def test_a_wrong_config(fault: str, tmp_path: Path) -> None:
     case, changes = CONFIG[fault]
     evidence = evidence_of(*raw_case(shared(f"neox/{case}/global_step16")), tmp_path / "out")
     assert failures(evidence) == set()
@@ -185,10 +185,10 @@ def test_a_config_that_cannot_compute(pythia: Evidence) -> None:
     assert "cannot compute" in every_gate(pythia)[-1].detail
 
 
-def test_tied_weights_that_are_not(tmp_path: Path) -> None:
+def test_an_untied_model_with_a_tied_config(tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared("neox/pythia_seq/global_step16")), tmp_path / "out")
     Spoiler(evidence.folder).config({"tie_word_embeddings": True})
-    results = {each.name: each for each in every_gate(evidence)}
+    results = {gate.name: gate for gate in every_gate(evidence)}
     assert "unexpected: embed_out.weight" in results["strict-load"].detail
     assert results["logits"].outcome == SKIPPED
 
@@ -208,7 +208,7 @@ HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("fault", HEADERS)
-def test_a_header_that_lies(fault: str, small: Evidence) -> None:
+def test_a_wrong_header(fault: str, small: Evidence) -> None:
     plant, said = HEADERS[fault]
     Spoiler(small.folder).header(plant)
     result = verify_file_length(small.folder, small.written.files)
@@ -235,13 +235,13 @@ def test_a_truncated_file(cut: int, small: Evidence) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**63, 10**9])
-def test_a_length_that_lies(length: int, small: Evidence) -> None:
+def test_a_wrong_header_length(length: int, small: Evidence) -> None:
     path = small.folder / "model.safetensors"
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
     assert "a header of" in verify_file_length(small.folder, small.written.files).detail
 
 
-def test_no_weights_and_weights_of_no_index(tmp_path: Path) -> None:
+def test_a_missing_or_wrong_index(tmp_path: Path) -> None:
     evidence = made(Case(NEOX), tmp_path / "out", max_file_bytes=4000)
     assert failures(evidence) == set()
     index = evidence.folder / "model.safetensors.index.json"
@@ -255,14 +255,14 @@ def test_no_weights_and_weights_of_no_index(tmp_path: Path) -> None:
 
 
 def broken(plan: ConversionPlan, name: str, **changes: Any) -> ConversionPlan:
-    recipes = tuple(replace(each, **changes) if each.name == name else each for each in plan.recipes)
+    recipes = tuple(replace(recipe, **changes) if recipe.name == name else recipe for recipe in plan.recipes)
     return replace(plan, recipes=recipes)
 
 
-def test_a_plan_that_leaves_something_out(tmp_path: Path) -> None:
+def test_an_incomplete_plan(tmp_path: Path) -> None:
     evidence = made(Case(NEOX, tensor_parallel=2), tmp_path / "out")
     check = lambda plan: verify_completeness(evidence.checkpoint, plan, evidence.folder)  # noqa: E731
-    recipe = next(each for each in evidence.plan.recipes if each.name == QKV)
+    recipe = next(recipe for recipe in evidence.plan.recipes if recipe.name == QKV)
     assert check(evidence.plan).outcome == PASSED
     result = check(broken(evidence.plan, QKV, slices=recipe.slices[1:]))
     assert "layers.0.attention.query_key_value.weight of rank 0: rows from 0 on are not used" in result.detail
@@ -274,7 +274,7 @@ def test_a_plan_that_leaves_something_out(tmp_path: Path) -> None:
     assert "embedding.weight of rank 0" in result.detail
 
 
-def test_another_step_and_other_sizes(small: Evidence) -> None:
+def test_a_wrong_step_and_wrong_sizes(small: Evidence) -> None:
     def judged(step: int | None = 16, **state: Any) -> Any:
         checkpoint = replace(small.checkpoint, state=TrainingState(**state))
         return verify_identity(checkpoint, small.config, step)
@@ -295,7 +295,7 @@ def test_another_step_and_other_sizes(small: Evidence) -> None:
     assert (nowhere.outcome, nowhere.detail) == (SKIPPED, "the location names no step")
 
 
-def test_stored_frequencies_that_are_not_the_configs(tmp_path: Path) -> None:
+def test_stored_frequencies_that_contradict_the_config(tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared("neox/legacy_pythia_seq/global_step16")), tmp_path / "out")
     other = replace(evidence.plan.network, rotary_base=20000)
     result = verify_logits(evidence.checkpoint, replace(evidence.plan, network=other), evidence.folder)

@@ -1,4 +1,4 @@
-"""GPT-NeoX's forward pass here against the logits that GPT-NeoX itself computed, and against itself, split."""
+"""Our forward pass against the logits that GPT-NeoX computed, and against itself with other numbers of ranks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from publish.errors import GateError
+from publish.neox.checkpoint import RawCheckpoint
+from publish.neox.config import Network
 from publish.verify import neox_forward
-from publish.verify.neox_forward import Arithmetic, neox_logits
+from publish.verify.neox_forward import Arithmetic, logit_blocks
 from tests.conftest import arrays, shared
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, checkpoint_of, hf_model, raw_of, split
 from tests.verify.faults import raw_case
@@ -41,6 +43,15 @@ SUITE = [(run, step) for run in ("pythia-tiny-seed1234", "pythia-tiny-seed1") fo
 STORED = Arithmetic(stored_frequencies=True)
 
 
+def neox_logits(
+    checkpoint: RawCheckpoint,
+    network: Network,
+    tokens: np.ndarray,
+    arithmetic: Arithmetic = Arithmetic(),  # noqa: B008  frozen
+) -> torch.Tensor:
+    return torch.cat(list(logit_blocks(checkpoint, network, tokens, arithmetic)), dim=-1)
+
+
 def difference(folder: Path, known: Path, arithmetic: Arithmetic) -> float:
     raw, config = raw_case(folder)
     numbers = arrays(known)
@@ -49,7 +60,7 @@ def difference(folder: Path, known: Path, arithmetic: Arithmetic) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_logits_are_gpt_neoxs(case: str) -> None:
+def test_logits_equal_those_of_gpt_neox(case: str) -> None:
     folder = shared(f"neox/{case}")
     assert difference(folder / "global_step16", folder / "logits.npz", STORED) <= 5e-6
     recomputed = difference(folder / "global_step16", folder / "logits.npz", Arithmetic())
@@ -92,7 +103,7 @@ def logits_of(case: Case, arithmetic: Arithmetic = Arithmetic()) -> torch.Tensor
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_one_model_gives_one_result_however_it_is_split(name: str) -> None:
+def test_logits_do_not_depend_on_the_number_of_ranks(name: str) -> None:
     case = NETWORKS[name]
     whole = logits_of(case, Arithmetic(dtype="float64"))
     for ranks in (2, 4):
@@ -111,7 +122,7 @@ def test_biases_of_all_ranks_add_up_only_with_the_parallel_residual() -> None:
         assert torch.equal(before, after) != parallel
 
 
-def test_sums_of_biases_are_rounded_as_a_file_holds_them() -> None:
+def test_sums_of_biases_are_rounded_once() -> None:
     case = Case(NEOX, tensor_parallel=2)
     ranks = split(case, hf_model(case))
     bias = "layers.1.mlp.linear2.bias"
@@ -130,7 +141,7 @@ def test_blocks_of_rows_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPa
     assert torch.allclose(logits_of(Case(NEOX), Arithmetic(dtype="float64")), whole, rtol=1e-12, atol=1e-12)
 
 
-def test_a_window_hides_what_lies_further_back() -> None:
+def test_a_window_masks_earlier_positions() -> None:
     case = Case(replace(MISTRAL, layers=1, sliding_window=3), attention_biases=False)
     raw = raw_of(case)[1]
     changed = TOKENS.copy()
@@ -154,5 +165,5 @@ def test_a_missing_tensor_and_an_unknown_activation_are_named() -> None:
         neox_logits(raw, replace(NEOX, activation="cubic"), TOKENS)
     with pytest.raises(GateError, match="do not fit"):
         neox_logits(raw, replace(NEOX, heads=2, kv_heads=1), TOKENS)
-    with pytest.raises(ValueError, match="tokens reach 24"):
+    with pytest.raises(ValueError, match="a token is 24"):
         neox_logits(raw, NEOX, TOKENS + 1)

@@ -92,11 +92,11 @@ def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
     folders = [small(Case(NEOX, seed=seed), tmp_path / str(seed)) for seed in range(3)]
     alone = [hf_logits(folder, TOKENS) for folder in folders]
     with ThreadPoolExecutor(6) as pool:
-        together = list(pool.map(lambda place: hf_logits(folders[place % 3], TOKENS), range(24)))
-    assert all(torch.equal(found, alone[place % 3]) for place, found in enumerate(together))
+        together = list(pool.map(lambda number: hf_logits(folders[number % 3], TOKENS), range(24)))
+    assert all(torch.equal(found, alone[number % 3]) for number, found in enumerate(together))
 
 
-def test_what_does_not_load_strictly_is_named(tmp_path: Path) -> None:
+def test_tensors_that_do_not_load_strictly_are_named(tmp_path: Path) -> None:
     folder = small(Case(NEOX), tmp_path / "out")
     spoiler = Spoiler(folder)
     spoiler.header(lambda entries: entries.update({"embed_out.weights": entries.pop("embed_out.weight")}))
@@ -114,7 +114,7 @@ def test_what_does_not_load_strictly_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["{", "{}", '{"model_type": "gpt_neox", "hidden_size": "many"}', '{"model_type": "no-such-model"}']
 )
-def test_a_config_that_transformers_refuses_is_a_finding(text: str, tmp_path: Path) -> None:
+def test_a_config_that_transformers_refuses_fails_the_gate(text: str, tmp_path: Path) -> None:
     folder = small(Case(NEOX), tmp_path / "out")
     (folder / "config.json").write_text(text)
     result = verify_strict_load(folder)
@@ -122,13 +122,13 @@ def test_a_config_that_transformers_refuses_is_a_finding(text: str, tmp_path: Pa
     assert "cannot build" in result.detail
 
 
-def test_no_config_at_all(tmp_path: Path) -> None:
+def test_a_missing_config(tmp_path: Path) -> None:
     folder = small(Case(NEOX), tmp_path / "out")
     (folder / "config.json").unlink()
     assert "No such file" in verify_strict_load(folder).detail
 
 
-def test_a_step_result_is_json(tmp_path: Path) -> None:
+def test_gates_are_valid_json(tmp_path: Path) -> None:
     case = Case(NEOX)
     evidence = evidence_of(raw_of(case)[1], config_of(case), tmp_path / "out")
     documents = [asdict(gate) for gate in every_gate(evidence)]

@@ -1,4 +1,4 @@
-"""Counts and statistics against numpy on the whole tensor, probe tokens, and what an import costs."""
+"""Counts of NaN and infinity, the probe tokens, and what is imported."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def stored(values: np.ndarray, dtype: str) -> bytes:
 
 
 @pytest.mark.parametrize("dtype", VIEWS)
-def test_what_is_not_finite_is_counted_and_left_out(dtype: str) -> None:
+def test_nan_and_infinity_are_counted(dtype: str) -> None:
     values = np.array([1, np.nan, np.inf, -np.inf, 3, -0.0, np.nan], "<f4")
     data = stored(values, dtype)
     assert count_non_finite(data, dtype) == NonFinite(7, 2, 2)
     assert count_non_finite(stored(np.full(9, 6e4), dtype), dtype) == NonFinite(9, 0, 0)
 
 
-def test_a_tensor_of_nothing() -> None:
+def test_an_empty_tensor() -> None:
     assert count_non_finite(b"", "float16") == NonFinite(0, 0, 0)
 
 
@@ -45,6 +45,6 @@ def test_probe_tokens_never_change() -> None:
         probe_tokens(0, 16)
 
 
-def test_an_import_brings_neither_torch_nor_transformers() -> None:
+def test_gates_import_neither_torch_nor_transformers() -> None:
     code = "import sys, publish.verify.gates; assert not {'torch', 'transformers'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
