@@ -1,4 +1,4 @@
-"""Time, in one place. Everything that waits waits here, so a test or a campaign can fake it here."""
+"""Ctrl-C and time: the event that ends a run, the deadline that follows it, and the clock that everything waits by."""
 
 from __future__ import annotations
 
@@ -13,6 +13,30 @@ class Interrupted(PublishError):
     """The user asked to stop (Ctrl-C); what was in flight is abandoned."""
 
     exit_code = 130
+
+
+GRACE = 5.0  # seconds from the first Ctrl-C until threads are no longer waited for
+
+
+class Stop(threading.Event):
+    """The event of Ctrl-C, and the one deadline that all who end their work then share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._since: float | None = None
+
+    def set(self) -> None:
+        """Ask everything to stop. The grace period starts at the first call."""
+        if self._since is None:
+            self._since = time.monotonic()
+        super().set()
+
+    @property
+    def remaining(self) -> float:
+        """Seconds of the grace period that are left, never less than 0; all of it until :meth:`set` is called."""
+        if self._since is None:
+            return GRACE
+        return max(0.0, self._since + GRACE - time.monotonic())
 
 
 def stop_if(interrupt: threading.Event | None) -> None:
@@ -48,32 +72,3 @@ class SystemClock:
 
     def sleep_until(self, moment: float, interrupt: threading.Event | None = None) -> None:
         self.sleep(moment - self.now(), interrupt)
-
-
-class ManualClock:
-    """A clock that only moves when somebody sleeps on it or calls :meth:`advance`.
-
-    Threads that :meth:`sleep_until` one moment share it; :meth:`sleep` always moves on.
-    """
-
-    def __init__(self, start: float = 1_700_000_000.0) -> None:
-        self._now = start
-        self._lock = threading.Lock()
-        self.slept: list[float] = []
-
-    def now(self) -> float:
-        with self._lock:
-            return self._now
-
-    def advance(self, seconds: float) -> None:
-        with self._lock:
-            self._now += seconds
-
-    def sleep(self, seconds: float, interrupt: threading.Event | None = None) -> None:
-        self.sleep_until(self.now() + seconds, interrupt)
-
-    def sleep_until(self, moment: float, interrupt: threading.Event | None = None) -> None:
-        stop_if(interrupt)
-        with self._lock:
-            self.slept.append(max(0.0, moment - self._now))
-            self._now = max(self._now, moment)

@@ -1,4 +1,4 @@
-"""The large files of a branch, sent before its commit: they count as no commit, and wait for one."""
+"""The files that a branch shall hold, the operations of a commit that puts them there, and how a tree differs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publish.errors import HubError, StorageError
-from publish.hub.client import Client
 from publish.hub.reads import TreeEntry, git_blob_sha1
 from publish.text import some
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd
-
-
-# The files of a branch as they are here, compared with the files of a commit as the Hub lists them.
-
+    from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
 GITATTRIBUTES = ".gitattributes"  # made by the Hub in every repo's first commit; stays unless a commit names it
 NAMED = 5  # so many differences are spelled out
@@ -26,9 +21,10 @@ NAMED = 5  # so many differences are spelled out
 
 @dataclass(frozen=True, slots=True)
 class BranchFile:
-    """A file to publish: its path in the repo, its bytes or where they are, and their known sha256.
+    """A file that a branch shall hold: its path in the repo, its size and sha256, and where its bytes come from.
 
-    A file that stays as it is on the branch has no content here, and is known by its git blob ``oid``.
+    `content`: the bytes, or a local file that has them. None for a file that is on the Hub already: it is copied from
+    the commit `copied_from`, or stays as it is on the branch. Then `oid` is its git blob id.
     """
 
     path: str
@@ -36,6 +32,7 @@ class BranchFile:
     size: int
     sha256: str
     oid: str = ""
+    copied_from: str | None = None
 
     @classmethod
     def of_bytes(cls, path: str, content: bytes) -> BranchFile:
@@ -46,6 +43,17 @@ class BranchFile:
     def kept(cls, entry: TreeEntry) -> BranchFile:
         """A file that the branch has and keeps; it is not sent."""
         return cls(entry.path, None, entry.size, entry.lfs_sha256 or "", entry.oid)
+
+    @classmethod
+    def copied(cls, entry: TreeEntry, revision: str) -> BranchFile:
+        """An LFS file that the commit copies from `revision` (a commit id) of the same repo; no byte is sent or read.
+
+        Raises:
+            ValueError: the file is not in LFS; the Hub copies no other.
+        """
+        if entry.lfs_sha256 is None:
+            raise ValueError(f"{entry.path} is not in LFS")
+        return cls(entry.path, None, entry.size, entry.lfs_sha256, entry.oid, revision)
 
     def git_sha1(self) -> str:
         """The git blob id of the content; reads it whole, so only for files that are not in LFS.
@@ -124,7 +132,7 @@ def spelled(found: tuple[str, ...]) -> str:
 
 
 def additions(files: Iterable[BranchFile]) -> list[CommitOperationAdd]:
-    """What a commit adds; files that stay as they are add nothing."""
+    """What a commit adds: the files whose content is here."""
     from huggingface_hub import CommitOperationAdd
 
     added = []
@@ -137,15 +145,19 @@ def additions(files: Iterable[BranchFile]) -> list[CommitOperationAdd]:
     return added
 
 
-def upload_ahead(client: Client, repo: str, files: Iterable[BranchFile]) -> None:
-    """Send the bytes of those ``files`` that go to LFS. The commit, from any machine, finds them there.
+def copies(files: Iterable[BranchFile]) -> list[CommitOperationCopy]:
+    """What a commit copies from another revision."""
+    from huggingface_hub import CommitOperationCopy
 
-    Raises:
-        HubError: the Hub refuses, or cannot be reached.
-    """
-    added = additions(files)
+    return [
+        CommitOperationCopy(file.path, file.path, src_revision=file.copied_from)
+        for file in files
+        if file.copied_from is not None
+    ]
 
-    def send() -> None:
-        client.api.preupload_lfs_files(repo, added, revision="main", free_memory=False)
 
-    client.call(f"uploading to {repo} ahead of the commit", send)
+def deletions(paths: Iterable[str]) -> list[CommitOperationDelete]:
+    """What a commit deletes."""
+    from huggingface_hub import CommitOperationDelete
+
+    return [CommitOperationDelete(path, is_folder=False) for path in paths]

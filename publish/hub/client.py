@@ -76,6 +76,7 @@ class Client:
         transport.register(self._lane)
         library.install(self.endpoint)
         self._library = library
+        self._transport = transport
 
     @property
     def api(self) -> Api:
@@ -95,10 +96,9 @@ class Client:
             return self._lane.received
 
     @property
-    def requests_of_thread(self) -> int:
-        """Requests that the calling thread has sent so far."""
-        with self._lane.lock:
-            return self._lane.by_thread[threading.get_ident()]
+    def commits_of_thread(self) -> int:
+        """Commits that the calling thread has sent so far, whatever was answered."""
+        return self._transport.commits_of_thread()
 
     def call(self, what: str, function: Callable[[], T], *, idempotent: bool = True) -> T:
         """The result of `function`, tried again for as long as that may help. `what` names it in errors.

@@ -13,7 +13,13 @@ from typing import Any
 import httpx2
 import huggingface_hub
 from huggingface_hub import constants
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     disable_progress_bars,
@@ -29,7 +35,7 @@ from publish.hub.transport import Transport, where_of
 # what huggingface_hub runs into when an answer is JSON and not the answer to the question
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError)
 # what a call into huggingface_hub may raise for reasons outside this program
-OUTSIDE = (Transient, httpx2.HTTPError, OSError, RuntimeError, *MALFORMED)
+OUTSIDE = (Transient, httpx2.HTTPError, OSError, RuntimeError, EntryNotFoundError, *MALFORMED)
 
 # what logs headers, bodies or locations at debug level: a server may repeat a token in them
 LOUD = (
@@ -139,6 +145,8 @@ def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient |
             return Transient("the answer is not JSON", where=endpoint.url)
         case HfHubHTTPError():
             return _refused(error, what)
+        case EntryNotFoundError():  # a copy's source
+            return HubError(f"{what}: {error}", endpoint.url, "run again: what the repo holds is then listed anew")
         case HFValidationError():
             return HubError(f"{what}: {error}", endpoint.url, "use a name of the form owner/name")
         case LocalTokenNotFoundError():

@@ -12,17 +12,26 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publish.errors import HubError
-from publish.hub.branch_files import BranchFile, additions, by_path, differences, spelled, surplus
+from publish.hub.branch_files import (
+    BranchFile,
+    additions,
+    by_path,
+    copies,
+    deletions,
+    differences,
+    spelled,
+    surplus,
+)
 from publish.hub.client import Client, backoff
 from publish.hub.failures import RateLimited, Refused, Unavailable, Uncertain
 from publish.hub.reads import CommitRecord, latest_commits, list_tree
 from publish.hub.repository import Base, validate_card
-from publish.hub.transport import commits_of_thread
 from publish.interrupt import Interrupted
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+    from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
+    Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
 README = "README.md"
 READ_BACKS = 3  # the tree may lag behind the commit for a moment
@@ -30,30 +39,17 @@ CONFLICT = frozenset({409, 412})
 
 
 @dataclass(frozen=True, slots=True)
-class Committed:
-    """The branch got its commit and was read back.
+class Published:
+    """A branch that holds exactly the files that were asked for, at `commit`.
 
-    `removed`: files that the branch had inherited or held before, a finding. `recovered`: why the tip had to
-    be looked at to know that the commit is there; None when the Hub simply said so.
+    `committed`: False where it held them already and nothing was committed. `removed`: paths that the commit deleted
+    because the branch held them and no one asked for them.
     """
 
     branch: str
     commit: str
-    requests: int
+    committed: bool
     removed: tuple[str, ...] = ()
-    recovered: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """The branch held exactly these files already; nothing was committed by us."""
-
-    branch: str
-    commit: str
-    requests: int
-
-
-Outcome = Committed | Skipped
 
 
 def publish_branch(
@@ -63,9 +59,8 @@ def publish_branch(
     files: Iterable[BranchFile],
     message: str,
     *,
-    description: str = "",
     tip: str | None = None,
-) -> Outcome:
+) -> Published:
     """Make `branch` hold exactly `files`, by at most one commit.
 
     `tip` is the branch's commit as the caller has seen it (and may replace), None when there was no such
@@ -76,19 +71,30 @@ def publish_branch(
         StorageError: a local file is gone or changed.
         Interrupted: the client's interrupt event was set; the branch is untouched or complete.
     """
-    return _Transaction(client, base, branch, files, message, description).run(tip)
+    return _Transaction(client, base, branch, files, message).run(tip)
+
+
+def preupload_lfs(
+    client: Client, repo: str, files: Iterable[BranchFile], *, revision: str = "main"
+) -> list[CommitOperationAdd]:
+    """Upload those of `files` that the Hub keeps in LFS, and return the operations of a commit that adds all of them.
+
+    Uploads do not count as commits. A later commit, from this machine or another, finds the bytes on the Hub.
+
+    Raises:
+        HubError: the Hub refuses, or cannot be reached.
+    """
+    added = additions(files)
+
+    def upload() -> None:
+        client.api.preupload_lfs_files(repo, added, revision=revision, free_memory=False)
+
+    client.call(f"uploading files to {repo}@{revision}", upload)
+    return added
 
 
 class _Transaction:
-    def __init__(
-        self,
-        client: Client,
-        base: Base,
-        branch: str,
-        files: Iterable[BranchFile],
-        message: str,
-        description: str,
-    ) -> None:
+    def __init__(self, client: Client, base: Base, branch: str, files: Iterable[BranchFile], message: str) -> None:
         self.client = client
         self.base = base
         self.repo = base.repo
@@ -96,31 +102,25 @@ class _Transaction:
         self.where = f"{client.endpoint.url}/{self.repo} branch {branch}"
         self.wanted = by_path(files, self.where)
         self.message = message
-        self.description = description
-        self.before = client.requests_of_thread
-        self.recovered: str | None = None
 
-    def run(self, tip: str | None) -> Outcome:
+    def run(self, tip: str | None) -> Published:
         self._check()
         if tip is None and not self._create_branch():
             # somebody created it after the caller looked
             commit = self._ours_at_tip(self.base.commit)
             if commit is not None:
-                return Skipped(self.branch, commit, self._requests())
+                return Published(self.branch, commit, committed=False)
         parent, removed = self.base.commit, tuple(p for p in self.base.inherited if p not in self.wanted)
         if tip is not None and tip != self.base.commit:
             entries = list_tree(self.client, self.repo, tip)
             if not differences(entries, self.wanted):
-                return Skipped(self.branch, tip, self._requests())
+                return Published(self.branch, tip, committed=False)
             parent, removed = tip, surplus(entries, self.wanted)
         commit, made = self._commit(parent, self._upload(removed))
         if not made:
-            return Skipped(self.branch, commit, self._requests())
+            return Published(self.branch, commit, committed=False)
         self._read_back(commit)
-        return Committed(self.branch, commit, self._requests(), removed, self.recovered)
-
-    def _requests(self) -> int:
-        return self.client.requests_of_thread - self.before
+        return Published(self.branch, commit, committed=True, removed=removed)
 
     def _check(self) -> None:
         for file in self.wanted.values():
@@ -144,19 +144,13 @@ class _Transaction:
             raise
         return True
 
-    def _upload(self, removed: tuple[str, ...]) -> list[CommitOperationAdd | CommitOperationDelete]:
-        """The commit's operations, LFS bytes sent ahead: they do not count as commits and need no repeat."""
-        from huggingface_hub import CommitOperationDelete
+    def _upload(self, removed: tuple[str, ...]) -> list[Operation]:
+        """The commit's operations, the LFS files among them uploaded."""
+        files = self.wanted.values()
+        added = preupload_lfs(self.client, self.repo, files, revision=self.branch)
+        return [*added, *copies(files), *deletions(removed)]
 
-        added = additions(self.wanted.values())
-
-        def send() -> None:
-            self.client.api.preupload_lfs_files(self.repo, added, revision=self.branch, free_memory=False)
-
-        self.client.call(f"uploading {self.branch}", send)
-        return [*added, *(CommitOperationDelete(path, is_folder=False) for path in removed)]
-
-    def _commit(self, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> tuple[str, bool]:
+    def _commit(self, parent: str, operations: list[Operation]) -> tuple[str, bool]:
         """The commit at the tip, and whether it is of our making. One at a time, on top of `parent`."""
         failure: HubError | None = None
         uncertain = False
@@ -172,7 +166,6 @@ class _Transaction:
                 failure = error
             commit = self._ours_at_tip(parent)
             if commit is not None:
-                self.recovered = failure.what if failure else None
                 return commit, uncertain
             self.client.clock.sleep(backoff(attempt, self.client.patience), self.client.interrupt)
         raise Unavailable(
@@ -181,9 +174,9 @@ class _Transaction:
             "run the same command again; the branch is as it was",
         ) from failure
 
-    def _send(self, parent: str, operations: list[CommitOperationAdd | CommitOperationDelete]) -> str | None:
+    def _send(self, parent: str, operations: list[Operation]) -> str | None:
         """The commit; None where huggingface_hub saw that the branch has all of it already, and sent nothing."""
-        before = commits_of_thread()
+        before = self.client.commits_of_thread
         slot = self.client.commits.reserve(self.repo)
 
         def send() -> str:
@@ -192,7 +185,6 @@ class _Transaction:
                     self.repo,
                     operations,
                     commit_message=self.message,
-                    commit_description=self.description,
                     revision=self.branch,
                     parent_commit=parent,
                 ).oid
@@ -204,7 +196,7 @@ class _Transaction:
         applied = False
         try:
             commit = self.client.call(f"committing to {self.branch}", send, idempotent=False)
-            applied = commits_of_thread() > before
+            applied = self.client.commits_of_thread > before
         except (Uncertain, Interrupted, KeyboardInterrupt):
             applied = True  # it may be: the quota counts it
             raise

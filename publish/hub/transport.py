@@ -61,14 +61,12 @@ class Lane:
     interrupt: threading.Event | None = None
     answered: bool = False  # it has answered at least once
     counts: Counter[str] = field(default_factory=Counter)
-    by_thread: Counter[int] = field(default_factory=Counter)
     received: int = 0  # bytes of bodies, as they came over the wire
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, kind: str) -> None:
         with self.lock:
             self.counts[kind] += 1
-            self.by_thread[threading.get_ident()] += 1
 
 
 _LANES: dict[tuple[str, str, int], Lane] = {}

@@ -42,6 +42,7 @@ def import_torch() -> None:
     threshold = gc.get_threshold()
     gc.set_threshold(50_000, 20, 100)  # the import creates a million objects and no garbage: 0.4 of 5 seconds saved
     try:
+        import torch  # noqa: F401
         from transformers import AutoConfig, AutoModelForCausalLM  # noqa: F401
     finally:
         gc.set_threshold(*threshold)

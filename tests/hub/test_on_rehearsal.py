@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,15 +17,15 @@ from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
 from publish.hub.downloads import RemoteFile, fetch_file
 from publish.hub.failures import Endpoint, Refused
-from publish.hub.reads import first_commit, latest_commits, list_branches, list_tree
+from publish.hub.reads import TreeEntry, first_commit, latest_commits, list_branches, list_tree
 from publish.hub.repository import Base, check_may_write, ensure_repo, find_base, probe_write, whoami
-from publish.hub.transaction import Committed, Outcome, Skipped, publish_branch
-from publish.interrupt import ManualClock
+from publish.hub.transaction import Published, preupload_lfs, publish_branch
 from publish.records.checkpoints import NAME, CheckpointRecord, Checkpoints
 from publish.records.files import FileRecord
 from publish.records.manifest import Manifest
 from publish.rehearsal.server import RehearsalHub
 from publish.release.state import Expected, look
+from tests.clock import ManualClock
 from tests.hub.test_manifest import example
 
 REPO = "alice/m"
@@ -64,9 +65,9 @@ def step_files(step: int, folder: Path) -> tuple[Manifest, list[BranchFile]]:
     return made, [*files, BranchFile.of_bytes("publish.json", made.to_bytes())]
 
 
-def release(client: Client, base: Base, folder: Path) -> list[Outcome]:
+def release(client: Client, base: Base, folder: Path) -> list[Published]:
     tips = list_branches(client, REPO)
-    outcomes: list[Outcome] = []
+    outcomes: list[Published] = []
     records = []
     for step in STEPS:
         made, files = step_files(step, folder)
@@ -80,8 +81,7 @@ def release(client: Client, base: Base, folder: Path) -> list[Outcome]:
 
 def test_a_release_and_again(client: Client, base: Base, tmp_path: Path) -> None:
     first = release(client, base, tmp_path)
-    assert all(isinstance(each, Committed) and each.recovered is None for each in first)
-    assert [each.requests for each in first[1:3]] == [7, 7]
+    assert all(branch.committed for branch in first)
     tips = list_branches(client, REPO)
     for step in STEPS:
         history = latest_commits(client, REPO, f"step{step}")
@@ -89,7 +89,7 @@ def test_a_release_and_again(client: Client, base: Base, tmp_path: Path) -> None
         paths = [entry.path for entry in list_tree(client, REPO, f"step{step}")]
         assert paths == [".gitattributes", "README.md", "config.json", "model.safetensors", "publish.json"]
     again = release(client, base, tmp_path)
-    assert all(isinstance(each, Skipped) for each in again)
+    assert not any(branch.committed for branch in again)
     assert list_branches(client, REPO) == tips
 
 
@@ -136,7 +136,7 @@ def test_rights(hub: RehearsalHub, client: Client, base: Base, tmp_path: Path) -
 
 def test_two_publishers_at_once(hub: RehearsalHub, client: Client, base: Base, tmp_path: Path) -> None:
     twin = Client(Endpoint(hub.url, "hf_alice"), clock=ManualClock(), quota_dir=tmp_path / "quota")
-    outcomes: list[list[Outcome]] = []
+    outcomes: list[list[Published]] = []
     folders = [tmp_path / "a", tmp_path / "b"]
     for folder in folders:
         folder.mkdir()
@@ -152,3 +152,74 @@ def test_two_publishers_at_once(hub: RehearsalHub, client: Client, base: Base, t
     assert len(outcomes) == 2
     for step in STEPS:
         assert len(latest_commits(client, REPO, f"step{step}")) == 2
+
+
+def final_step(client: Client, base: Base, folder: Path) -> tuple[str, TreeEntry, list[BranchFile]]:
+    """The last step, published; its commit, its weights there, and a `main` that copies them."""
+    release(client, base, folder)
+    commit = list_branches(client, REPO)["step2"]
+    (weights,) = (entry for entry in list_tree(client, REPO, commit) if entry.path == "model.safetensors")
+    return commit, weights, [BranchFile.copied(weights, commit), BranchFile.of_bytes("README.md", b"# a suite\n")]
+
+
+def test_main_copies_the_weights_of_a_step(hub: RehearsalHub, client: Client, base: Base, tmp_path: Path) -> None:
+    commit, weights, files = final_step(client, base, tmp_path)
+    hub.reset_stats()
+    outcome = publish_branch(client, base, "main", files, "the final step", tip=list_branches(client, REPO)["main"])
+    assert outcome.committed
+    assert outcome.removed == (NAME,)
+    on_main = {entry.path: entry for entry in list_tree(client, REPO, "main")}
+    assert on_main[weights.path] == weights
+    assert not hub.stats().requests.keys() & {"lfs-batch", "lfs-upload", "resolve", "cdn"}
+    again = publish_branch(client, base, "main", files, "the final step", tip=outcome.commit)
+    assert again == Published("main", outcome.commit, committed=False)
+    newer = [BranchFile.copied(weights, commit), BranchFile.of_bytes("README.md", b"# the suite\n")]
+    assert publish_branch(client, base, "main", newer, "new words", tip=outcome.commit).committed
+    assert weights in list_tree(client, REPO, "main")
+
+
+LOST = [
+    {"route": "commit", "status": 504, "after": True},
+    {"route": "commit", "status": 504},
+    {"route": "paths-info", "status": 503},
+    {"route": "paths-info", "drop": "after"},
+]
+
+
+@pytest.mark.parametrize("fault", LOST, ids=str)
+def test_a_copy_survives_a_lost_answer(
+    fault: dict[str, Any], hub: RehearsalHub, client: Client, base: Base, tmp_path: Path
+) -> None:
+    _, weights, files = final_step(client, base, tmp_path)
+    hub.inject([{**fault, "nth": 1}])
+    hub.reset_stats()
+    outcome = publish_branch(client, base, "main", files, "the final step", tip=list_branches(client, REPO)["main"])
+    assert outcome.committed
+    assert hub.stats().commits[REPO]["main"] == 1
+    assert weights in list_tree(client, REPO, "main")
+
+
+def test_a_copy_needs_its_source(client: Client, base: Base, tmp_path: Path) -> None:
+    _, weights, files = final_step(client, base, tmp_path)
+    absent = [BranchFile.copied(weights, base.commit), *files[1:]]
+    before = list_branches(client, REPO)
+    with pytest.raises(HubError, match=r"model\.safetensors"):
+        publish_branch(client, base, "main", absent, "the final step", tip=before["main"])
+    assert list_branches(client, REPO) == before
+
+
+def test_only_lfs_files_are_copied(client: Client, base: Base, tmp_path: Path) -> None:
+    commit, _, _ = final_step(client, base, tmp_path)
+    (config,) = (entry for entry in list_tree(client, REPO, commit) if entry.path == "config.json")
+    with pytest.raises(ValueError, match="not in LFS"):
+        BranchFile.copied(config, commit)
+
+
+def test_files_uploaded_before_are_not_uploaded_again(
+    hub: RehearsalHub, client: Client, base: Base, tmp_path: Path
+) -> None:
+    _, files = step_files(1, tmp_path)
+    preupload_lfs(client, REPO, files)
+    hub.reset_stats()
+    assert publish_branch(client, base, "step1", files, "step 1").committed
+    assert "lfs-upload" not in hub.stats().requests

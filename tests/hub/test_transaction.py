@@ -15,8 +15,9 @@ from publish.hub.client import Client
 from publish.hub.failures import Endpoint, Refused, Unavailable
 from publish.hub.rate_limits import seconds_to_commit
 from publish.hub.repository import Base, find_base
-from publish.hub.transaction import Committed, Outcome, Skipped, publish_branch
-from publish.interrupt import Interrupted, ManualClock
+from publish.hub.transaction import Published, publish_branch
+from publish.interrupt import Interrupted
+from tests.clock import ManualClock
 from tests.hub.smallhub import Fault, Reply, SmallHub, as_json, error
 
 REPO = "alice/m"
@@ -48,7 +49,7 @@ def right(hub: SmallHub, branch: str, files: list[BranchFile], commits: int = 1)
 
 def publish(
     client: Client, hub: SmallHub, files: list[BranchFile], branch: str = "step1", tip: str | None = None
-) -> Outcome:
+) -> Published:
     return publish_branch(client, Base(REPO, hub.first), branch, files, "step 1", tip=tip)
 
 
@@ -56,7 +57,7 @@ def test_seven_requests_with_lfs(client: Client, hub: SmallHub, files: list[Bran
     client.validated_cards.add(hashlib.sha256(b"license: apache-2.0").hexdigest())
     outcome = publish(client, hub, files)
     assert hub.calls == ["create-branch", "preupload", "batch", "put", "verify", "commit", "tree"]
-    assert outcome == Committed("step1", hub.branches["step1"], 7)
+    assert outcome == Published("step1", hub.branches["step1"], committed=True)
     right(hub, "step1", files)
 
 
@@ -74,10 +75,10 @@ def test_again_is_skipped_with_one_request(client: Client, hub: SmallHub, files:
     first = publish(client, hub, files)
     hub.calls.clear()
     again = publish(client, hub, files, tip=first.commit)
-    assert again == Skipped("step1", first.commit, 1)
+    assert again == Published("step1", first.commit, committed=False)
     assert hub.calls == ["tree"]
     hub.calls.clear()
-    assert publish(client, hub, files) == Skipped("step1", first.commit, 3)  # not having looked before
+    assert publish(client, hub, files) == again  # without looking first
     assert hub.calls == ["create-branch", "commits", "tree"]
     right(hub, "step1", files)
 
@@ -85,7 +86,7 @@ def test_again_is_skipped_with_one_request(client: Client, hub: SmallHub, files:
 def test_what_the_branch_held_is_removed_and_reported(client: Client, hub: SmallHub, files: list[BranchFile]) -> None:
     tip = hub.push("step1", {"pytorch_model.bin": b"old", "config.json": b"old", "a/b.txt": b"x"})
     outcome = publish(client, hub, files, tip=tip)
-    assert isinstance(outcome, Committed)
+    assert outcome.committed
     assert outcome.removed == ("a/b.txt", "pytorch_model.bin")
     right(hub, "step1", files, commits=2)
 
@@ -101,7 +102,7 @@ def test_a_branch_does_not_inherit_from_main(client: Client, hub: SmallHub, file
 def test_a_first_commit_with_files_is_cleaned(client: Client, hub: SmallHub, files: list[BranchFile]) -> None:
     hub.commits[hub.first].files["LICENSE"] = (b"x", "0" * 40, 1)
     outcome = publish_branch(client, find_base(client, REPO), "step1", files, "step 1")
-    assert isinstance(outcome, Committed)
+    assert outcome.committed
     assert outcome.removed == ("LICENSE",)
     right(hub, "step1", files)
 
@@ -151,9 +152,8 @@ def test_a_passing_fault_at_any_call(
     assert outcome.commit == hub.branches["step1"]
     right(hub, "step1", files)
     assert hub.faults[0].times == 0
-    lost = call == "commit" and after
     assert hub.calls.count("commit") == (2 if call == "commit" and not after else 1)
-    assert (isinstance(outcome, Committed) and outcome.recovered is not None) == lost
+    assert outcome.committed
 
 
 # verify: once the bytes are there, the next try's batch does not ask for it any more
@@ -190,7 +190,7 @@ def test_a_504_that_is_applied_only_after_we_looked(client: Client, hub: SmallHu
 
     hub.do_commit = slow  # type: ignore[method-assign]
     outcome = publish(client, hub, files)
-    assert isinstance(outcome, Committed)
+    assert outcome.committed
     right(hub, "step1", files)
 
 
@@ -239,7 +239,7 @@ def test_a_tip_that_moved_since_it_was_looked_at_is_not_overwritten(
 
 def test_two_publishers_at_once(client_of: Callable[[str], Client], hub: SmallHub, files: list[BranchFile]) -> None:
     clients = [client_of("alice"), client_of("bob")]
-    outcomes: list[Outcome] = []
+    outcomes: list[Published] = []
     barrier = threading.Barrier(2)
 
     def run(client: Client) -> None:

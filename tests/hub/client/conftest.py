@@ -7,7 +7,7 @@ import pytest
 
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint, Timeouts
-from publish.interrupt import ManualClock
+from tests.clock import ManualClock
 from tests.hub.client.scripted import TOKEN, Scripted
 
 

@@ -15,7 +15,8 @@ from publish.hub.client import Client
 from publish.hub.failures import Endpoint, Refused, Timeouts, Unavailable, Uncertain, Unreachable, redact
 from publish.hub.rate_limits import Wait
 from publish.hub.reads import list_branches
-from publish.interrupt import Interrupted, ManualClock
+from publish.interrupt import Interrupted
+from tests.clock import ManualClock
 from tests.hub.client.scripted import TOKEN, Answer, Asked, Scripted
 
 GOOD = Answer(body=json.dumps({"branches": [], "converts": [], "tags": []}).encode())
@@ -200,10 +201,8 @@ def test_slows_down_before_the_wall(client: Client, scripted: Scripted, clock: M
 
 def test_requests_are_counted(client: Client, scripted: Scripted) -> None:
     scripted.answer = first()
-    before = client.requests_of_thread
     list_branches(client, "a/b")
     assert client.requests == {"api": 1}
-    assert client.requests_of_thread - before == 1
 
 
 def test_a_server_that_never_answers_ends_soon(scripted: Scripted, tmp_path: Path, clock: ManualClock) -> None:
@@ -257,7 +256,7 @@ def test_importing_is_light() -> None:
     import subprocess
     import sys
 
-    code = "import publish.wire, publish.hub, publish.hub.client, publish.hub.transaction, publish.release.state, sys;"
+    code = "import publish.hub, publish.hub.client, publish.hub.transaction, publish.release.state, sys;"
     code += "sys.exit(bool({'huggingface_hub', 'httpx2'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

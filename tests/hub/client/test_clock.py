@@ -6,7 +6,8 @@ import time
 
 import pytest
 
-from publish.interrupt import Interrupted, ManualClock, SystemClock
+from publish.interrupt import GRACE, Interrupted, Stop, SystemClock
+from tests.clock import ManualClock
 
 
 def test_system_sleep_ends_when_interrupted() -> None:
@@ -51,3 +52,17 @@ def test_system_sleep_until() -> None:
     clock.sleep_until(start + 0.02)
     clock.sleep_until(start)
     assert 0.02 <= clock.now() - start < 5
+
+
+def test_one_deadline_for_all_who_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr("publish.interrupt.time.monotonic", lambda: now[0])
+    stop = Stop()
+    assert (stop.is_set(), stop.remaining) == (False, GRACE)
+    now[0] = 200.0
+    stop.set()
+    now[0] = 203.0
+    stop.set()  # a second Ctrl-C gives no more time
+    assert (stop.is_set(), stop.remaining) == (True, GRACE - 3)
+    now[0] = 300.0
+    assert stop.remaining == 0

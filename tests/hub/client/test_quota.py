@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from publish.hub.rate_limits import HOUR, MARGIN, CommitQuota, RequestQuota, Wait, seconds_to_commit
-from publish.interrupt import ManualClock
+from tests.clock import ManualClock
 
 
 def headers(remaining: int, resets: int, quota: int = 1000) -> dict[str, str]:

@@ -1,9 +1,8 @@
-"""The lineage of a release: what each manifest keeps of its weights, and what all of them together show."""
+"""What a manifest keeps of a step's weights, and what the manifests of all steps show together."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,16 +15,13 @@ from publish.lineage.suite import trace
 from publish.records.checkpoints import LAYER_TYPES, CheckpointRecord
 from publish.records.gates import Gate
 from publish.records.manifest import Manifest
-from publish.release.outcome import Failure
-from publish.release.published_cards import READERS, read_manifest
-from publish.release.state import Standing
 from publish.release_file import Release
 
-TENSORS = "tensors"  # of a manifest's statistics: the sketch
+TENSORS = "tensors"  # the key of a manifest's statistics that holds the sketch
 
 
 def statistics_of(sketch: StepSketch) -> dict[str, Any]:
-    """``statistics`` of a manifest: the sketch, and standard deviations by layer type."""
+    """``statistics`` of a manifest: the sketch, and the standard deviation of each layer type."""
     types: dict[str, list[str]] = {}
     for name in sketch:
         types.setdefault(layer_type(name), []).append(name)
@@ -47,16 +43,12 @@ def sketch_of(manifest: Manifest) -> StepSketch | None:
 
 
 @dataclass(frozen=True)
-class Traced:
-    """What the manifests of a release show together."""
+class SuiteStatistics:
+    """What the sketches of all steps show together: findings, the same as gates, and how far weights moved."""
 
     findings: tuple[LineageFinding, ...]
     gates: tuple[Gate, ...]
     course: Course
-
-    def failures(self) -> tuple[Failure, ...]:
-        """The findings as failures, each under the last of its steps."""
-        return tuple(Failure(each.steps[-1], each.kind, each.detail, each.fix) for each in self.findings)
 
     def with_distances(self, records: Mapping[int, CheckpointRecord]) -> dict[int, CheckpointRecord]:
         """The records with the distance of every layer type from step 0 and from the step before."""
@@ -78,45 +70,12 @@ class Traced:
         return replace(record, published=replace(published, statistics={LAYER_TYPES: types}))
 
 
-def trace_manifests(release: Release, manifests: Iterable[Manifest]) -> Traced:
-    """Every finding of the steps whose manifests keep a sketch.
+def suite_statistics(release: Release, manifests: Iterable[Manifest]) -> SuiteStatistics:
+    """The statistics of the steps whose manifests keep a sketch.
 
     Raises:
         HubError: a sketch that cannot be read.
     """
     sketches = {manifest.step: sketch_of(manifest) for manifest in manifests}
-    lineage = trace({step: each for step, each in sketches.items() if each is not None}, release)
-    gates = lineage.gates()
-    return Traced(lineage.findings, gates, lineage.course)
-
-
-@dataclass(frozen=True)
-class Settled:
-    """Where a release stands, with what its steps show together; ``failures`` hold ``main`` back."""
-
-    standing: Standing
-    gates: tuple[Gate, ...]
-    failures: tuple[Failure, ...] = ()
-
-
-def settle(now: Standing, own: Mapping[int, Manifest]) -> Settled:
-    """Trace the lineage of all published steps.
-
-    ``own`` are the manifests that this process made; others are read, unless ``main`` lists what these very weights
-    show.
-
-    Raises:
-        HubError: no access, no connection, or a manifest that cannot be read.
-    """
-    client, repo = now.client, now.job.release.target
-    listing = now.listing
-    if listing is not None and listing.lineage and listing.of_weights(now.records):
-        listed = {each.step: each for each in listing.checkpoints}
-        known = {step: listed[step].again(record) for step, record in now.records.items()}
-        return Settled(replace(now, known=known, traced=listing.lineage), listing.lineage)
-    others = [commit for step, commit in now.commits.items() if step not in own]
-    with ThreadPoolExecutor(READERS) as pool:
-        read = pool.map(lambda commit: read_manifest(client, repo, commit), others)
-        traced = trace_manifests(now.job.release, [*own.values(), *(each for each in read if each is not None)])
-    standing = replace(now, known=traced.with_distances(now.records), traced=traced.gates)
-    return Settled(standing, traced.gates, traced.failures())
+    lineage = trace({step: sketch for step, sketch in sketches.items() if sketch is not None}, release)
+    return SuiteStatistics(lineage.findings, lineage.gates(), lineage.course)
