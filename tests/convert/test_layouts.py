@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from publish.release.convert import Conversion, Wanted, convert_one
 
 from publish.errors import ConfigError
+from publish.release.conversion import Conversion, ConvertOptions, convert_one
 from publish.sources.runs import open_ref, parse_location
 from tests.convert.rawfiles import SEQUENTIAL, write
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, written_arrays
@@ -41,7 +41,7 @@ NAMED = {
 def converted(folder: Path, out: Path) -> Conversion:
     source, files = open_ref(parse_location(str(folder)), None)
     try:
-        return convert_one(source, files, out, Wanted(tokenizer="none"))
+        return convert_one(source, files, out, ConvertOptions(tokenizer="none"))
     finally:
         files.close()
 
