@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from publish.dtypes import WEIGHT_DTYPES
 from publish.errors import ReleaseError, ScheduleError
 from publish.schedule import FROM_CONFIG, NAMED, parse_steps
 
@@ -147,9 +148,6 @@ class CardText:
     license_name: str | None = None
     license_link: str | None = None
     results: tuple[EvaluationResult, ...] = ()
-
-
-DTYPES = ("float16", "bfloat16", "float32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,9 +325,9 @@ def _overrides(node: yaml.Node, where: str) -> tuple[Override, ...]:
 
 
 def _dtype(node: yaml.Node, where: str) -> str:
-    if (text := as_text(node, where)) not in DTYPES:
+    if (text := as_text(node, where)) not in WEIGHT_DTYPES:
         raise ReleaseError(
-            f"{text!r} is no dtype", place_of(where, node), f"write {', '.join(DTYPES)}, or leave it out"
+            f"unknown dtype {text!r}", place_of(where, node), f"use {', '.join(WEIGHT_DTYPES)}, or remove the line"
         )
     return text
 

@@ -1,4 +1,4 @@
-"""Lists and counts in sentences."""
+"""Lists of names and counts, as sentences have them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ def some(names: Iterable[object], limit: int = 4, separator: str = ", ") -> str:
     return f"{shown} and {more:,} more" if more > 0 else shown
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun: ``1 step``, ``1,000 steps``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+def count(number: int, noun: str, plural: str = "") -> str:
+    """A number and its noun: ``1 step``, ``2 steps``."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"

@@ -1,139 +1,130 @@
-"""The cards of all branches: the lint, one finding for each rule, and what our own cards say of digests."""
+"""Checks of the cards: the lint of every card, and the digests that our own cards state."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any
 
-from publish.audit.records import Branch, Suite, evidence_of, named, steps_of
+from publish.audit.records import README, Branch, Explained, Suite, shorten
 from publish.cards import lint
-from publish.records.findings import Finding
-from publish.release_file import Release
+from publish.records.findings import Evidence, Finding
 from publish.schedule import branch_of
 
-README = "README.md"
-# of a card that somebody else wrote: it need not show code, and the Hub infers these keys from the model's files
-LENIENT = frozenset({"no-snippet"})
-INFERRED = frozenset({"library_name is missing", "pipeline_tag is missing"})
+# of a card that another tool wrote: it need not show code, and the Hub infers these keys from the model's files
+OPTIONAL_RULES = frozenset({"no-snippet"})
+INFERRED_KEYS = frozenset({"library_name is missing", "pipeline_tag is missing"})
 _REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # a row of our cards' table of files, and of the suite's table of checkpoints
-_FILE_ROW = re.compile(r"^\| `([^`|]+)` \| ([\d,]+) \| `([0-9a-f]{16})` \|$", re.MULTILINE)
+_FILE_ROW = re.compile(r"^\| `([^`|]+)` \| [\d,]+ \| `([0-9a-f]{16})` \|$", re.MULTILINE)
 _STEP_ROW = re.compile(r"^\| \[(step\d+)\]\([^)\s]*\) (?:\| [\d,]+ )?\| `([0-9a-f]{8})` \|", re.MULTILINE)
 
 
-def card_findings(suite: Suite, explained: frozenset[tuple[str, str]]) -> Iterator[Finding]:
-    """What the lint says of every card, and the branches that lack one where others have it.
+def card_findings(suite: Suite, explained: Explained) -> Iterator[Finding]:
+    """Branches that lack a card where others have one, and what the lint finds in each card.
 
-    A card that came with the parent is told as such.
+    One finding for each rule of the lint. A card that another finding explains, such as an inherited one, is skipped.
     """
-    with_card = [branch for branch in suite.steps if README in branch.files]
-    lacking = [branch for branch in suite.steps if README not in branch.files and len(branch.files) > 1]
-    if 2 * len(with_card) < len(suite.steps):
-        lacking = []  # the suite keeps its one card on main
+    without = [branch for branch in suite.steps if README not in branch.files and len(branch.files) > 1]
+    if 2 * sum(README in branch.files for branch in suite.steps) < len(suite.steps):
+        without = []  # the suite keeps its only card on main
     if suite.main is not None and README not in suite.main.files and len(suite.main.files) > 1:
-        lacking.append(suite.main)
-    if lacking:
-        evidence = tuple(evidence_of(branch, note="no README.md") for branch in lacking)
-        yield Finding("card-metadata", steps_of(lacking), f"{named(lacking)}: there is no card", evidence, suite.repo)
+        without.append(suite.main)
+    if without:
+        evidence = [branch.evidence(note=f"no {README}") for branch in without]
+        yield suite.finding("card-metadata", without, f"{shorten(without)}: there is no {README}", evidence)
+
     found: dict[tuple[str, str], list[tuple[Branch, lint.Finding]]] = {}
-    for branch in (*with_card, *([suite.main] if suite.main and README in suite.main.files else [])):
-        for each in _lint(suite, branch) if (branch.name, README) not in explained else ():
-            found.setdefault((each.kind, each.rule), []).append((branch, each))
-    for (kind, _), told in found.items():
-        yield _grouped(suite, kind, told)
-
-
-def _grouped(suite: Suite, kind: str, told: list[tuple[Branch, lint.Finding]]) -> Finding:
-    branches = list(dict.fromkeys(branch.name for branch, _ in told))
-    concerned = [branch for branch in (*suite.steps, *([suite.main] if suite.main else [])) if branch.name in branches]
-    details = list(dict.fromkeys(each.detail for _, each in told))
-    what = f"{named(concerned)}: {details[0]}"
-    what += f", and {len(details) - 1} more of the kind" if len(details) > 1 else ""
-    notes = [f"line {each.line}: {each.detail}" if each.line else each.detail for _, each in told]
-    evidence = tuple(
-        evidence_of(branch, branch.files[README], note) for (branch, _), note in zip(told, notes, strict=True)
-    )
-    return Finding(kind, steps_of(concerned), what, evidence, suite.repo)
+    for branch in suite.branches:
+        if README in branch.files and (branch.name, README) not in explained:
+            for problem in _lint(suite, branch):
+                found.setdefault((problem.kind, problem.rule), []).append((branch, problem))
+    for (kind, _), problems in found.items():
+        branches = list(dict.fromkeys(branch for branch, _ in problems))
+        details = list(dict.fromkeys(problem.detail for _, problem in problems))
+        similar = f", and {len(details) - 1} more of this kind" if len(details) > 1 else ""
+        evidence = [
+            branch.evidence(README, f"line {problem.line}: {problem.detail}" if problem.line else problem.detail)
+            for branch, problem in problems
+        ]
+        yield suite.finding(kind, branches, f"{shorten(branches)}: {details[0]}{similar}", evidence)
 
 
 def _lint(suite: Suite, branch: Branch) -> Iterator[lint.Finding]:
-    due = suite.expectation.steps
-    if branch.label and due is not None and branch.step not in due:
-        return  # a branch that should not be there is told as such
-    there = [each.name for each in suite.steps if due is None or each.step in due]
-    found = _read(suite, branch, there)
-    if missing := set(due or ()) - {each.step for each in suite.steps}:
-        planned = [*there, *map(branch_of, missing)]  # what is missing is told as such, not by every card
-        also = {(each.rule, each.line) for each in _read(suite, branch, planned)}
-        found = [each for each in found if (each.rule, each.line) in also]
-    for each in found:
-        if each.rule == "other-model" and suite.release is None:
-            continue  # without the release nothing tells which models it may name
-        if suite.ours or not (each.rule in LENIENT or each.detail in INFERRED):
-            yield each
+    expected = suite.expected.steps
+    if branch.label and expected is not None and branch.step not in expected:
+        return  # reported as an unexpected branch
+    present = [step.name for step in suite.steps if expected is None or step.step in expected]
+    problems = _lint_with(suite, branch, present)
+    if missing := set(expected or ()) - {step.step for step in suite.steps}:
+        # a missing step is reported once, and not again by every card that speaks of it
+        complete = _lint_with(suite, branch, [*present, *map(branch_of, missing)])
+        remaining = {(problem.rule, problem.line) for problem in complete}
+        problems = [problem for problem in problems if (problem.rule, problem.line) in remaining]
+    for problem in problems:
+        if problem.rule == "other-model" and suite.release is None:
+            continue  # only the release file says which other models a card may name
+        if suite.has_records or not (problem.rule in OPTIONAL_RULES or problem.detail in INFERRED_KEYS):
+            yield problem
 
 
-def _read(suite: Suite, branch: Branch, names: list[str]) -> list[lint.Finding]:
-    """The lint's findings for the card of ``branch`` where the suite's branches are ``names``."""
-    text = branch.texts[README].decode("utf-8", errors="replace")
+def _lint_with(suite: Suite, branch: Branch, branches: Iterable[str]) -> list[lint.Finding]:
+    """The lint's findings for the card of ``branch`` if the suite's steps were these ``branches``."""
+    known = _repos_in(asdict(suite.release)) if suite.release else ()
     in_lfs = [README] if branch.files[README].lfs_sha256 else []
-    known = _known(suite.release) if suite.release else ()
     revision = branch.name if branch.label else None
-    return list(lint.lint_card(text, suite.repo, names, revision, known=known, lfs=in_lfs))
+    return list(lint.lint_card(branch.card, suite.repo, branches, revision, known=tuple(known), lfs=in_lfs))
 
 
-def _known(release: Release) -> tuple[str, ...]:
-    """Every repo that the release file names, wherever."""
-    return tuple(dict.fromkeys(name for text in _texts(asdict(release)) for name in _REPO.findall(text)))
-
-
-def _texts(value: Any) -> Iterator[str]:
+def _repos_in(value: Any) -> Iterator[str]:
+    """Every ``owner/name`` in the values of a release file."""
     if isinstance(value, str):
-        yield value
+        yield from _REPO.findall(value)
     elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from _texts(each)
-    elif isinstance(value, Iterable) and not is_dataclass(value) and not isinstance(value, bytes):
-        for each in value:
-            yield from _texts(each)
+        for item in value.values():
+            yield from _repos_in(item)
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
+        for item in value:
+            yield from _repos_in(item)
 
 
-def card_digests(suite: Suite, explained: frozenset[tuple[str, str]]) -> Iterator[Finding]:
-    """Digests in our own cards that are not those of the files there, unless another finding explains the file."""
-    if not suite.ours:
+def card_digests(suite: Suite, explained: Explained) -> Iterator[Finding]:
+    """Cards of ours that state other digests than the files have, unless another finding explains the file.
+
+    One finding for each card.
+    """
+    if not suite.has_records:
         return
-    by_name = {branch.name: branch for branch in suite.steps}
     for branch in suite.steps:
-        if (branch.name, README) in explained:
-            continue  # the whole card is another's
-        yield from _rows(suite, branch, [(branch, path, head) for path, _, head in _of(branch, _FILE_ROW)], explained)
+        if (branch.name, README) not in explained:
+            stated = [(branch, path, head) for path, head in _FILE_ROW.findall(branch.card)]
+            yield from _wrong_digests(suite, branch, stated, explained)
     if suite.main is not None:
-        rows = [(by_name[name], "", head) for name, head in _of(suite.main, _STEP_ROW) if name in by_name]
-        yield from _rows(suite, suite.main, rows, explained)
+        by_name = {branch.name: branch for branch in suite.steps}
+        rows = [(by_name[name], head) for name, head in _STEP_ROW.findall(suite.main.card) if name in by_name]
+        stated = [(branch, _first_weights(branch), head) for branch, head in rows]
+        yield from _wrong_digests(suite, suite.main, stated, explained)
 
 
-def _of(branch: Branch, row: re.Pattern[str]) -> list[Any]:
-    return row.findall(branch.texts.get(README, b"").decode("utf-8", errors="replace"))
+def _first_weights(branch: Branch) -> str:
+    return next((path for path in sorted(branch.files) if path.endswith(".safetensors")), "")
 
 
-def _rows(
-    suite: Suite, card: Branch, rows: list[tuple[Branch, str, str]], explained: frozenset[tuple[str, str]]
+def _wrong_digests(
+    suite: Suite, card: Branch, stated: Iterable[tuple[Branch, str, str]], explained: Explained
 ) -> Iterator[Finding]:
-    """One finding for all rows of one card that are not true."""
-    wrong = []
-    for branch, path, head in rows:
-        entry = branch.files.get(path) if path else _first_weights(branch)
+    """One finding for all (branch, path, head of the digest) that the card states wrongly."""
+    branches: list[Branch] = []
+    wrong: list[Evidence] = []
+    for branch, path, head in stated:
+        entry = branch.files.get(path)
         if entry is None or entry.lfs_sha256 is None or entry.lfs_sha256.startswith(head):
             continue
-        if not ({(branch.name, entry.path), (branch.name, "")} & explained):
-            wrong.append(evidence_of(branch, entry, f"the card on {card.name} says {head}..."))
+        if not {(branch.name, path), (branch.name, "")} & explained:
+            branches.append(branch)
+            wrong.append(branch.evidence(path, f"the card on {card.name} says {head}..."))
     if wrong:
-        what = f"the card on {card.name} states other digests than the files have: {wrong[0].path} of {wrong[0].branch}"
-        steps = tuple(sorted({by.step for by in suite.steps if by.name in {each.branch for each in wrong}}))
-        yield Finding("card-stale", steps, what, (*wrong, evidence_of(card, card.files[README])), suite.repo)
-
-
-def _first_weights(branch: Branch) -> Any:
-    return next((entry for path, entry in sorted(branch.files.items()) if path.endswith(".safetensors")), None)
+        what = f"the card on {card.name} states another digest than {wrong[0].path} of {wrong[0].branch} has"
+        what += f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        yield suite.finding("card-stale", [*branches, card], what, [*wrong, card.evidence(README)])

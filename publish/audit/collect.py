@@ -1,16 +1,14 @@
-"""A repo as it is published, gathered into a :class:`Suite`: many small requests, as many at once as a Hub bears."""
+"""A published repo, read into a :class:`Suite`: many small requests, several at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
-from publish.audit.names import Names, expectation, read_names
-from publish.audit.reader import Reader
-from publish.audit.records import MAIN, Branch, Suite, digest
-from publish.audit.weights import INDICES, SAFETENSORS, weight_sets
+from publish.audit.names import MAIN, read_names
+from publish.audit.reader import Reader, in_parallel
+from publish.audit.records import CONFIG, README, WEIGHT_FORMATS, Branch, Suite, digest
+from publish.audit.schedule import expected_steps
 from publish.errors import HubError
 from publish.formats.safetensors import PREFIX, Header
 from publish.hub.reads import TreeEntry, latest_commits
@@ -19,93 +17,78 @@ from publish.records.checkpoints import CheckpointRecord, Checkpoints
 from publish.records.manifest import Manifest
 from publish.release_file import Release
 
-README, CONFIG = "README.md", "config.json"
-SMALL = (README, CONFIG, *INDICES)
-AT_ONCE = 16
-T = TypeVar("T")
-R = TypeVar("R")
+SMALL_FILES = (README, CONFIG, *(kind.index for kind in WEIGHT_FORMATS))
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the audit is asked for: a schedule's name or steps, the release file, the names of branches."""
+class AuditOptions:
+    """``schedule``: a name or steps. ``pattern``: how step branches are named. ``deep``: steps whose weights to sample.
+
+    ``release``: the release file of one of the repos.
+    """
 
     schedule: str | tuple[int, ...] | None = None
     release: Release | None = None
     pattern: str | None = None
+    deep: tuple[int, ...] = ()
 
 
-def collect(reader: Reader, repo: str, wanted: Wanted) -> Suite:
-    """Refs and trees of all steps and of `main`; their cards, configs and indices; headers; records.
+def collect(reader: Reader, repo: str, options: AuditOptions) -> Suite:
+    """Refs; trees, cards, configs, indices and headers of all steps and of ``main``; the records of the release.
 
     Raises:
-        HubError: no such repo, no access, no connection; an answer that contradicts another.
-        ScheduleError: the pattern names no steps.
+        HubError: no such repo, no access, no connection; an answer that contradicts another; no branch is a step.
+        ScheduleError: the schedule or the pattern cannot be used.
     """
     tips = reader.branches(repo)
-    names = read_names(tips, wanted.pattern)
+    names = read_names(tips, options.pattern)
     chosen = [name for name in tips if name == MAIN or name in names.labels]
     trees = in_parallel(lambda name: reader.tree(repo, tips[name]), chosen)
     branches = [
         Branch(name, tips[name], names.labels.get(name), tree) for name, tree in zip(chosen, trees, strict=True)
     ]
-    branches = in_parallel(lambda branch: _with_texts(reader, repo, branch, SMALL), branches)
-    listed = _checkpoints(reader, repo, branches)
-    release = wanted.release if wanted.release and wanted.release.target == repo else None
-    if listed is not None or release is not None:
-        branches = _with_records(reader, repo, branches, listed, history=release is not None)
+    branches = in_parallel(lambda branch: _with_contents(reader, repo, branch, SMALL_FILES), branches)
+    recorded = _read_checkpoints(reader, repo, branches)
+    release = options.release if options.release and options.release.target == repo else None
+    if recorded is not None or release is not None:
+        branches = _with_manifests(reader, repo, branches, recorded or {}, history=release is not None)
     branches = _with_headers(reader, repo, branches)
-    return _suite(repo, names, branches, listed or {}, replace(wanted, release=release))
 
-
-def _suite(
-    repo: str, names: Names, branches: list[Branch], records: Mapping[str, CheckpointRecord], wanted: Wanted
-) -> Suite:
-    steps = sorted((each for each in branches if each.label), key=lambda each: (each.series, each.step, each.name))
-    expected = expectation(steps, records, wanted.schedule, wanted.release)
+    steps = sorted((b for b in branches if b.label), key=lambda b: (b.series, b.step, b.name))
+    expected = expected_steps(steps, recorded or {}, options.schedule, release)
     if not steps and expected.steps is None:
-        fix = "name them with --branches, such as ckpt_{step}"
-        raise HubError(f"none of its {len(branches)} branches is named like a step", repo, fix)
-    equal = {frozenset((record.step, *record.equal)) for record in records.values() if record.equal}
-    equal |= {frozenset(each.steps) for each in (wanted.release.expect if wanted.release else ())}
+        fix = "say how the steps are named with --branches, such as ckpt_{step}"
+        raise HubError(f"none of the {len(tips)} branches is named like a step", repo, fix)
+    declared = {frozenset((record.step, *record.equal)) for record in (recorded or {}).values() if record.equal}
+    declared |= {frozenset(equal.steps) for equal in (release.expect if release else ())}
     return Suite(
         repo=repo,
-        main=next((each for each in branches if each.name == MAIN), None),
+        main=next((branch for branch in branches if branch.name == MAIN), None),
         steps=tuple(steps),
-        odd=names.odd,
-        expectation=expected,
-        records=records,
-        release=wanted.release,
-        declared=tuple(equal),
+        malformed=names.malformed,
+        expected=expected,
+        recorded=recorded or {},
+        release=release,
+        declared_equal=tuple(declared),
     )
 
 
-def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """``function`` of every item, several at once, in order; the first failure ends it."""
-    with ThreadPoolExecutor(AT_ONCE, "audit") as pool:
-        try:
-            return list(pool.map(function, items))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _with_contents(reader: Reader, repo: str, branch: Branch, paths: Iterable[str]) -> Branch:
+    unread = [branch.files[path] for path in paths if path in branch.files and path not in branch.contents]
+    read = {entry.path: reader.small_file(repo, branch.commit, entry) for entry in unread}
+    return replace(branch, contents={**branch.contents, **read})
 
 
-def _with_texts(reader: Reader, repo: str, branch: Branch, paths: Iterable[str]) -> Branch:
-    there = [branch.files[path] for path in paths if path in branch.files and path not in branch.texts]
-    read = {entry.path: reader.text(repo, branch.commit, entry) for entry in there}
-    return replace(branch, texts={**branch.texts, **read})
-
-
-def _checkpoints(reader: Reader, repo: str, branches: Iterable[Branch]) -> Mapping[str, CheckpointRecord] | None:
-    """What ``checkpoints.json`` on `main` lists, by branch; None where there is none, or somebody else's of that name.
+def _read_checkpoints(reader: Reader, repo: str, branches: Iterable[Branch]) -> Mapping[str, CheckpointRecord] | None:
+    """What ``checkpoints.json`` on ``main`` lists, by branch; None where there is none, or another tool's.
 
     Raises:
-        HubError: there is one beside a ``publish.json``, so it is ours, and it cannot be read.
+        HubError: it cannot be read, although a ``publish.json`` beside it shows that this tool wrote it.
     """
     main = next((branch for branch in branches if branch.name == MAIN), None)
     if main is None or checkpoints.NAME not in main.files:
         return None
-    content = reader.text(repo, main.commit, main.files[checkpoints.NAME])
+    content = reader.small_file(repo, main.commit, main.files[checkpoints.NAME])
     try:
         return Checkpoints.from_bytes(content, f"{repo}@{main.commit}/{checkpoints.NAME}").by_branch()
     except HubError:
@@ -114,50 +97,50 @@ def _checkpoints(reader: Reader, repo: str, branches: Iterable[Branch]) -> Mappi
         return None
 
 
-def _with_records(
-    reader: Reader,
-    repo: str,
-    branches: list[Branch],
-    listed: Mapping[str, CheckpointRecord] | None,
-    *,
-    history: bool,
+def _with_manifests(
+    reader: Reader, repo: str, branches: list[Branch], recorded: Mapping[str, CheckpointRecord], *, history: bool
 ) -> list[Branch]:
-    """``publish.json`` of branches that ``checkpoints.json`` does not vouch for, and (``history``) their commits."""
+    """Branches with their ``publish.json`` and (``history``) commits, unless they are at the commit that is recorded.
+
+    With a manifest come all files outside LFS: it states their SHA-256, and the tree only their git blob id.
+    """
 
     def read(branch: Branch) -> Branch:
-        record = (listed or {}).get(branch.name)
+        record = recorded.get(branch.name)
         if record is not None and record.commit == branch.commit:
             return branch
         commits = latest_commits(reader.client, repo, branch.commit) if history and record else ()
         if manifest.NAME not in branch.files:
             return replace(branch, history=commits)
         in_git = [path for path, entry in branch.files.items() if entry.lfs_sha256 is None]
-        branch = _with_texts(reader, repo, branch, in_git)  # the manifest, and all that it states the sha256 of
-        found = _manifest(branch.texts[manifest.NAME], f"{repo}@{branch.commit}/{manifest.NAME}")
+        branch = _with_contents(reader, repo, branch, in_git)
+        found = _parse_manifest(branch.contents[manifest.NAME], f"{repo}@{branch.commit}/{manifest.NAME}")
         return replace(branch, manifest=found, history=commits)
 
     return in_parallel(read, branches)
 
 
-def _manifest(content: bytes, where: str) -> Manifest | None:
+def _parse_manifest(content: bytes, where: str) -> Manifest | None:
     try:
         return Manifest.from_bytes(content, where)
     except HubError:
-        return None  # `texts` has it: the check of records says that it cannot be read
+        return None  # `contents` has the bytes: `not_as_recorded` reports that they cannot be read
 
 
 def _with_headers(reader: Reader, repo: str, branches: list[Branch]) -> list[Branch]:
-    """Every safetensors header, each content once; one of every name goes first and tells how long the others are."""
+    """Branches with every safetensors header, each content read once.
+
+    One file of every name is read first: its header's length is the guess for the others of that name.
+    """
     files: dict[str, tuple[Branch, TreeEntry]] = {}
     for branch in branches:
-        weights = weight_sets(branch).get(SAFETENSORS)
-        for entry in weights.files if weights else ():
+        for entry in branch.safetensors.files if branch.safetensors else ():
             _, same = files.setdefault(digest(entry), (branch, entry))
             if same.size != entry.size:
-                what = f"{digest(entry)[:12]} has {same.size:,} bytes, and {entry.size:,} on {branch.name}"
+                what = f"{digest(entry)[:12]} has {same.size:,} bytes on one branch and {entry.size:,} on {branch.name}"
                 raise HubError(what, f"{repo}@{branch.commit}/{entry.path}", "report it to those who run the server")
     first = {entry.path: key for key, (_, entry) in reversed(files.items())}
-    keys = [*first.values(), *(key for key in files if key not in set(first.values()))]
+    others = [key for key in files if key not in set(first.values())]
     headers: dict[str, Header] = {}
 
     def read(key: str) -> Header:
@@ -165,9 +148,12 @@ def _with_headers(reader: Reader, repo: str, branches: list[Branch]) -> list[Bra
         known = headers.get(first[entry.path])
         return reader.header(repo, branch.commit, entry, known.begin if known else PREFIX)
 
-    for part in (keys[: len(first)], keys[len(first) :]):
-        headers.update(zip(part, in_parallel(read, part), strict=True))
+    for keys in (list(first.values()), others):
+        headers.update(zip(keys, in_parallel(read, keys), strict=True))
     return [
-        replace(each, headers={p: headers[digest(e)] for p, e in each.files.items() if digest(e) in headers})
-        for each in branches
+        replace(
+            branch,
+            headers={path: headers[digest(entry)] for path, entry in branch.files.items() if digest(entry) in headers},
+        )
+        for branch in branches
     ]

@@ -1,34 +1,83 @@
-"""What an audit sees and what it says: branches, suites, findings. Plain data: checks are pure."""
+"""What an audit reads of a suite, as plain values. Every check is a pure function of these."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
-from publish.formats.safetensors import Header
+from publish.audit.names import Label
+from publish.formats.safetensors import Header, ShardIndex, parse_index
 from publish.hub.reads import CommitRecord, TreeEntry
 from publish.records.checkpoints import CheckpointRecord
-from publish.records.findings import Evidence
+from publish.records.findings import Evidence, Finding
 from publish.records.manifest import Manifest
 from publish.release_file import Release
 from publish.text import some
 
-MAIN = "main"
+README, CONFIG, GITATTRIBUTES = "README.md", "config.json", ".gitattributes"
+HF = "hf"  # the format of a suite: Hugging Face checkpoints
+OTHER_WEIGHTS = (".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".pt", ".pth", ".ckpt")  # of other libraries
+
+
+Explained = frozenset[tuple[str, str]]  # (branch, path); an empty path stands for the whole branch
+
+
+def explained_by(findings: Iterable[Finding]) -> Explained:
+    """What ``findings`` are about, so that a later check can leave it out."""
+    return frozenset((item.branch, item.path) for finding in findings for item in finding.evidence)
 
 
 @dataclass(frozen=True, slots=True)
-class Label:
-    """What a branch's name says: a step, of a series (OLMo's ``stage1``; empty where there is only one)."""
+class WeightFormat:
+    """The file names that transformers looks for: the whole model in one file, or an index and its shards."""
 
-    step: int
-    series: str = ""
+    name: str
+    single: str
+    index: str
+    shard: re.Pattern[str]
+
+
+SAFETENSORS, BIN = "safetensors", "bin"
+WEIGHT_FORMATS = (
+    WeightFormat(
+        SAFETENSORS,
+        "model.safetensors",
+        "model.safetensors.index.json",
+        re.compile(r"model-\d+-of-\d+\.safetensors"),
+    ),
+    WeightFormat(
+        BIN,
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+        re.compile(r"pytorch_model-\d+-of-\d+\.bin"),
+    ),
+)
 
 
 @dataclass(frozen=True, slots=True)
+class WeightSet:
+    """The files of one format that a branch is loaded from. ``missing``: files that only the index names."""
+
+    format: str
+    files: tuple[TreeEntry, ...]
+    missing: tuple[str, ...] = ()
+    index: ShardIndex | None = None
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The digests of its files: equal for equal weight files, whatever their names."""
+        return tuple(sorted(digest(entry) for entry in self.files))
+
+
+@dataclass(frozen=True, eq=False)
 class Branch:
-    """A branch at one commit. ``label`` is None for `main`.
+    """A branch at one commit. ``label`` is None for ``main``.
 
-    ``texts``: the small files that were read, by path. ``headers``: those of its safetensors files, by path.
+    ``contents``: the small files that were read, by path. ``headers``: those of its safetensors files, by path.
     ``manifest``: its ``publish.json``, where it was read. ``history``: its newest commits, where they were asked for.
     """
 
@@ -36,97 +85,154 @@ class Branch:
     commit: str
     label: Label | None
     files: Mapping[str, TreeEntry]
-    texts: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     headers: Mapping[str, Header] = field(default_factory=dict, repr=False)
     manifest: Manifest | None = None
     history: tuple[CommitRecord, ...] = ()
 
     @property
-    def step(self) -> int:
-        """The step that its name says; -1 for `main`."""
-        return self.label.step if self.label else -1
+    def step(self) -> int | None:
+        """The step that its name states; None for ``main``."""
+        return self.label.step if self.label else None
 
     @property
     def series(self) -> str:
         return self.label.series if self.label else ""
 
+    @cached_property
+    def weights(self) -> Mapping[str, WeightSet]:
+        """Its weights by format; an index that cannot be read counts as absent."""
+        sets = ((kind.name, self._weight_set(kind)) for kind in WEIGHT_FORMATS)
+        return {name: found for name, found in sets if found is not None}
+
+    @property
+    def safetensors(self) -> WeightSet | None:
+        return self.weights.get(SAFETENSORS)
+
+    @property
+    def other_weights(self) -> tuple[str, ...]:
+        """Its weight files that transformers does not load."""
+        return tuple(path for path in self.files if path.endswith(OTHER_WEIGHTS))
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it holds a model in any format, of any library."""
+        return bool(self.weights or self.other_weights)
+
+    @cached_property
+    def config(self) -> Mapping[str, Any] | None:
+        """Its ``config.json``; None where it is absent or not a JSON object."""
+        try:
+            config = json.loads(self.contents.get(CONFIG, b""))
+        except (ValueError, RecursionError):
+            return None
+        return config if isinstance(config, dict) else None
+
+    @property
+    def card(self) -> str:
+        """Its ``README.md``; empty where there is none."""
+        return self.contents.get(README, b"").decode("utf-8", errors="replace")
+
+    def evidence(self, path: str = "", note: str = "") -> Evidence:
+        """The file at ``path``, which may be absent, or the branch itself."""
+        entry = self.files.get(path)
+        if entry is None:
+            return Evidence(self.name, self.commit, path, note=note)
+        return Evidence(self.name, self.commit, path, digest(entry), entry.size, note)
+
+    def weight_evidence(self, *formats: str) -> tuple[Evidence, ...]:
+        """The weight files of these formats; of all where none is named."""
+        sets = [found for name, found in self.weights.items() if not formats or name in formats]
+        return tuple(self.evidence(entry.path) for found in sets for entry in found.files)
+
+    def _weight_set(self, kind: WeightFormat) -> WeightSet | None:
+        if kind.single in self.files:
+            return WeightSet(kind.name, (self.files[kind.single],))
+        if index := _read_index(self.contents.get(kind.index, b"")):
+            named = sorted(set(index.files.values()))
+            present = tuple(self.files[path] for path in named if path in self.files)
+            return WeightSet(kind.name, present, tuple(path for path in named if path not in self.files), index)
+        shards = tuple(entry for path, entry in self.files.items() if kind.shard.fullmatch(path))
+        return WeightSet(kind.name, shards) if shards else None
+
 
 @dataclass(frozen=True, slots=True)
-class Expectation:
-    """Which steps there must be, and who says so; ``steps`` is None where nobody does."""
+class ExpectedSteps:
+    """The steps that a suite should have, and who says so; ``steps`` is None where nobody does."""
 
     steps: tuple[int, ...] | None
     source: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Suite:
-    """A repo as it is published. ``steps`` are in the order of series and step; ``odd`` names look like steps."""
+    """A repo as it is published. ``steps`` are the branches of steps, ordered by series and step.
+
+    ``malformed``: branch names that look like steps and do not follow the suite's convention. ``recorded``: what
+    ``checkpoints.json`` on ``main`` lists, by branch. ``declared_equal``: sets of steps that are meant to have the
+    same weights. ``release``: the release file of this repo, where it was given.
+    """
 
     repo: str
     main: Branch | None
     steps: tuple[Branch, ...]
-    odd: tuple[str, ...]
-    expectation: Expectation
-    records: Mapping[str, CheckpointRecord] = field(default_factory=dict)
+    malformed: tuple[str, ...]
+    expected: ExpectedSteps
+    recorded: Mapping[str, CheckpointRecord] = field(default_factory=dict)
     release: Release | None = None
-    declared: tuple[frozenset[int], ...] = ()  # steps whose weights are said to be equal
+    declared_equal: tuple[frozenset[int], ...] = ()
+    format: str = HF
 
     @property
-    def ours(self) -> bool:
+    def branches(self) -> tuple[Branch, ...]:
+        """All steps, then ``main``."""
+        return (*self.steps, *((self.main,) if self.main else ()))
+
+    @property
+    def has_records(self) -> bool:
         """Whether this tool published it."""
-        return bool(self.records) or any(branch.manifest for branch in self.steps)
+        return bool(self.recorded) or any(branch.manifest for branch in self.steps)
 
     @property
-    def finals(self) -> tuple[Branch, ...]:
-        """The last step of each series, as it must be, or as it is where nobody says; empty where it is missing."""
-        last = max(self.expectation.steps) if self.expectation.steps else None
-        ends = {branch.series: branch for branch in self.steps}  # in order: the last one stays
+    def last_steps(self) -> tuple[Branch, ...]:
+        """The last expected step of each series; the last one present where nothing says which are expected."""
+        last = max(self.expected.steps) if self.expected.steps else None
+        ends = {branch.series: branch for branch in self.steps}  # in order, so the last one of each series stays
         return tuple(branch for branch in ends.values() if last is None or branch.step == last)
 
     @property
-    def final(self) -> Branch | None:
-        """The last step; None where it is missing, or where several series end and nothing tells which is meant."""
-        return self.finals[0] if len(self.finals) == 1 else None
+    def last_step(self) -> Branch | None:
+        """The last step; None where it is missing, or where several series end."""
+        return self.last_steps[0] if len(self.last_steps) == 1 else None
 
-
-def evidence_of(branch: Branch, entry: TreeEntry | None = None, note: str = "") -> Evidence:
-    """A branch's file as evidence; its git blob id stands for the digest of a file that is not in LFS."""
-    if entry is None:
-        return Evidence(branch.name, branch.commit, note=note)
-    return Evidence(branch.name, branch.commit, entry.path, digest(entry), entry.size, note)
-
-
-MEANINGS: Mapping[str, str] = {  # kind of a finding -> what it means for a user of the suite
-    "duplicate-weights": "These revisions load the same model, so every figure computed on them is of one checkpoint.",
-    "mixed-shards": "The model loads without a word and is none that was ever trained: its shards do not belong "
-    "together.",
-    "main-not-final": "Whoever loads the repo without a revision gets another model than the last checkpoint.",
-    "missing-step": "The revision cannot be loaded, and studies across training have a hole there.",
-    "unexpected-branch": "Scripts that go through the branches take it for a checkpoint of the schedule.",
-    "no-safetensors": "The weights load only by unpickling, which newer transformers refuse and which can run code.",
-    "size-mismatch": "The weights are incomplete: loading fails, or fills the missing tensors with zeros.",
-    "config-mismatch": "The config builds another network than the weights are of: loading fails, or computes wrongly.",
-    "inherited-files": "The branch shows files that are not of its step; a stale weight file is even loaded first.",
-    "card-metadata": "The Hub cannot file the model: no license, no search, and a warning on its page.",
-    "card-snippet": "Whoever copies the snippet loads another model than the page describes.",
-    "card-stale": "The card describes something else than what is there.",
-    "readme-in-lfs": "The Hub shows no card, because it does not render a README that is kept in LFS.",
-    "not-as-recorded": "The branch was changed after its release, or is not what its name says; what was proven then "
-    "no longer holds.",
-}
+    def finding(self, kind: str, branches: Iterable[Branch], detail: str, evidence: Iterable[Evidence] = ()) -> Finding:
+        """A finding about ``branches`` of this suite."""
+        concerned = tuple(branches)
+        return Finding(kind, names_of(concerned), steps_of(concerned), detail, self.repo, tuple(evidence))
 
 
 def digest(entry: TreeEntry) -> str:
-    """What tells the file's content: its LFS sha256, or the git blob id, which does so just as well."""
+    """What identifies the content of a file: its LFS SHA-256, or the git blob id where it is not in LFS."""
     return entry.lfs_sha256 or entry.oid
 
 
+def _read_index(content: bytes) -> ShardIndex | None:
+    try:
+        return parse_index(content)
+    except ValueError:
+        return None
+
+
+def names_of(branches: Iterable[Branch]) -> tuple[str, ...]:
+    """Their names, each once."""
+    return tuple(dict.fromkeys(branch.name for branch in branches))
+
+
 def steps_of(branches: Iterable[Branch]) -> tuple[int, ...]:
-    """Their steps in order, each once; `main` has none."""
-    return tuple(sorted({branch.step for branch in branches if branch.label}))
+    """Their steps in order, each once; ``main`` has none."""
+    return tuple(sorted({branch.step for branch in branches if branch.step is not None}))
 
 
-def named(branches: Iterable[Branch], most: int = 6) -> str:
-    """``step1, step2 and 74 more``."""
-    return some((branch.name for branch in branches), most)
+def shorten(branches: Iterable[Branch]) -> str:
+    """``step1, step2 and 74 more``, for a sentence."""
+    return some((branch.name for branch in branches), 6)

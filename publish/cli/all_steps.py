@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from publish.cli.options import (
     slurm_options,
     workers_option,
 )
-from publish.cli.rehearse import hub_of
+from publish.cli.rehearse import rehearsal_client
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
 from publish.interrupt import Stop
@@ -29,7 +30,7 @@ from publish.release.repair import read_repair
 from publish.release.runner import Options, release
 from publish.release.work_dir import WorkDir, default_folder, open_work_dir
 from publish.slurm.commands import Settings, Slurm
-from publish.text import counted
+from publish.text import count
 
 
 @click.command("all-steps")
@@ -94,7 +95,7 @@ def command(
     job = make_job(plan, steps=steps, tokenizer=tokenizer, client=hub, index=index)
     job = replace(job, templates=templates, verify_logits=verify_logits)
     with (
-        hub_of(rehearse, work_dir, hub, plan.target) as client,
+        rehearsal_client(work_dir, hub, plan.target) if rehearse else nullcontext(hub) as client,
         open_work_dir(work_dir or default_folder(client.endpoint.url, plan.target)) as folder,
     ):
         try:
@@ -130,8 +131,8 @@ def summary(outcome: Outcome) -> str:
     text = output.facts(
         [
             ("target", outcome.address),
-            ("published", counted(len(outcome.published), "step")),
-            ("already published", counted(len(outcome.skipped), "step")),
+            ("published", count(len(outcome.published), "step")),
+            ("already published", count(len(outcome.skipped), "step")),
             ("failed", len(outcome.failed)),
             *((gate.name, f"{gate.outcome}: {gate.detail}") for gate in lineage),
             ("main", f"{outcome.main.status}: {outcome.main.detail}"),

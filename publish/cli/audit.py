@@ -9,11 +9,10 @@ from pathlib import Path
 
 import click
 
-from publish.audit.collect import Wanted
+from publish.audit.collect import AuditOptions
 from publish.audit.examine import examine
 from publish.audit.reader import Cache, Reader
-from publish.audit.records import MEANINGS
-from publish.audit.report import document, markdown, ranges, shown
+from publish.audit.report import MAX_STEPS, MEANINGS, markdown, printable, report_to_json
 from publish.cli import output
 from publish.errors import HubError, ReleaseError
 from publish.hub.client import Client
@@ -23,22 +22,25 @@ from publish.records.findings import AuditReport
 from publish.release_file import Release, read_release, schedule_named
 from publish.schedule import parse_steps
 from publish.sources.runs import parse_location
+from publish.text import some
 
-PATIENCE = Patience(tries=5, base=0.5, cap=8.0)  # an audit changes nothing: it may as well be run again
+RETRIES = Patience(tries=5, base=0.5, cap=8.0)  # fewer than a release makes: an audit is easily run again
 
 
 @click.command("audit")
-@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
-@click.option("--schedule", help="A name, or a list of steps; else the release's, or what the names let guess.")
-@click.option("--release", type=click.Path(dir_okay=False, path_type=Path), help="The release file it was made from.")
+@click.argument("suites", metavar="SUITE...", nargs=-1, required=True)
+@click.option(
+    "--schedule", help="The steps to expect: a name, or a list of steps. [default: the release's, else a guess]"
+)
+@click.option("--release", type=click.Path(dir_okay=False, path_type=Path), help="The release file of a SUITE.")
 @click.option("--branches", "pattern", help="How step branches are named: ckpt_{step}, or a regular expression.")
-@click.option("--deep", metavar="STEPS", help="Read some tensors of these steps and their neighbours: 0,1,32000.")
-@click.option("--markdown", "as_markdown", is_flag=True, help="A report for an issue tracker.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--deep", metavar="STEPS", help="Sample the weights of these steps and their neighbours: 0,1,32000.")
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print a report for an issue tracker.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
 def command(
     ctx: click.Context,
-    targets: tuple[str, ...],
+    suites: tuple[str, ...],
     schedule: str | None,
     release: Path | None,
     pattern: str | None,
@@ -46,61 +48,63 @@ def command(
     as_markdown: bool,
     as_json: bool,
 ) -> None:
-    """Examine published suites, weights not downloaded: duplicates, mixed shards, missing steps, stale cards, and more.
+    """Examine published suites without downloading weights.
 
-    Several TARGETs are also compared with each other. Exit code 1 where anything was found.
+    Finds duplicate weights, mixed shards, missing steps, stale cards and more. A SUITE is a repo with a branch for
+    each step; several are also compared with each other. The exit code is 1 if anything was found.
     """
-    repos = [_repo(target) for target in targets]
-    wanted = Wanted(schedule_named(schedule) if schedule else None, _release(release, repos), pattern)
-    client = Client(patience=PATIENCE, notify=_tell)
-    reader = Reader(client, Cache.of(client.endpoint.url))
-    report = examine(reader, repos, wanted, parse_steps(deep) if deep else ())
+    repos = [_repo(suite) for suite in suites]
+    options = AuditOptions(
+        schedule=schedule_named(schedule) if schedule else None,
+        release=_release(release, repos) if release else None,
+        pattern=pattern,
+        deep=parse_steps(deep) if deep else (),
+    )
+    client = Client(patience=RETRIES, notify=_show_wait)
+    report = examine(Reader(client, Cache.of(client.endpoint.url)), repos, options)
     if as_json:
-        output.as_json(document(report))
+        output.as_json(report_to_json(report))
     else:
-        click.echo(markdown(report) if as_markdown else text(report), nl=not as_markdown)
+        click.echo(markdown(report) if as_markdown else _text(report), nl=not as_markdown)
     ctx.exit(0 if report.ok else 1)
 
 
-def _tell(wait: Wait) -> None:
-    """What is waited for, on a terminal: an audit may reach the quota of requests without a token."""
+def _show_wait(wait: Wait) -> None:
+    """Say on a terminal what is waited for: without a token an audit may reach the quota of requests."""
     if sys.stderr.isatty():
         until = time.strftime("%H:%M:%S", time.localtime(wait.until))
-        click.echo(f"waiting for {shown(wait.reason)} until {until}", err=True)
+        click.echo(f"waiting until {until} for {printable(wait.reason)}", err=True)
 
 
-def _release(path: Path | None, repos: Sequence[str]) -> Release | None:
-    if path is None:
-        return None
+def _release(path: Path, repos: Sequence[str]) -> Release:
     release = read_release(path)
     if release.target not in repos:
         fix = f"audit {release.target}, or give the release file of {repos[0]}"
-        raise ReleaseError(f"the release file is of {release.target}, not of {', '.join(repos)}", path, fix)
+        raise ReleaseError(f"the release file is for {release.target}, not for {', '.join(repos)}", path, fix)
     return release
 
 
-def _repo(target: str) -> str:
-    location = parse_location(target)
+def _repo(suite: str) -> str:
+    location = parse_location(suite)
     if location.repo is None or location.revision is not None:
-        raise HubError("an audit takes a whole repo on a Hub", target, "name it owner/name, without a revision")
+        raise HubError("an audit takes a whole repo on a Hub", suite, "name it owner/name, without a revision")
     return location.repo
 
 
-def text(report: AuditReport) -> str:
-    """The report for people."""
+def _text(report: AuditReport) -> str:
+    """The report for a terminal."""
     rows: list[tuple[str, object]] = [("repo", report.repo), ("branches", report.branches)]
-    rows += [("schedule", each.schedule) for each in report.repos]
-    rows += [("note", note) for each in report.repos for note in each.notes]
+    rows += [("schedule", audited.schedule) for audited in report.repos]
+    rows += [("note", note) for audited in report.repos for note in audited.notes]
     rows += [
         ("requests", report.requests),
         ("downloaded", f"{output.size(report.bytes_downloaded)}, {output.size(report.weight_bytes)} of them weights"),
         ("time", f"{report.seconds:.1f} s"),
         ("findings", len(report.findings) or "none"),
     ]
-    lines = [output.facts([(name, shown(str(value))) for name, value in rows])]
+    lines = [output.facts([(name, printable(str(value))) for name, value in rows])]
     if report.findings:
-        table = [(each.kind, ranges(each.steps), shown(each.detail)) for each in report.findings]
-        lines += ["", output.table(("kind", "steps", "what"), table)]
-        meanings = dict.fromkeys((each.kind, MEANINGS[each.kind]) for each in report.findings)
-        lines += ["", *(f"{kind}: {meaning}" for kind, meaning in meanings)]
+        found = [(item.kind, some(item.steps, MAX_STEPS), printable(item.detail)) for item in report.findings]
+        lines += ["", output.table(("kind", "steps", "what"), found)]
+        lines += ["", *(f"{kind}: {MEANINGS[kind]}" for kind in dict.fromkeys(item.kind for item in report.findings))]
     return "\n".join(lines)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import click
 
+from publish.checkpoints import find_checkpoint
 from publish.cli import output
+from publish.dtypes import WEIGHT_DTYPES
 from publish.release.conversion import Checks, Conversion, ConvertOptions, convert_one, parse_gates
-from publish.sources.runs import open_ref, parse_location
+from publish.sources.runs import parse_location
 
 
 @click.command("convert")
@@ -18,7 +20,7 @@ from publish.sources.runs import open_ref, parse_location
 @click.option("--tokenizer", help="Repo, folder or tokenizer.json; none: write none. Default: the config's vocab-file.")
 @click.option(
     "--dtype",
-    type=click.Choice(["float16", "bfloat16", "float32"]),
+    type=click.Choice(WEIGHT_DTYPES),
     help="Cast to this dtype. Default: keep the tensors' own.",
 )
 @click.option(
@@ -47,7 +49,7 @@ def command(
     """Convert one step at LOCATION to a folder that from_pretrained loads, and verify it."""
     checks = Checks(logits=verify_logits == "all", gates=parse_gates(gates))
     options = ConvertOptions(tokenizer, dtype, architecture, overwrite, checks)
-    ref, files = open_ref(parse_location(location), step)
+    ref, files = find_checkpoint(parse_location(location), step)
     try:
         done = convert_one(ref, files, out, options)
     finally:

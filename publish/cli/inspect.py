@@ -8,16 +8,16 @@ from typing import Any
 
 import click
 
+from publish.checkpoints import find_checkpoint, open_raw_checkpoint
 from publish.cli import output
 from publish.convert.plan import make_plan
 from publish.errors import PublishError
 from publish.explain.stored import StoredGenerator, stored_generators
 from publish.neox import config
-from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.neox.state import TrainingState
 from publish.sources.files import CheckpointFiles
-from publish.sources.runs import CheckpointRef, open_ref, parse_location
+from publish.sources.runs import CheckpointRef, parse_location
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def inspect(ref: CheckpointRef, files: CheckpointFiles) -> Inspection:
     Raises:
         CheckpointError: there is no checkpoint, or it is broken. A config that cannot be converted is a refusal.
     """
-    checkpoint = RawCheckpoint.open(files, weights=False)
+    checkpoint = open_raw_checkpoint(files)
     architecture, parameters, refusals = None, None, []
     try:
         plan = make_plan(checkpoint, read_config(checkpoint))
@@ -122,7 +122,7 @@ def _options(files: CheckpointFiles, refusals: list[str]) -> Mapping[str, Any]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(location: str, step: int | None, tensors: bool, as_json: bool) -> None:
     """Show the metadata of the checkpoint at LOCATION: layout, sizes, config, training state. Reads no weights."""
-    ref, files = open_ref(parse_location(location), step)
+    ref, files = find_checkpoint(parse_location(location), step)
     try:
         found = inspect(ref, files)
     finally:
@@ -164,6 +164,6 @@ def _generator(stored: StoredGenerator) -> str:
     text = f"{state.generator}, seeded with {state.seed}"
     text += f" (run seed {stored.run_seed})" if stored.run_seed is not None else ""
     text += f", offset {state.offset:,}" if state.offset is not None else ""
-    for each in stored.constructed:
+    for each in stored.constructions:
         text += f"; as after {each.times} construction{'s' * (each.times > 1)} on {', '.join(each.devices)}"
     return text

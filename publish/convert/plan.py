@@ -22,8 +22,9 @@ from publish.convert.architecture import (
     measure_sizes,
 )
 from publish.convert.rules import COPY, DROPPED, UNUSED_NORM, Heads, Rule, Shards, Slice, Tables
+from publish.dtypes import DTYPES, WEIGHT_DTYPES
 from publish.errors import ConfigError, ConversionError
-from publish.formats.torch_archive import ITEM_SIZES, RawTensor
+from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, Network
 from publish.text import some
@@ -31,7 +32,6 @@ from publish.text import some
 FORMAT = 1  # of the digest: increment it when the same tensors are written differently
 MAX_FILE_BYTES = 5_000_000_000  # the default of transformers 4.x
 INDEX_NAME = "model.safetensors.index.json"
-DTYPES = ("float16", "bfloat16", "float32")
 _LAYER_PREFIX = re.compile(r"layers\.\d+\.")
 
 
@@ -55,7 +55,7 @@ class Recipe:
 
     @property
     def nbytes(self) -> int:
-        return self.elements * ITEM_SIZES[self.dtype]
+        return self.elements * DTYPES[self.dtype].itemsize
 
     @property
     def source_dtype(self) -> str:
@@ -252,9 +252,9 @@ def _source_dtype(checkpoint: RawCheckpoint, rules: tuple[Rule, ...]) -> str:
 
 
 def _supported(dtype: str, checkpoint: RawCheckpoint) -> str:
-    if dtype not in DTYPES:
+    if dtype not in WEIGHT_DTYPES:
         raise ConversionError(
-            f"weights of {dtype} cannot be written", checkpoint.where, f"the dtypes are {', '.join(DTYPES)}"
+            f"weights of {dtype} cannot be written", checkpoint.where, f"the dtypes are {', '.join(WEIGHT_DTYPES)}"
         )
     return dtype
 

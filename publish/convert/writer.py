@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from publish.convert.plan import INDEX_NAME, ConversionPlan, Recipe, WeightFile
 from publish.convert.rules import SUM
+from publish.dtypes import DTYPES
 from publish.errors import ConversionError
-from publish.formats.dtypes import SAFETENSORS, VIEWS, cast, from_float32, to_float32
+from publish.formats.dtypes import VIEWS, cast, from_float32, to_float32
 from publish.formats.torch_archive import RawTensor
 from publish.interrupt import stop_if
 from publish.neox.checkpoint import RawCheckpoint
@@ -124,7 +125,7 @@ def _header(file: WeightFile) -> bytes:
     at = 0
     for recipe in file.recipes:
         entries[recipe.name] = {
-            "dtype": SAFETENSORS[recipe.dtype],
+            "dtype": DTYPES[recipe.dtype].safetensors,
             "shape": list(recipe.shape),
             "data_offsets": [at, at + recipe.nbytes],
         }

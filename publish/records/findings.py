@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One file of one branch that a finding rests on; ``path`` is empty where the branch as a whole is meant.
+    """A file of a branch that a finding rests on; the branch itself where ``path`` is empty.
 
-    ``sha256`` is the git blob id for a file that is not in LFS. ``note`` says what is wrong with it.
+    ``sha256`` is the git blob id for a file that is not in LFS. ``note`` says what is wrong with the file.
     """
 
     branch: str
-    commit: str
+    commit: str = ""
     path: str = ""
     sha256: str = ""
     size: int | None = None
@@ -24,33 +24,36 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One defect. ``steps`` are those concerned, in order; ``repo`` may be several, separated by commas."""
+    """One defect, and the branches concerned. ``steps`` are those of the branches, or steps without one, in order.
+
+    ``repo`` may be several, separated by commas.
+    """
 
     kind: str
+    branches: tuple[str, ...]
     steps: tuple[int, ...]
     detail: str
-    evidence: tuple[Evidence, ...] = ()
     repo: str = ""
-
-    @property
-    def touches(self) -> frozenset[tuple[str, str]]:
-        """(branch, path) that it explains; an empty path stands for the whole branch."""
-        return frozenset((evidence.branch, evidence.path) for evidence in self.evidence)
+    evidence: tuple[Evidence, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AuditedRepo:
-    """A repo that was audited: branch -> commit, the schedule it was held against, and what is equal on purpose."""
+    """A repo that was audited. ``tips``: branch -> commit that was examined. ``schedule``: where it was taken from.
+
+    ``format``: ``hf`` for Hugging Face checkpoints. ``notes``: what looks like a finding and is not one.
+    """
 
     repo: str
-    tips: Mapping[str, str] = field(default_factory=dict)
+    format: str = ""
     schedule: str = ""
     notes: tuple[str, ...] = ()
+    tips: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class AuditReport:
-    """A whole audit. Bytes are response bodies as they came over the wire; ``weight_bytes`` those of tensors."""
+    """A whole audit. Bytes are response bodies as transferred; ``weight_bytes`` are those of tensors among them."""
 
     repos: tuple[AuditedRepo, ...]
     findings: tuple[Finding, ...]

@@ -10,8 +10,7 @@ from publish.cards.run_config import ConfigFacts, config_facts
 from publish.convert.plan import ConversionPlan
 from publish.errors import GateError, ScheduleError
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.config import NeoxConfig
-from publish.neox.options import HARMLESS, MAPPED
+from publish.neox.config import HARMLESS, MAPPED, NeoxConfig
 from publish.records.gates import Gate, failed, passed
 from publish.release_file import Release
 from publish.schedule import from_config

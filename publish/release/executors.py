@@ -51,7 +51,7 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Produced:
     result: VerifiedBranch | Failure
 
 
@@ -84,7 +84,7 @@ class LocalExecutor:
         waiting = deque(tasks)
         making: dict[Path, Future[None]] = {}
         in_flight: dict[Path, int] = {}  # folder of a step -> its open branches, and one more while it is being made
-        events: SimpleQueue[_Made | _Ended | VerifiedBranch] = SimpleQueue()  # a branch comes back when it is closed
+        events: SimpleQueue[_Produced | _Ended | VerifiedBranch] = SimpleQueue()  # branches come back when closed
         pool = ThreadPoolExecutor(self.workers, "step")
         try:
             while waiting or in_flight:
@@ -100,7 +100,7 @@ class LocalExecutor:
                     event = events.get(timeout=_POLL)
                 except Empty:
                     continue
-                if isinstance(event, _Made):
+                if isinstance(event, _Produced):
                     if isinstance(event.result, VerifiedBranch):
                         in_flight[event.result.folder] += 1
                     yield event.result
@@ -119,10 +119,10 @@ class LocalExecutor:
             wait(making.values(), timeout=stop.remaining)
 
 
-def _run(task: StepTask, folder: Path, events: SimpleQueue[_Made | _Ended | VerifiedBranch], stop: Stop) -> None:
+def _run(task: StepTask, folder: Path, events: SimpleQueue[_Produced | _Ended | VerifiedBranch], stop: Stop) -> None:
     try:
         for result in make_step(task.job, task.ref, folder, stop):
-            events.put(_Made(replace(result, released=events) if isinstance(result, VerifiedBranch) else result))
+            events.put(_Produced(replace(result, released=events) if isinstance(result, VerifiedBranch) else result))
     finally:
         events.put(_Ended(folder))
 

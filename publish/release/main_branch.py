@@ -30,7 +30,7 @@ from publish.release.state import MAIN, READERS, ReleaseState
 from publish.release.statistics import suite_statistics
 from publish.release_file import Release
 from publish.schedule import branch_of
-from publish.text import counted
+from publish.text import count
 
 
 def suite_card(
@@ -106,19 +106,17 @@ def publish_main(state: ReleaseState, base: Base, own: Iterable[Manifest], repai
     job, client = state.job, state.client
     if remaining := len(job.steps) - len(state.records):
         verb = "is" if remaining == 1 else "are"
-        return MainResult("waiting", f"updated once {counted(remaining, 'remaining step')} {verb} published")
+        return MainResult("waiting", f"updated once {count(remaining, 'remaining step')} {verb} published")
     records, lineage, failures = _trace(state, own)
     if failures:
-        return MainResult(
-            "held", f"held back by {counted(len(failures), 'finding')} about the suite", lineage, failures
-        )
+        return MainResult("held", f"held back by {count(len(failures), 'finding')} about the suite", lineage, failures)
     listed = state.listing.errata if state.listing else ()
     errata = repair.errata(listed) if repair else listed
     remarks = Remarks(lineage, errata)
     if errata == listed and not _differences(state, records, remarks):
         return MainResult("unchanged", "as it should be", lineage)
     final = records[job.steps[-1]]
-    message = f"{job.release.card.title}: {counted(len(records), 'checkpoint')}, step {final.step} on {MAIN}"
+    message = f"{job.release.card.title}: {count(len(records), 'checkpoint')}, step {final.step} on {MAIN}"
     try:
         files = [*_final_files(state, final), *main_files(job, records, remarks, _plots(state, repair))]
         tip = repair.tip_for(MAIN, files) if repair else state.tips.get(MAIN)

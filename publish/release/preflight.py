@@ -26,7 +26,7 @@ from publish.hub.repository import (
 )
 from publish.release.card_facts import run_facts
 from publish.release.job import Job
-from publish.text import counted
+from publish.text import count
 
 _SPARE = 64 << 20  # bytes for cards and tokenizers, and for what a file system takes
 
@@ -84,7 +84,7 @@ def check_disk(job: Job, folder: Path, in_flight: int) -> None:
     needed = disk_needed(job, in_flight)
     if free < needed:
         raise StorageError(
-            f"{needed:,} bytes are needed for {counted(in_flight, 'step')} in flight and {free:,} are free",
+            f"{needed:,} bytes are needed for {count(in_flight, 'step')} in flight and {free:,} are free",
             folder,
             "free some space, name another --work-dir, or lower --workers",
         )
@@ -134,16 +134,16 @@ def plan_release(job: Job, in_flight: int) -> ReleasePlan:
     the one on ``main``; the quota (128 an hour, unless the release says otherwise) lets so many pass at once, and one
     more as each of them turns an hour old.
     """
-    count = len(job.chosen)
-    commits = count + 2
+    chosen = len(job.chosen)
+    commits = chosen + 2
     small = sum(len(content) for content in small_files(job.plan, job.tokenizer).values())
     return ReleasePlan(
         source=job.release.source,
         target=job.release.target,
         architecture=job.plan.architecture,
         steps=job.chosen,
-        weight_bytes=job.plan.weight_bytes * count,
-        upload_bytes=(job.plan.weight_bytes + small) * count,
+        weight_bytes=job.plan.weight_bytes * chosen,
+        upload_bytes=(job.plan.weight_bytes + small) * chosen,
         commits=commits,
         hours_at_quota=round(seconds_to_commit(commits - 1, job.release.commits_per_hour or PER_HOUR) / HOUR, 2),
         disk_bytes=disk_needed(job, in_flight),

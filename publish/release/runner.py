@@ -22,7 +22,7 @@ from publish.release.progress import Progress
 from publish.release.repair import BranchRepair, Repair
 from publish.release.state import read_state
 from publish.release.work_dir import WorkDir
-from publish.text import counted
+from publish.text import count
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def release(
         except (KeyboardInterrupt, Interrupted) as error:
             stop.set()
             remaining = len(steps) + len(foreign) - len(committer.branches)
-            published = counted(len(job.chosen) - remaining, "step")
+            published = count(len(job.chosen) - remaining, "step")
             what = f"interrupted: {published} published, {remaining:,} remaining"
             raise Interrupted(what, job.model.repo, "run the same command again to continue") from error
     branches = committer.branches.values()

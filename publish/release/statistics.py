@@ -8,10 +8,9 @@ from typing import Any
 
 from publish.compare.layers import RANDOM, layer_type
 from publish.compare.verdict import pool
-from publish.lineage.order import Course
 from publish.lineage.repeats import LineageFinding
 from publish.lineage.sketch import StepSketch, document, from_document
-from publish.lineage.suite import trace
+from publish.lineage.suite import Trajectory, trace
 from publish.records.checkpoints import LAYER_TYPES, CheckpointRecord
 from publish.records.gates import Gate
 from publish.records.manifest import Manifest
@@ -48,14 +47,14 @@ class SuiteStatistics:
 
     findings: tuple[LineageFinding, ...]
     gates: tuple[Gate, ...]
-    course: Course
+    trajectory: Trajectory
 
     def with_distances(self, records: Mapping[int, CheckpointRecord]) -> dict[int, CheckpointRecord]:
         """The records with the distance of every layer type from step 0 and from the step before."""
         return {step: self._with_distances(step, record) for step, record in records.items()}
 
     def _with_distances(self, step: int, record: CheckpointRecord) -> CheckpointRecord:
-        published, steps = record.published, self.course.steps
+        published, steps = record.published, self.trajectory.steps
         if published is None or step not in steps:
             return record
         row = steps.index(step)
@@ -63,9 +62,9 @@ class SuiteStatistics:
         for kind in RANDOM & types.keys():
             figures = {"std": types[kind]["std"]}
             if steps[0] == 0 and row:
-                figures["from_first"] = self.course.relative(kind, row, 0)
+                figures["from_first"] = self.trajectory.relative(kind, row, 0)
             if row:
-                figures["from_previous"] = self.course.relative(kind, row, row - 1)
+                figures["from_previous"] = self.trajectory.relative(kind, row, row - 1)
             types[kind] = {name: float(f"{value:.6g}") for name, value in figures.items()}
         return replace(record, published=replace(published, statistics={LAYER_TYPES: types}))
 
@@ -78,4 +77,4 @@ def suite_statistics(release: Release, manifests: Iterable[Manifest]) -> SuiteSt
     """
     sketches = {manifest.step: sketch_of(manifest) for manifest in manifests}
     lineage = trace({step: sketch for step, sketch in sketches.items() if sketch is not None}, release)
-    return SuiteStatistics(lineage.findings, lineage.gates(), lineage.course)
+    return SuiteStatistics(lineage.findings, lineage.gates(), lineage.trajectory)

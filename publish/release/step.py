@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from publish.cards.render import render_step
-from publish.compare.side import account_of
+from publish.compare.model import provenance_of
 from publish.errors import PublishError
 from publish.explain.explain import explanation_of
 from publish.hub.branch_files import BranchFile
@@ -136,6 +136,6 @@ def _manifest(
         statistics=statistics_of(converted.sketch),
         explanation=explanation_of(checkpoint, ref) if ref.step == 0 else None,
         comparisons=comparisons_of(
-            job, ref.step, folder, partial(account_of, checkpoint, converted.config, converted.plan)
+            job, ref.step, folder, partial(provenance_of, checkpoint, converted.config, converted.plan)
         ),
     )

@@ -22,8 +22,8 @@ import xxhash
 from publish.convert.plan import ConversionPlan
 from publish.convert.rules import COPY
 from publish.convert.writer import TensorDigest, Written
+from publish.dtypes import DTYPES
 from publish.errors import GateError
-from publish.formats.safetensors import DTYPES, WeightFolder, chunks_of, opened
 from publish.interrupt import stop_if
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig
@@ -32,17 +32,13 @@ from publish.records.gates import PASSED, Gate, could_not_read, failed, passed, 
 from publish.text import some
 from publish.verify.hf_model import STRICT_LOAD, verify_strict_load
 from publish.verify.logits import LOGITS, VALIDATION, verify_logits, verify_validation_logits
+from publish.verify.weights import WeightFolder, open_weights, read_chunks
 
 IDENTITY, FILE_LENGTH, COMPLETENESS, FINITE, BITS = "identity", "file-length", "completeness", "finite", "bits"
 NOT_REQUESTED = "not requested"
 
 _READ_BYTES = 1 << 19  # read and hashed at a time: they stay in the processor's cache
 _COUNTED = 1 << 16  # elements that are counted at a time, for the same reason
-_EXPONENTS: Mapping[str, tuple[type[Any], int]] = {  # unsigned type of the same width, bits of infinity
-    "float16": (np.uint16, 0x7C00),
-    "bfloat16": (np.uint16, 0x7F80),
-    "float32": (np.uint32, 0x7F800000),
-}
 
 
 @dataclass(frozen=True)
@@ -172,7 +168,7 @@ def _stated_twice(checkpoint: RawCheckpoint, config: NeoxConfig) -> Iterator[tup
 def verify_file_length(folder: Path | WeightFolder, files: Sequence[FileRecord]) -> Gate:
     """Each weight file is as long as its header and the writer's record say; its tensors fill it without a gap."""
     try:
-        sizes = opened(folder).sizes
+        sizes = open_weights(folder).sizes
     except GateError as error:
         return could_not_read(FILE_LENGTH, error)
     recorded = {file.path: file.size for file in files if file.path.endswith(".safetensors")}
@@ -191,7 +187,7 @@ def verify_file_length(folder: Path | WeightFolder, files: Sequence[FileRecord])
 def verify_completeness(checkpoint: RawCheckpoint, plan: ConversionPlan, folder: Path | WeightFolder) -> Gate:
     """Every source tensor is used or dropped with a reason; every tensor of the plan is in its file, whole."""
     try:
-        written = opened(folder)
+        written = open_weights(folder)
     except GateError as error:
         return could_not_read(COMPLETENESS, error)
     wrong = [*_unused(checkpoint, plan), *_unfilled(plan), *_misplaced(plan, written)]
@@ -247,7 +243,7 @@ def _misplaced(plan: ConversionPlan, written: WeightFolder) -> Iterator[str]:
         yield f"{name} was written but not planned"
     for name in sorted(planned.keys() & written.tensors.keys()):
         (recipe, file), found = planned[name], written.tensors[name]
-        want, got = (recipe.dtype, recipe.shape, file), (DTYPES[found.dtype], found.shape, found.path.name)
+        want, got = (recipe.dtype, recipe.shape, file), (found.dtype, found.shape, found.path.name)
         if want != got:
             yield f"{name} is {got[0]} {list(got[1])} in {got[2]}, planned as {want[0]} {list(want[1])} in {want[2]}"
 
@@ -271,13 +267,13 @@ def count_non_finite(data: memoryview | bytes, dtype: str) -> NonFinite:
     The bits of NaN and infinity are the largest: as signed integers where they are positive, as unsigned integers where
     they are negative. So two maxima show, without a copy, that there are none.
     """
-    kind, infinity = _EXPONENTS[dtype]
-    bits = np.frombuffer(data, kind)
-    sign = 1 << (bits.itemsize * 8 - 1)
+    infinity, size = DTYPES[dtype].infinity, DTYPES[dtype].itemsize
+    bits = np.frombuffer(data, f"<u{size}")
+    sign = 1 << (8 * size - 1)
     nans = infinities = 0
-    if bits.size and (bits.view(f"i{bits.itemsize}").max() >= infinity or bits.max() >= sign | infinity):
+    if bits.size and (bits.view(f"<i{size}").max() >= infinity or bits.max() >= sign | infinity):
         for start in range(0, bits.size, _COUNTED):
-            magnitude = bits[start : start + _COUNTED] & kind(sign - 1)
+            magnitude = bits[start : start + _COUNTED] & bits.dtype.type(sign - 1)
             nans += int(np.count_nonzero(magnitude > infinity))
             infinities += int(np.count_nonzero(magnitude == infinity))
     return NonFinite(bits.size, nans, infinities)
@@ -288,10 +284,10 @@ def verify_finite(folder: Path | WeightFolder, counts: Mapping[str, NonFinite] |
     try:
         if counts is None:
             counts = {}
-            for name, tensor in opened(folder).tensors.items():
+            for name, tensor in open_weights(folder).tensors.items():
                 counts[name] = NonFinite(0, 0, 0)
                 for chunk in tensor.chunks():
-                    counts[name] = counts[name].plus(count_non_finite(chunk, DTYPES[tensor.dtype]))
+                    counts[name] = counts[name].plus(count_non_finite(chunk, tensor.dtype))
     except GateError as error:
         return could_not_read(FINITE, error)
     bad = {name: count for name, count in sorted(counts.items()) if count.nans or count.infinities}
@@ -312,9 +308,9 @@ def verify_bits(folder: Path | WeightFolder, digests: Sequence[TensorDigest]) ->
     """XXH3-128 of every tensor as read back from the files equals that of the bytes that came from the source."""
     source = {digest.name: digest.xxh3 for digest in digests}
     try:
-        tensors = opened(folder).tensors
+        tensors = open_weights(folder).tensors
         hashes = {name: xxhash.xxh3_128() for name in sorted(tensors.keys() & source)}
-        for tensor, chunk in chunks_of((tensors[name] for name in hashes), _READ_BYTES):
+        for tensor, chunk in read_chunks((tensors[name] for name in hashes), _READ_BYTES):
             hashes[tensor.name].update(chunk)
     except GateError as error:
         return could_not_read(BITS, error)

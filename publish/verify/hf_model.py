@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from publish.dtypes import DTYPES
 from publish.errors import GateError
-from publish.formats.safetensors import DTYPES, ITEM_SIZES, WeightFolder, WrittenTensor, opened
 from publish.records.gates import Gate, could_not_read, failed, passed
 from publish.text import some
+from publish.verify.weights import WeightFolder, WrittenTensor, open_weights
 
 if TYPE_CHECKING:
     import torch
@@ -216,7 +217,7 @@ def whole(tensor: WrittenTensor) -> torch.Tensor:
 
 def rows_of(tensor: WrittenTensor, start: int, count: int) -> torch.Tensor:
     """Rows of a matrix in float32."""
-    width = tensor.shape[1] * ITEM_SIZES[tensor.dtype]
+    width = tensor.shape[1] * DTYPES[tensor.dtype].itemsize
     part = replace(tensor, shape=(count, tensor.shape[1]), offset=tensor.offset + start * width, nbytes=count * width)
     return whole(part)
 
@@ -224,7 +225,7 @@ def rows_of(tensor: WrittenTensor, start: int, count: int) -> torch.Tensor:
 def _numbers(data: memoryview, dtype: str) -> torch.Tensor:
     import torch
 
-    return torch.frombuffer(data, dtype=getattr(torch, DTYPES[dtype])).float()
+    return torch.frombuffer(data, dtype=getattr(torch, dtype)).float()
 
 
 def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
@@ -309,7 +310,7 @@ def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = No
 def verify_strict_load(folder: Path | WeightFolder) -> Gate:
     """The tensors in the files are exactly those that the transformers model expects, by name and shape."""
     try:
-        written = opened(folder)
+        written = open_weights(folder)
         names = tuple(sorted(written.tensors))
         spec = model_spec(read_config_json(written.folder), names, written.folder / "config.json")
         found, expected = spec.loaded(written), spec.expected

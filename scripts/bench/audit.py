@@ -1,11 +1,11 @@
-"""An audit of a published suite against a plain look at the same branches.
+"""An audit of a published suite, compared with only listing the same branches.
 
 Usage: python scripts/bench/audit.py
 
-The sample release, 154 branches, lies on a rehearsal Hub. ``publish audit`` reads refs, trees, configs, cards,
-manifests and headers and judges them; the plain look is a loop with huggingface_hub that lists the refs and each
-branch's tree, and judges nothing. Each runs in a process of its own, imports included, in turn, three times; the second
-audit finds what the first one kept. Requests and bytes are the audit's own count.
+The sample release, 154 branches, is on a rehearsal Hub. ``publish audit`` reads refs, trees, configs, cards, manifests
+and headers, and checks them; the listing is a loop with huggingface_hub over the refs and the tree of each branch. Each
+runs three times, in turn, in a process of its own, imports included; the second audit finds the answers of the first in
+its cache. Requests and bytes are what the audit reports.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from release import OURS, TARGET, samples
 
 from publish.rehearsal.server import RehearsalHub
 
-PLAIN = """
+LISTING = """
 from huggingface_hub import HfApi
 api = HfApi()
 for branch in api.list_repo_refs("alice/bench").branches:
@@ -47,19 +47,19 @@ def main() -> None:
         with RehearsalHub(work / "hub", api_quota=10**9, resolver_quota=10**9, enforce_quota=False) as hub:
             environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(work / "home")}
             timed(OURS, environment, "all-steps", str(run), TARGET, "--work-dir", str(work / "work"), "--json")
-            first, again, plain, said = [], [], [], ""
+            first, again, listing, printed = [], [], [], ""
             for turn in range(3):
                 own = {**environment, "HF_HOME": str(work / f"home{turn}")}
-                taken, said = timed(OURS, own, "audit", TARGET, "--json")
-                first.append(taken)
+                seconds, printed = timed(OURS, own, "audit", TARGET, "--json")
+                first.append(seconds)
                 again.append(timed(OURS, own, "audit", TARGET, "--json")[0])
-                plain.append(timed(PLAIN, own)[0])
-        document = json.loads(said)
-        ratio = median(one / other for one, other in zip(first, plain, strict=True))
-        print("| branches | requests | MB | audit, s | again, s | plain look, s | audit / plain look |")
+                listing.append(timed(LISTING, own)[0])
+        document = json.loads(printed)
+        ratio = median(one / other for one, other in zip(first, listing, strict=True))
+        print("| branches | requests | MB | audit, s | again, s | listing, s | audit / listing |")
         print("|---:|---:|---:|---:|---:|---:|---:|")
         cells = f"{document['branches']} | {document['requests']} | {document['bytes_downloaded'] / 1e6:.1f}"
-        print(f"| {cells} | {median(first):.1f} | {median(again):.1f} | {median(plain):.1f} | {ratio:.2f} |")
+        print(f"| {cells} | {median(first):.1f} | {median(again):.1f} | {median(listing):.1f} | {ratio:.2f} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A rehearsal Hub, and an audit of what lies on it."""
+"""A rehearsal Hub, and an audit of the repos on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from publish.audit.collect import Wanted
+from publish.audit.collect import AuditOptions
 from publish.audit.examine import examine
 from publish.audit.reader import Cache, Reader
 from publish.hub.client import Client
@@ -17,6 +17,11 @@ from publish.rehearsal.server import RehearsalHub
 
 MANY = 10**6
 Audit = Callable[..., AuditReport]
+
+
+def kinds(report: AuditReport) -> list[tuple[str, tuple[int, ...]]]:
+    """(kind, steps) of every finding, sorted."""
+    return sorted((finding.kind, finding.steps) for finding in report.findings)
 
 
 @pytest.fixture
@@ -29,9 +34,9 @@ def hub(tmp_path: Path) -> Iterator[RehearsalHub]:
 def audit(hub: RehearsalHub, tmp_path: Path) -> Audit:
     """Audit repos of the Hub, with a cache that lasts as long as the test."""
 
-    def run(*repos: str, deep: tuple[int, ...] = (), **wanted: object) -> AuditReport:
+    def run(*repos: str, **options: object) -> AuditReport:
         client = Client(Endpoint(hub.url), patience=Patience(tries=2, base=0.01), quota_dir=tmp_path / "quota")
         reader = Reader(client, Cache(tmp_path / "cache"))
-        return examine(reader, repos, Wanted(**wanted), deep)  # type: ignore[arg-type]
+        return examine(reader, repos, AuditOptions(**options))  # type: ignore[arg-type]
 
     return run

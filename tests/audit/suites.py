@@ -1,6 +1,6 @@
-"""Published suites made by hand on a rehearsal Hub: whole ones, and ones with the defects that really shipped.
+"""Published suites written directly to a rehearsal Hub: clean ones, to which tests add defects.
 
-Branches are written straight into the Hub's git repositories, so 155 of them take a second. Weights are small
+Branches are written straight into the Hub's git repositories, so 155 of them take a second. The weights are small
 GPT-NeoX models that drift from step to step as trained ones do.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from publish.rehearsal.names import repo_id
-from publish.rehearsal.storage.git import Drop, Put
+from publish.rehearsal.storage.git import DeletePath, PutFile
 from publish.rehearsal.storage.lfs import Pointer
-from publish.rehearsal.storage.store import Store
+from publish.rehearsal.storage.store import RepoStore
 
 HIDDEN, LAYERS, VOCABULARY = 16, 2, 64
 SHAPES: Mapping[str, tuple[int, ...]] = {
@@ -53,7 +53,7 @@ Tensors = dict[str, np.ndarray]
 
 
 def tensors_at(step: int, seed: int = 0) -> Tensors:
-    """The model of ``seed`` at ``step``: its initial weights, and a walk away from them; step 1 equals step 0."""
+    """The model of ``seed`` at ``step``: its initial weights and a drift from them; step 1 equals step 0."""
     made: Tensors = {}
     start, walk = np.random.default_rng(seed), np.random.default_rng((seed, 1))
     for name, shape in SHAPES.items():
@@ -98,7 +98,7 @@ def sharded(tensors: Tensors, count: int) -> dict[str, bytes]:
 
 
 def card(repo: str, branch: str, count: int) -> bytes:
-    """A card as a careful lab would write it."""
+    """A card without a defect."""
     revision = f', revision="{branch}"' if branch != "main" else ""
     return (
         "---\nlicense: apache-2.0\nlanguage: [en]\nlibrary_name: transformers\npipeline_tag: text-generation\n---\n"
@@ -109,14 +109,14 @@ def card(repo: str, branch: str, count: int) -> bytes:
 
 @dataclass
 class Planted:
-    """A repo on the Hub under ``root`` that is written to directly."""
+    """A repo on the rehearsal Hub in ``root``, written to without its API."""
 
     root: Path
     repo: str
-    files: dict[str, dict[str, bytes]] = field(default_factory=dict)  # branch -> what it holds
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)  # branch -> path -> content
 
     def __post_init__(self) -> None:
-        store = Store(self.root, time.time)
+        store = RepoStore(self.root, time.time)
         self.id = repo_id("models", *self.repo.split("/"))
         store.create(self.id, self.repo.split("/")[0], private=False)
         self.git, self.lfs = store.git(self.id), store.lfs(self.id)
@@ -129,7 +129,7 @@ class Planted:
     ) -> str:
         """Commit to a branch (a new one starts at the first commit); weights, and paths in ``lfs``, go to LFS."""
         parent = self.git.tip(f"refs/heads/{branch}") or self.first
-        changes: list[Put | Drop] = [Drop(path) for path in drop]
+        changes: list[PutFile | DeletePath] = [DeletePath(path) for path in drop]
         for path, content in files.items():
             if path.endswith((".safetensors", ".bin")) or path in lfs:
                 digest = hashlib.sha256(content).hexdigest()
@@ -137,7 +137,7 @@ class Planted:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(content)
                 content = Pointer(digest, len(content)).to_bytes()
-            changes.append(Put(path, self.git.add_blob(content)))
+            changes.append(PutFile(path, self.git.add_blob(content)))
         commit = self.git.add_commit(parent, changes, f"{branch} again", "mallory", int(time.time()))
         self.git.set_ref(f"refs/heads/{branch}", commit)
         held = {**self.files.get(branch, {}), **files}
@@ -145,7 +145,7 @@ class Planted:
         return commit
 
     def read(self, branch: str) -> dict[str, bytes]:
-        """What the branch holds on the Hub."""
+        """The files of the branch, as the Hub has them."""
         commit = self.git.resolve(branch)
         files = {}
         for entry in self.git.listing(commit, "", recursive=True):
@@ -174,7 +174,7 @@ def publish_suite(
     name: str = "step{}",
     shards: int = 1,
 ) -> Planted:
-    """A suite without a defect: every step's branch, and `main` equal to the last."""
+    """A suite without a defect: a branch for every step, and ``main`` equal to the last."""
     planted = Planted(root, repo)
     config = json.dumps(CONFIG).encode()
     for step in steps:

@@ -1,4 +1,4 @@
-"""``publish audit`` as scripts and people use it."""
+"""The command: exit codes, JSON, the reports for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from publish.audit.records import MEANINGS
+from publish.audit.report import MEANINGS
 from publish.cli.group import main
 from publish.rehearsal.server import RehearsalHub
 from tests.audit.suites import Planted, publish_suite
@@ -40,18 +40,25 @@ def test_exit_codes_and_json(suite: Planted) -> None:
     assert (found.exit_code, document["ok"]) == (1, False)
     (finding,) = document["findings"]
     assert (finding["kind"], finding["steps"]) == ("duplicate-weights", [1, 2])
+    assert finding["branches"] == ["step1", "step2"]
     assert finding["evidence"][0].keys() == {"branch", "commit", "path", "sha256", "size"}
-    assert document["repos"][0]["tips"]["step1"] == finding["evidence"][0]["commit"]
+    (audited,) = document["repos"]
+    assert audited.keys() == {"repo", "format", "schedule", "notes", "tips"}
+    assert (audited["repo"], audited["format"]) == ("lab/a", "hf")
+    assert audited["tips"]["step1"] == finding["evidence"][0]["commit"]
 
 
-def test_the_kinds_are_those_of_the_contract() -> None:
+def test_every_kind_of_finding_is_documented() -> None:
     contract = """duplicate-weights mixed-shards main-not-final missing-step unexpected-branch no-safetensors
         size-mismatch config-mismatch inherited-files card-metadata card-snippet card-stale readme-in-lfs
         not-as-recorded"""
     assert list(MEANINGS) == contract.split()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text()
+    table = page.partition("## Findings")[2].partition("\n\n**")[0]
+    assert [kind for kind in MEANINGS if f"`{kind}`" not in table] == []
 
 
-def test_a_report_for_people_and_one_for_an_issue_tracker(suite: Planted) -> None:
+def test_the_reports_for_a_terminal_and_for_an_issue_tracker(suite: Planted) -> None:
     suite.copy_weights("step2", "step1")
     suite.put("step4", {"a|b`<img>.txt": b"x", "\x1b[31m.txt": b"y"})
     people = run("lab/a")
@@ -74,18 +81,18 @@ def test_a_report_for_people_and_one_for_an_issue_tracker(suite: Planted) -> Non
     ("arguments", "says"),
     [
         (("lab/none",), "404"),
-        (("nonsense",), "neither an existing folder nor a repository"),
+        (("nonsense",), "no folder of this name"),
         (("lab/a@step1",), "a whole repo"),
         (("lab/a", "--schedule", "weekly"), "no schedule"),
         (("lab/a", "--schedule", "from-config"), "no training config"),
-        (("lab/a", "--branches", "ckpt_{step}"), "none of its 1 branches"),
+        (("lab/a", "--branches", "ckpt_{step}"), "none of the 5 branches"),
         (("lab/a", "--branches", "ckpt"), "does not say where the step is"),
-        (("lab/a", "--branches", "("), "no regular expression"),
+        (("lab/a", "--branches", "("), "not a regular expression"),
         (("lab/a", "--deep", "77"), "no branch is of step 77"),
         (("lab/a", "--release", "nowhere.yaml"), "cannot read"),
     ],
 )
-def test_what_cannot_run_exits_2_and_says_what_to_do(suite: Planted, arguments: tuple[str, ...], says: str) -> None:
+def test_what_cannot_run_exits_2_with_a_fix(suite: Planted, arguments: tuple[str, ...], says: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert says in result.stderr
@@ -98,11 +105,10 @@ def test_a_release_file_of_another_repo_is_an_error(suite: Planted, tmp_path: Pa
     path.write_text("source: run\ntarget: lab/b\n")
     result = run("lab/a", "--release", str(path))
     assert result.exit_code == 2
-    assert "of lab/b, not of lab/a" in result.stderr
+    assert "for lab/b, not for lab/a" in result.stderr
 
 
-def test_the_cache_is_of_no_consequence(suite: Planted, tmp_path: Path) -> None:
-    """Torn and edited entries are read again."""
+def test_damaged_cache_entries_are_read_again(suite: Planted, tmp_path: Path) -> None:
     first = json.loads(run("lab/a", "--json").stdout)
     kept = sorted((Path(os.environ["HF_HOME"]) / "publish" / "audit").rglob("*"))
     files = [path for path in kept if path.is_file()]

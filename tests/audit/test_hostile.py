@@ -1,4 +1,4 @@
-"""Files made to hurt whoever reads them: the audit ends, says what is wrong, and shows nothing that is not text."""
+"""Hostile files on a branch: the audit reports them and ends."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import struct
 
 import pytest
 
-from publish.formats.safetensors import NoHeader, length_of, parse_header
+from publish.formats.safetensors import InvalidHeader, header_length, parse_header
 from publish.rehearsal.server import RehearsalHub
-from tests.audit.conftest import Audit
+from tests.audit.conftest import Audit, kinds
 from tests.audit.suites import CONFIG, publish_suite
 
 STEPS = (1, 2, 3, 4)
@@ -20,16 +20,12 @@ BOMB = "\n".join(
 )
 
 
-def kinds(report: object) -> set[tuple[str, tuple[int, ...]]]:
-    return {(each.kind, each.steps) for each in report.findings}  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize(
     "card",
     [BOMB, f"---\n{'[' * 20_000}\n---\n", "---\ndate: 2000-99-99\n---\n", "---\n", "\0" * 1000, "---\n? \n---\n"],
     ids=["aliases", "nesting", "no date", "unfinished", "zeros", "no key"],
 )
-def test_cards(hub: RehearsalHub, audit: Audit, card: str) -> None:
+def test_a_hostile_card_is_a_finding(hub: RehearsalHub, audit: Audit, card: str) -> None:
     suite = publish_suite(hub.root, "lab/a", STEPS)
     suite.put("step2", {"README.md": card.encode()})
     assert ("card-metadata", (2,)) in kinds(audit("lab/a"))
@@ -48,11 +44,11 @@ def test_cards(hub: RehearsalHub, audit: Audit, card: str) -> None:
     ],
     ids=["nesting", "no text", "a list", "endless layers", "negative", "long", "no heads"],
 )
-def test_configs(hub: RehearsalHub, audit: Audit, config: bytes) -> None:
+def test_a_hostile_config_is_a_finding(hub: RehearsalHub, audit: Audit, config: bytes) -> None:
     suite = publish_suite(hub.root, "lab/a", STEPS)
     suite.put("step2", {"config.json": config})
     report = audit("lab/a")
-    assert kinds(report) == {("config-mismatch", (2,))}
+    assert kinds(report) == [("config-mismatch", (2,))]
     assert all(len(finding.detail) < 300 for finding in report.findings)
 
 
@@ -61,7 +57,7 @@ def test_configs(hub: RehearsalHub, audit: Audit, config: bytes) -> None:
     [b"[" * 100_000, b'{"weight_map": []}', b'{"weight_map": {"a": "../../etc/passwd"}}', b'{"weight_map": {"a": 3}}'],
     ids=["nesting", "a list", "outside", "no name"],
 )
-def test_indices(hub: RehearsalHub, audit: Audit, index: bytes) -> None:
+def test_a_hostile_index_concerns_its_own_step(hub: RehearsalHub, audit: Audit, index: bytes) -> None:
     suite = publish_suite(hub.root, "lab/a", STEPS, shards=2)
     suite.put("step2", {"model.safetensors.index.json": index})
     assert all(finding.steps == (2,) for finding in audit("lab/a").findings)
@@ -80,19 +76,19 @@ def test_indices(hub: RehearsalHub, audit: Audit, index: bytes) -> None:
         None,
     ],
 )
-def test_headers_that_are_none(entry: object) -> None:
-    with pytest.raises(NoHeader):
+def test_what_is_not_a_header_is_refused(entry: object) -> None:
+    with pytest.raises(InvalidHeader):
         parse_header(json.dumps({"a": entry}).encode())
 
 
-def test_headers_that_contradict_themselves() -> None:
+def test_a_header_that_contradicts_itself_lists_its_problems() -> None:
     one = {"dtype": "F16", "shape": [2, 2], "data_offsets": [0, 8]}
     other = {"dtype": "F16", "shape": [3], "data_offsets": [4, 12]}
     problems = parse_header(json.dumps({"a": one, "b": other}).encode()).problems
     assert any("begins at byte" in problem for problem in problems)
     assert any("F16 [3], 6 bytes, and has 8" in problem for problem in problems)
-    with pytest.raises(NoHeader, match="twice"):
+    with pytest.raises(InvalidHeader, match="twice"):
         parse_header(b'{"a": {}, "a": {}}')
     for length in (0, 1, 10**9, 2**63):
-        with pytest.raises(NoHeader):
-            length_of(struct.pack("<Q", length))
+        with pytest.raises(InvalidHeader):
+            header_length(struct.pack("<Q", length))

@@ -1,4 +1,4 @@
-"""A server that truncates, lies or leads in circles ends the audit with an error: never with "nothing found"."""
+"""A server that truncates, lies or redirects in circles: the audit ends with an error, never with "nothing found"."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Change = Callable[[dict[str, Any]], None]  # of an answer: status, headers, body
 
 
 class Between(QuietServer):
-    """A proxy in front of a Hub, which changes the answers to chosen paths."""
+    """A proxy in front of a Hub that changes its answers for chosen paths."""
 
     def __init__(self, upstream: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -51,12 +51,12 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {"range": value} if (value := self.headers.get("range")) else {}
         answer = self.server.client.get(self.server.upstream + self.path, headers=headers)
-        told = {
+        forwarded = {
             name: value.replace(self.server.upstream, self.server.url)
             for name, value in answer.headers.items()
             if name not in ("content-length", "transfer-encoding", "content-encoding", "date", "connection")
         }
-        reply: dict[str, Any] = {"status": answer.status_code, "headers": told, "body": answer.content}
+        reply: dict[str, Any] = {"status": answer.status_code, "headers": forwarded, "body": answer.content}
         for pattern, change in self.server.changes:
             if re.search(pattern, self.path):
                 change(reply)
@@ -82,7 +82,7 @@ def suite(hub: RehearsalHub) -> Planted:
 
 @pytest.fixture
 def proxy(hub: RehearsalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
-    monkeypatch.setattr("publish.cli.audit.PATIENCE", Patience(2, 0.01))
+    monkeypatch.setattr("publish.cli.audit.RETRIES", Patience(2, 0.01))
     with Between(hub.url) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
@@ -106,8 +106,8 @@ def of_json(edit: Callable[[Any], Any]) -> Change:
     return change
 
 
-def each_entry(edit: Callable[[dict[str, Any]], Any]) -> Change:
-    return of_json(lambda entries: [each for each in (edit(entry) for entry in entries) if each is not None])
+def every_entry(edit: Callable[[dict[str, Any]], Any]) -> Change:
+    return of_json(lambda entries: [edited for edited in map(edit, entries) if edited is not None])
 
 
 def without(*keys: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -119,7 +119,7 @@ def lfs(edit: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], dic
 
 
 def one_digest(entry: dict[str, Any]) -> dict[str, Any]:
-    """The same weights everywhere, and everywhere of another size."""
+    """One digest for all weights, with a size that differs."""
     if "lfs" not in entry:
         return entry
     size = int(entry["lfs"]["oid"][:3], 16)
@@ -149,7 +149,7 @@ def first_weights(edit: Callable[[bytes], bytes]) -> Change:
 
 REFS, TREE, CARD, DATA = r"/refs$", r"/tree/", r"/README\.md$", r"/(resolve|cdn|lfs)/.*|signature="
 LIES: dict[str, tuple[str, Change]] = {
-    "refs are no JSON": (REFS, body(lambda text: text[:-20])),
+    "refs are not JSON": (REFS, body(lambda text: text[:-20])),
     "refs are cut short": (REFS, announced),
     "refs are binary": (REFS, body(lambda text: text.replace(b"step1", b"\xc3\x28"))),
     "refs are nested too deep": (REFS, body(lambda text: b"[" * 100_000)),
@@ -160,15 +160,15 @@ LIES: dict[str, tuple[str, Change]] = {
     "no step branches": (REFS, of_json(lambda d: {**d, "branches": [b for b in d["branches"] if b["name"] == "main"]})),
     "refs without commits": (REFS, of_json(lambda d: {**d, "branches": [{"name": b["name"]} for b in d["branches"]]})),
     "refs lead to themselves": (REFS, redirect),
-    "a tree is no JSON": (TREE, body(lambda text: text[:-5])),
+    "a tree is not JSON": (TREE, body(lambda text: text[:-5])),
     "a tree is an object": (TREE, of_json(lambda entries: {"entries": entries})),
-    "entries without digest": (TREE, each_entry(without("oid"))),
-    "entries without size": (TREE, each_entry(without("size"))),
-    "LFS without digest": (TREE, each_entry(lfs(lambda told: {"size": told["size"]}))),
-    "LFS with half a digest": (TREE, each_entry(lfs(lambda told: {**told, "oid": told["oid"][:32]}))),
-    "LFS with another size": (TREE, each_entry(lfs(lambda told: {**told, "size": told["size"] + 1}))),
-    "sizes that are none": (TREE, each_entry(lambda entry: {**entry, "size": -1})),
-    "one digest of many sizes": (TREE, each_entry(one_digest)),
+    "entries without digest": (TREE, every_entry(without("oid"))),
+    "entries without size": (TREE, every_entry(without("size"))),
+    "LFS without digest": (TREE, every_entry(lfs(lambda pointer: {"size": pointer["size"]}))),
+    "LFS with half a digest": (TREE, every_entry(lfs(lambda pointer: {**pointer, "oid": pointer["oid"][:32]}))),
+    "LFS with another size": (TREE, every_entry(lfs(lambda pointer: {**pointer, "size": pointer["size"] + 1}))),
+    "negative sizes": (TREE, every_entry(lambda entry: {**entry, "size": -1})),
+    "one digest of many sizes": (TREE, every_entry(one_digest)),
     "an entry twice": (TREE, of_json(lambda entries: [*entries, entries[-1]])),
     "a tree that leads to itself": (
         TREE,
@@ -177,11 +177,11 @@ LIES: dict[str, tuple[str, Change]] = {
     "a file that is not there": (TREE, of_json(lambda e: [*e, {**e[0], "path": "model.safetensors.index.json"}])),
     "weights that are not there": (
         TREE,
-        each_entry(lambda e: {**e, "path": "model-00001-of-00002.safetensors"} if "lfs" in e else e),
+        every_entry(lambda e: {**e, "path": "model-00001-of-00002.safetensors"} if "lfs" in e else e),
     ),
     "weights longer than they are": (
         TREE,
-        each_entry(
+        every_entry(
             lambda e: lfs(lambda t: {**t, "size": t["size"] + 8})({**e, "size": e["size"] + 8} if "lfs" in e else e)
         ),
     ),
@@ -207,10 +207,10 @@ def test_a_lie_is_an_error(name: str, suite: Planted, proxy: Between) -> None:
 
 
 def test_optional_fields_may_be_absent(suite: Planted, proxy: Between) -> None:
-    """What the documentation does not promise is not relied on."""
+    """The audit does not depend on fields that the Hub does not document."""
     proxy.changes = [
         (REFS, of_json(lambda document: {"branches": document["branches"]})),
-        (TREE, each_entry(lfs(lambda told: {"oid": told["oid"]}))),
+        (TREE, every_entry(lfs(lambda pointer: {"oid": pointer["oid"]}))),
         (r".", lambda reply: [reply["headers"].pop(name, None) for name in ("etag", "ratelimit", "ratelimit-policy")]),
     ]
     code, output = audit("--schedule", "1,2,3,4")
@@ -218,7 +218,7 @@ def test_optional_fields_may_be_absent(suite: Planted, proxy: Between) -> None:
 
 
 def test_a_tree_of_many_pages(suite: Planted, proxy: Between) -> None:
-    """Another server may page as it likes; the last page counts like the first."""
+    """Another server may use smaller pages; all of them are read."""
 
     def split(reply: dict[str, Any]) -> None:
         entries = json.loads(reply["body"])
@@ -235,7 +235,7 @@ def test_a_tree_of_many_pages(suite: Planted, proxy: Between) -> None:
     assert "card-metadata" in audit()[1]
 
 
-def test_nothing_is_kept_of_a_lie(suite: Planted, proxy: Between, tmp_path: Path) -> None:
+def test_a_lie_is_not_cached(suite: Planted, proxy: Between, tmp_path: Path) -> None:
     proxy.changes = [LIES["another card than listed"]]
     assert audit()[0] == 2
     proxy.changes = []

@@ -1,4 +1,4 @@
-"""A suite that this tool published: what was recorded at its release, against what is there now."""
+"""A suite that this tool published, audited against the records of its release."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from publish.hub.client import Client
 from publish.hub.failures import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release_file import Release, parse_release
-from tests.audit.conftest import MANY, Audit
+from tests.audit.conftest import MANY, Audit, kinds
 from tests.audit.suites import Planted
 from tests.release.releases import FEW, TARGET, few, run_release
 
@@ -32,23 +32,19 @@ def release() -> Release:
     return parse_release(f"source: run\ntarget: {TARGET}\n{EXPECT}", "release.yaml")
 
 
-def kinds(report: object) -> list[tuple[str, tuple[int, ...]]]:
-    return sorted((each.kind, each.steps) for each in report.findings)  # type: ignore[attr-defined]
-
-
 def test_what_we_publish_is_clean_with_and_without_the_release(
     published: Planted, audit: Audit, release: Release
 ) -> None:
     report = audit(TARGET)
     assert report.ok, report.findings
     assert report.repos[0].schedule == "listed in checkpoints.json on main"
-    assert report.repos[0].notes == ("step0 and step1 hold the same weights: as declared",)
+    assert report.repos[0].notes == ("step0 and step1 have the same weights: as declared",)
     assert audit(TARGET, release=release).ok
     undeclared = parse_release(f"source: run\ntarget: {TARGET}\n", "release.yaml")
     assert audit(TARGET, release=undeclared).ok  # main's own checkpoints.json declares it
 
 
-def test_one_defect_is_one_finding_although_records_and_cards_disagree_with_it_too(
+def test_one_defect_is_one_finding_although_records_and_cards_contradict_it_too(
     published: Planted, audit: Audit, release: Release
 ) -> None:
     held = {branch: published.read(branch) for branch in ("step1", "step2", "step512")}
@@ -59,10 +55,10 @@ def test_one_defect_is_one_finding_although_records_and_cards_disagree_with_it_t
     published.put("step1", held["step1"])
     moved = audit(TARGET, release=release)
     assert kinds(moved) == [("not-as-recorded", (1,)), ("not-as-recorded", (2,))]
-    assert all("by mallory" in each.detail and "checkpoints.json" in each.detail for each in moved.findings)
+    assert all("by mallory" in found.detail and "checkpoints.json" in found.detail for found in moved.findings)
 
 
-def test_what_no_other_check_can_see(published: Planted, audit: Audit, release: Release) -> None:
+def test_changes_that_only_the_records_reveal(published: Planted, audit: Audit, release: Release) -> None:
     card = published.read("step2")["README.md"]
     published.put("step2", {"README.md": card.replace(b"Learning rate", b"Lerning rate")})
     config = published.read("step0")["generation_config.json"]
@@ -77,22 +73,22 @@ def test_what_no_other_check_can_see(published: Planted, audit: Audit, release: 
         ("not-as-recorded", (2,)),
         ("not-as-recorded", (512,)),
     ]
-    by_step = {each.steps: each.detail for each in report.findings if each.kind == "not-as-recorded"}
+    by_step = {found.steps: found.detail for found in report.findings if found.kind == "not-as-recorded"}
     assert "README.md is not the file that publish.json records" in by_step[2,]
     assert "tokenizer.json" in by_step[512,]
     assert by_step[()].startswith("main: tokenizer.json is not")
     assert all("mallory" in detail for steps, detail in by_step.items() if steps)
 
 
-def test_pythia_108_weights_that_nobody_knows(published: Planted, audit: Audit, release: Release) -> None:
-    """Another checkpoint of the same shapes: the record tells, and who put it there."""
+def test_pythia_108_unknown_weights_of_the_right_shapes(published: Planted, audit: Audit, release: Release) -> None:
+    """The finding names the commit and its author."""
     weights = bytearray(published.read("step2")["model.safetensors"])
     weights[-100:] = bytes(100)
     commit = published.put("step2", {"model.safetensors": bytes(weights)})
     (finding,) = audit(TARGET, release=release).findings
     assert (finding.kind, finding.steps) == ("not-as-recorded", (2,))
     assert f"commit {commit[:12]} by mallory" in finding.detail
-    assert [each.kind for each in audit(TARGET).findings] == ["not-as-recorded"]
+    assert [found.kind for found in audit(TARGET).findings] == ["not-as-recorded"]
 
 
 def test_a_card_of_another_step_or_in_lfs_is_one_finding(published: Planted, audit: Audit, release: Release) -> None:
@@ -109,13 +105,13 @@ def test_a_branch_that_is_a_copy_of_another(published: Planted, audit: Audit) ->
 def test_a_card_that_states_other_digests(published: Planted, audit: Audit) -> None:
     main = published.read("main")
     listed = json.loads(main["checkpoints.json"])["checkpoints"]
-    digest = next(each["weights"][0] for each in listed if each["step"] == 2)
+    digest = next(record["weights"][0] for record in listed if record["step"] == 2)
     stale = main["README.md"].replace(digest[:8].encode(), b"0" * 8)
     published.put("main", {"README.md": stale})
     assert kinds(audit(TARGET)) == [("card-stale", (2,))]
 
 
-def test_declared_equal_and_different(published: Planted, audit: Audit) -> None:
+def test_steps_that_are_declared_equal_and_differ(published: Planted, audit: Audit) -> None:
     text = f"source: run\ntarget: {TARGET}\n{EXPECT}  - {{equal: [2, 512], because: so it is not}}\n"
     wrong = parse_release(text, "release.yaml")
     assert kinds(audit(TARGET, release=wrong)) == [("not-as-recorded", (2, 512))]
@@ -129,10 +125,10 @@ def test_a_list_of_checkpoints_that_cannot_be_read_is_an_error(published: Plante
         audit(TARGET)
 
 
-def test_a_branch_made_from_main_has_what_main_has(
+def test_a_branch_created_from_main_inherits_its_files(
     published: Planted, audit: Audit, hub: RehearsalHub, tmp_path: Path
 ) -> None:
-    """How it happened: a branch is created where `main` is, and the upload that was to follow fails, or is partial."""
+    """How it happens: a branch is created at ``main``, and the upload that should follow fails or is partial."""
     api = HfApi(endpoint=hub.url, token="hf_alice")
     weights = published.read("step2")["model.safetensors"]
     published.delete("step2")
@@ -141,6 +137,6 @@ def test_a_branch_made_from_main_has_what_main_has(
     published.put("step2", {"model.safetensors": weights})
     (finding, *others) = audit(TARGET).findings
     assert finding.kind == "inherited-files"
-    inherited = {each.path for each in finding.evidence if not each.path.startswith("plots/")}
+    inherited = {item.path for item in finding.evidence if not item.path.startswith("plots/")}
     assert inherited == {"README.md", "checkpoints.json", "publish.json"}
     assert others == []

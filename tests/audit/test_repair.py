@@ -1,4 +1,4 @@
-"""What an audit found is published again, and nothing else; what was wrong is recorded; then the audit is clean."""
+"""A repair publishes again what an audit found, and nothing else; the errata record it; then the audit is clean."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LFS_README = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\nREADME.md filt
 
 
 class Published:
-    """A released run, and the means to audit and repair it."""
+    """A released run that can be audited and repaired."""
 
     def __init__(self, samples: Path, folder: Path, hub: RehearsalHub) -> None:
         self.hub, self.folder = hub, folder
@@ -107,7 +107,7 @@ def test_every_defect_is_repaired_recorded_and_gone(published: Published) -> Non
 
 
 def check_records(published: Published, planted: Mapping[str, str], after: Mapping[str, str]) -> None:
-    """checkpoints.json and the card say what was wrong, since when, and what replaced it."""
+    """checkpoints.json and the card list what was wrong, since which commit, and the commit that replaced it."""
     files = published.plant.read("main")
     listed = json.loads(files["checkpoints.json"])
     errata = {erratum["branch"]: erratum for erratum in listed["errata"]}
@@ -131,14 +131,14 @@ def test_since_is_the_first_wrong_commit(published: Published) -> None:
     outcome = published.repair(published.audit()[1])
     assert outcome.published == (2,)  # type: ignore[attr-defined]
     listed = json.loads(published.plant.read("main")["checkpoints.json"])["errata"]
-    assert [(each["branch"], each["since"]) for each in listed] == [("step2", first)]
+    assert [(erratum["branch"], erratum["since"]) for erratum in listed] == [("step2", first)]
     published.plant.put("step4", {"extra.txt": b"x"})
     published.repair(published.audit()[1])
     kept = json.loads(published.plant.read("main")["checkpoints.json"])["errata"]
-    assert [each["branch"] for each in kept] == ["step2", "step4"]
+    assert [erratum["branch"] for erratum in kept] == ["step2", "step4"]
 
 
-def test_a_branch_that_moved_since_the_audit_is_left_alone(published: Published) -> None:
+def test_a_branch_that_moved_after_the_audit_is_not_touched(published: Published) -> None:
     held = published.plant.read("step2")["model.safetensors"]
     published.plant.put("step2", {"model.safetensors": held[:-8]})
     _, audit = published.audit()
@@ -149,8 +149,8 @@ def test_a_branch_that_moved_since_the_audit_is_left_alone(published: Published)
     assert published.tips()["step2"] == mine
 
 
-def test_a_repair_that_was_interrupted_goes_on(published: Published) -> None:
-    """Killed after a branch was emptied, and after its commit, before main knew of it: the record is complete."""
+def test_an_interrupted_repair_continues(published: Published) -> None:
+    """Killed after a branch was emptied, or after its commit and before that of main: the errata are complete."""
     held = {step: published.plant.read(f"step{step}") for step in (2, 64)}
     published.plant.put("step64", {"README.md": held[64]["README.md"]}, lfs=("README.md",))
     published.plant.put("step2", {"model.safetensors": held[2]["model.safetensors"][:-8]})
@@ -163,11 +163,11 @@ def test_a_repair_that_was_interrupted_goes_on(published: Published) -> None:
     assert published.audit()[0] == 0
     listed = json.loads(published.plant.read("main")["checkpoints.json"])["errata"]
     tips = published.tips()
-    mended = {each["branch"]: each["replaced_by"] for each in listed}
-    assert mended == {"step2": tips["step2"], "step64": tips["step64"]}
+    replaced = {erratum["branch"]: erratum["replaced_by"] for erratum in listed}
+    assert replaced == {"step2": tips["step2"], "step64": tips["step64"]}
 
 
-def test_what_a_person_has_to_mend_is_said(published: Published) -> None:
+def test_findings_that_need_manual_action_are_listed(published: Published) -> None:
     published.plant.put("step77", published.plant.read("step2"))
     code, audit = published.audit()
     assert code == 1
@@ -190,7 +190,7 @@ def test_what_a_person_has_to_mend_is_said(published: Published) -> None:
         ('{"repos": [{"repo": "alice/tiny"}], "findings": [{"kind": 3}]}', "kind"),
     ],
 )
-def test_an_audit_that_is_none(tmp_path: Path, text: str, says: str) -> None:
+def test_a_file_that_is_not_an_audit_of_the_target_is_refused(tmp_path: Path, text: str, says: str) -> None:
     path = tmp_path / "audit.json"
     path.write_text(text)
     with pytest.raises(PublishError, match=says):
@@ -199,16 +199,16 @@ def test_an_audit_that_is_none(tmp_path: Path, text: str, says: str) -> None:
         read_repair(tmp_path / "none.json", TARGET)
 
 
-def test_the_contract_s_keys_are_enough(tmp_path: Path) -> None:
+def test_a_repair_needs_neither_evidence_nor_tips(tmp_path: Path) -> None:
     path = tmp_path / "audit.json"
-    finding = {"kind": "size-mismatch", "steps": [4], "detail": "short"}
+    finding = {"kind": "size-mismatch", "branches": ["step4"], "steps": [4], "detail": "short"}
     path.write_text(json.dumps({"repo": TARGET, "repos": [{"repo": TARGET}], "findings": [finding], "ok": False}))
     repair = read_repair(path, TARGET)
     assert (list(repair.steps), repair.tips, HubError.exit_code) == ([4], {}, 2)
 
 
-def test_a_repair_of_main_itself_keeps_its_plots(published: Published) -> None:
-    """Emptied and published again, since only so its card leaves LFS: the plots are drawn again, to the same bytes."""
+def test_a_repair_of_main_keeps_its_plots(published: Published) -> None:
+    """A card leaves LFS only if the branch is emptied first; the plots are then drawn again, to the same bytes."""
     before = published.plant.read("main")
     assert any(path.startswith("plots/") for path in before)
     published.plant.put("main", {"README.md": before["README.md"], ".gitattributes": LFS_README}, lfs=("README.md",))

@@ -1,9 +1,10 @@
-"""Several suites at once, and a look into the weights."""
+"""Several suites at once, and samples of their weights."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from publish.records.findings import AuditReport
 from publish.rehearsal.server import RehearsalHub
 from tests.audit.conftest import Audit
 from tests.audit.suites import publish_suite, safetensors, single, tensors_at
@@ -12,12 +13,12 @@ STEPS = (0, 1, 2, 512, 1000, 2000)
 SEEDS = tuple(f"lab/pythia-160m-weight-seed{seed}" for seed in range(1, 5))
 
 
-def kinds(report: object) -> list[tuple[str, tuple[int, ...], str]]:
-    return sorted((each.kind, each.steps, each.repo) for each in report.findings)  # type: ignore[attr-defined]
+def kinds(report: AuditReport) -> list[tuple[str, tuple[int, ...], str]]:
+    return sorted((finding.kind, finding.steps, finding.repo) for finding in report.findings)
 
 
 def test_pythia_203_four_repos_equal_at_step_1_up_to_the_sign_of_zero(hub: RehearsalHub, audit: Audit) -> None:
-    """Weight seeds that do not descend from their own step 0, and are one model from step 1 on."""
+    """Weight seeds whose step 0 is of another run than their later steps, which are one model."""
     for number, repo in enumerate(SEEDS):
         suite = publish_suite(hub.root, repo, STEPS, seed=number)
         for step in STEPS[1:]:
@@ -31,7 +32,7 @@ def test_pythia_203_four_repos_equal_at_step_1_up_to_the_sign_of_zero(hub: Rehea
             suite.put(f"step{step}", single(same))
         suite.put("main", suite.weights("step2000"))
     plain = audit(*SEEDS)
-    assert plain.ok, [each.detail for each in plain.findings]
+    assert plain.ok, [finding.detail for finding in plain.findings]
     report = audit(*SEEDS, deep=(0, 1))
     assert kinds(report) == sorted(
         [
@@ -39,11 +40,11 @@ def test_pythia_203_four_repos_equal_at_step_1_up_to_the_sign_of_zero(hub: Rehea
             *(("not-as-recorded", (0,), repo) for repo in SEEDS),
         ]
     )
-    equal = next(each for each in report.findings if each.kind == "duplicate-weights")
+    equal = next(finding for finding in report.findings if finding.kind == "duplicate-weights")
     assert "equal up to the sign of zero" in equal.detail
-    assert {each.repo for each in equal.evidence} == set(SEEDS)
-    assert len({each.sha256 for each in equal.evidence}) == 4
-    assert "step0 is of another run than step1 and step2" in report.findings[-1].detail
+    assert {item.repo for item in equal.evidence} == set(SEEDS)
+    assert len({item.sha256 for item in equal.evidence}) == 4
+    assert "step0 is not of the same run as step1 and step2" in report.findings[-1].detail
 
 
 def test_seeds_that_are_copies_of_each_other(hub: RehearsalHub, audit: Audit) -> None:
@@ -61,8 +62,8 @@ def test_runs_that_differ_in_their_data_alone_may_start_from_the_same_weights(hu
     assert audit(*repos).ok
 
 
-def test_a_model_saved_again_is_the_same_model(hub: RehearsalHub, audit: Audit) -> None:
-    """Another file with the same values: digests differ, a look into them tells."""
+def test_a_model_saved_again_is_found_by_sampling(hub: RehearsalHub, audit: Audit) -> None:
+    """Another file with the same values: only the digests differ."""
     suite = publish_suite(hub.root, "lab/a", STEPS)
     again = safetensors(tensors_at(512), {"format": "pt", "saved": "again"})
     suite.put("step1000", {"model.safetensors": again})
@@ -72,7 +73,7 @@ def test_a_model_saved_again_is_the_same_model(hub: RehearsalHub, audit: Audit) 
     assert "are equal" in report.findings[0].detail
 
 
-def test_a_model_that_barely_moved_in_a_thousand_steps(hub: RehearsalHub, audit: Audit) -> None:
+def test_a_model_that_hardly_changed_in_a_thousand_steps(hub: RehearsalHub, audit: Audit) -> None:
     suite = publish_suite(hub.root, "lab/a", STEPS)
     nearly = tensors_at(1000)
     nearly["embed_out.weight"][0, 0] += np.float16(1e-4)
@@ -81,7 +82,7 @@ def test_a_model_that_barely_moved_in_a_thousand_steps(hub: RehearsalHub, audit:
     assert kinds(audit("lab/a", deep=(2000,))) == [("duplicate-weights", (1000, 2000), "lab/a")]
 
 
-def test_a_clean_suite_stays_clean_when_looked_into(hub: RehearsalHub, audit: Audit) -> None:
+def test_sampling_a_clean_suite_finds_nothing(hub: RehearsalHub, audit: Audit) -> None:
     publish_suite(hub.root, "lab/a", STEPS)
     publish_suite(hub.root, "lab/b", STEPS, seed=1)
     report = audit("lab/a", "lab/b", deep=STEPS)
@@ -90,8 +91,8 @@ def test_a_clean_suite_stays_clean_when_looked_into(hub: RehearsalHub, audit: Au
     assert (again.requests, again.weight_bytes) == (2, 0)
 
 
-def test_models_that_name_their_tensors_otherwise(hub: RehearsalHub, audit: Audit) -> None:
-    """The largest matrix stands for the embeddings; vectors alone are equal at the start of any two runs."""
+def test_models_with_other_tensor_names(hub: RehearsalHub, audit: Audit) -> None:
+    """The largest matrix is sampled instead of embeddings; vectors alone are equal at the start of any two runs."""
     for seed, repo in enumerate(("lab/a", "lab/b")):
         suite = publish_suite(hub.root, repo, STEPS, seed=seed)
         for step in STEPS:
@@ -100,6 +101,6 @@ def test_models_that_name_their_tensors_otherwise(hub: RehearsalHub, audit: Audi
             suite.put(f"step{step}", single(renamed if step != 2 else {"norm": renamed["norm"]}))
         suite.put("main", suite.weights("step2000"))
     found = kinds(audit("lab/a", "lab/b", deep=(0, 1)))
-    assert [each for each in found if each[0] == "duplicate-weights" and each[1] == (0,)] == []
-    repeated = [each for each in found if each[1] == (512, 1000, 2000)]
+    assert [kind for kind, steps, _ in found if kind == "duplicate-weights" and steps == (0,)] == []
+    repeated = [finding for finding in found if finding[1] == (512, 1000, 2000)]
     assert repeated == [("duplicate-weights", (512, 1000, 2000), repo) for repo in ("lab/a", "lab/b")]

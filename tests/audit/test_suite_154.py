@@ -1,4 +1,4 @@
-"""A suite of 154 steps, whole and with the defects that really shipped: each found and named, and nothing else."""
+"""A suite of 154 steps with the defects that real suites had: every one is found, and nothing else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from publish.rehearsal.server import RehearsalHub
 from publish.schedule import PYTHIA
-from tests.audit.conftest import Audit
+from tests.audit.conftest import Audit, kinds
 from tests.audit.suites import Planted, card, publish_suite, safetensors, sharded, tensors_at
 
 REPO = "lab/pythia-tiny"
@@ -20,17 +20,13 @@ def suite(hub: RehearsalHub) -> Planted:
     return publish_suite(hub.root, REPO, PYTHIA)
 
 
-def kinds(report: object) -> list[tuple[str, tuple[int, ...]]]:
-    return sorted((each.kind, each.steps) for each in report.findings)  # type: ignore[attr-defined]
-
-
 def test_a_clean_suite_has_no_finding_and_costs_little(suite: Planted, audit: Audit, hub: RehearsalHub) -> None:
     hub.reset_stats()
     report = audit(REPO)
     assert report.ok, report.findings
     assert report.branches == 155
-    assert report.repos[0].schedule == "pythia, guessed from the branches' names"
-    assert [note.split(":")[0] for note in report.repos[0].notes] == ["step0 and step1 hold the same weights"]
+    assert report.repos[0].schedule == "pythia, guessed from the branch names"
+    assert [note.split(":")[0] for note in report.repos[0].notes] == ["step0 and step1 have the same weights"]
     counted = hub.stats()
     assert report.requests == sum(counted.requests.values()) < 700
     assert report.bytes_downloaded == counted.bytes_out
@@ -43,7 +39,7 @@ def test_a_clean_suite_has_no_finding_and_costs_little(suite: Planted, audit: Au
 
 
 def test_pythia_205_duplicates_and_a_main_that_is_not_the_last_step(suite: Planted, audit: Audit) -> None:
-    """76 of 154 branches hold what main holds, 10 more share a second blob; main is not step143000."""
+    """76 of 154 branches have the weights of main, 10 more share others; main is not step143000."""
     first, second = PYTHIA[20:96], PYTHIA[100:110]
     suite.put("main", {"model.safetensors": safetensors(tensors_at(7, seed=9))})
     for step in first:
@@ -56,9 +52,11 @@ def test_pythia_205_duplicates_and_a_main_that_is_not_the_last_step(suite: Plant
         ("duplicate-weights", second),
         ("main-not-final", (143_000,)),
     ]
+    not_final = next(finding for finding in report.findings if finding.kind == "main-not-final")
+    assert not_final.branches == ("main", "step143000")
     largest = next(finding for finding in report.findings if len(finding.steps) == 76)
-    assert "main holds them too" in largest.detail
-    assert {(each.branch, each.sha256) for each in largest.evidence} == {
+    assert "and so has main" in largest.detail
+    assert {(item.branch, item.sha256) for item in largest.evidence} == {
         (f"step{step}", largest.evidence[0].sha256) for step in first
     }
     assert report.requests < 700
@@ -70,8 +68,8 @@ def test_pythia_202_missing_steps(suite: Planted, audit: Audit) -> None:
     assert kinds(audit(REPO)) == [("missing-step", (4, 15_000, 142_000))]
 
 
-def test_pythia_108_a_step_that_is_another_run_s(suite: Planted, audit: Audit, hub: RehearsalHub) -> None:
-    """Digests cannot tell unless the other run is known; a look into the weights can, at a stated number of bytes."""
+def test_pythia_108_a_step_of_another_run(suite: Planted, audit: Audit, hub: RehearsalHub) -> None:
+    """Digests reveal it only if the other run is audited too; sampling does without, at a stated number of bytes."""
     suite.put("step32000", {"model.safetensors": safetensors(tensors_at(32_000, seed=5))})
     assert audit(REPO).ok
     hub.reset_stats()
@@ -82,7 +80,7 @@ def test_pythia_108_a_step_that_is_another_run_s(suite: Planted, audit: Audit, h
     assert kinds(audit(REPO, "lab/other")) == [("duplicate-weights", (32_000,))]
 
 
-def test_small_defects_each_by_its_name(suite: Planted, audit: Audit) -> None:
+def test_every_small_defect_has_its_own_kind(suite: Planted, audit: Audit) -> None:
     config = json.loads(suite.files["step8"]["config.json"])
     weights = suite.files["step512"]["model.safetensors"]
     stale = suite.files["step2"]["README.md"].replace(b"One of 154", b"One of 143")
@@ -155,7 +153,7 @@ def test_a_later_stage_starts_where_an_earlier_one_ended(hub: RehearsalHub, audi
     assert kinds(audit("lab/olmo")) == [("duplicate-weights", (1000,))]
 
 
-def test_an_index_that_is_not_its_shards(hub: RehearsalHub, audit: Audit) -> None:
+def test_an_index_that_does_not_match_its_shards(hub: RehearsalHub, audit: Audit) -> None:
     suite = publish_suite(hub.root, REPO, (1, 2, 3, 4, 5), shards=3)
     suite.put("step2", {}, drop=("model-00002-of-00003.safetensors",))
     other = sharded(tensors_at(3), 2)
@@ -170,7 +168,7 @@ def test_an_index_that_is_not_its_shards(hub: RehearsalHub, audit: Audit) -> Non
     assert len(found) == 2
 
 
-def test_another_schedule_and_other_names(hub: RehearsalHub, audit: Audit) -> None:
+def test_other_schedules_and_other_names(hub: RehearsalHub, audit: Audit) -> None:
     for repo, name in (("lab/a", "ckpt_{}"), ("lab/b", "step-{}"), ("lab/c", "global_step{}"), ("lab/d", "v{}-final")):
         suite = publish_suite(hub.root, repo, (1, 2, 3, 356), name=name)
         pattern = "v{step}-final" if repo == "lab/d" else None

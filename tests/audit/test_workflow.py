@@ -1,4 +1,4 @@
-"""The workflow that audits every week: its steps are run, with the real command and a stand-in for gh."""
+"""The weekly workflow: its steps are run with the real command and a fake gh."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def program(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path, hub: RehearsalHub) -> dict[str, str]:
-    """The environment of a runner: publish, gh, and GitHub's files."""
+    """The environment of a runner: publish, gh, and the files that GitHub reads."""
     folder = tmp_path / "bin"
     folder.mkdir()
     call = "from publish.cli import main; main()"
@@ -41,7 +41,7 @@ def machine(tmp_path: Path, hub: RehearsalHub) -> dict[str, str]:
         **os.environ,
         "PATH": f"{folder}:{os.environ['PATH']}",
         "HF_ENDPOINT": hub.url,
-        "TARGETS": "lab/a lab/b",
+        "SUITES": "lab/a lab/b",
         "OPTIONS": "--schedule 1,2,3",
         "TITLE": workflow["env"]["TITLE"],
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
@@ -54,7 +54,7 @@ def run(name: str, machine: dict[str, str], folder: Path) -> int:
     return subprocess.run(["bash", "-e", "-c", script], env=machine, cwd=folder, check=False).returncode
 
 
-def test_what_is_found_becomes_one_issue(tmp_path: Path, hub: RehearsalHub, machine: dict[str, str]) -> None:
+def test_findings_open_one_issue_and_update_it(tmp_path: Path, hub: RehearsalHub, machine: dict[str, str]) -> None:
     suites = [publish_suite(hub.root, repo, (1, 2, 3), seed=seed) for seed, repo in enumerate(("lab/a", "lab/b"))]
     assert run("Audit", machine, tmp_path) == 0
     assert (tmp_path / "output").read_text() == "found=0\n"
@@ -63,13 +63,13 @@ def test_what_is_found_becomes_one_issue(tmp_path: Path, hub: RehearsalHub, mach
     assert (tmp_path / "output").read_text().splitlines()[-1] == "found=1"
     assert "duplicate-weights" in (tmp_path / "issue.md").read_text()
     assert "duplicate-weights" in (tmp_path / "summary").read_text()
-    assert run("Say it in an issue", machine, tmp_path) == 0
+    assert run("Open or update the issue", machine, tmp_path) == 0
     (tmp_path / "number").write_text("7\n")
-    assert run("Say it in an issue", machine, tmp_path) == 0
+    assert run("Open or update the issue", machine, tmp_path) == 0
     calls = [line.split()[:2] for line in (tmp_path / "calls").read_text().splitlines()]
     assert calls == [["issue", "list"], ["issue", "create"], ["issue", "list"], ["issue", "edit"]]
 
 
 def test_an_audit_that_cannot_run_fails_the_job(tmp_path: Path, machine: dict[str, str]) -> None:
-    assert run("Audit", {**machine, "TARGETS": "lab/none"}, tmp_path) == 2
+    assert run("Audit", {**machine, "SUITES": "lab/none"}, tmp_path) == 2
     assert not (tmp_path / "output").exists()

@@ -11,7 +11,7 @@ import yaml
 from publish.cards.metadata import check, front_matter
 from publish.cards.render import render_suite
 from publish.errors import CardError
-from publish.rehearsal.api.commits import check_card
+from publish.rehearsal.front_matter import validate_card
 from publish.release_file import parse_release
 from tests.cards import samples
 
@@ -59,7 +59,7 @@ def test_every_key_of_the_release_file_arrives() -> None:
         ],
     }
     card = render_suite(samples.suite(repo="lab/tiny", text=text))
-    assert check_card(card) == ([], [])
+    assert validate_card(card) == ([], [])
     assert "```bibtex\n@misc{tiny, title={Tiny}}\n```" in card
     assert "- step512 was replaced." in card
     assert "| EleutherAI/lambada_openai | text-generation | acc | 0.25 |" in card

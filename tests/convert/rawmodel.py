@@ -13,7 +13,7 @@ from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, Network
 from publish.neox.state import TrainingState
-from publish.sources.files import outside
+from publish.sources.files import check_range
 
 VIEWS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
 Arrays = dict[str, np.ndarray]
@@ -27,8 +27,8 @@ class MemoryFile:
         self.reads: list[tuple[int, int]] = []
 
     def read(self, offset: int, length: int) -> bytes:
-        if not 0 <= offset <= offset + length <= self.size:
-            raise outside(self, offset, length)
+        check_range(self, offset, length)
+
         self.reads.append((offset, length))
         return self._content[offset : offset + length]
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from publish.checkpoints import find_checkpoint
 from publish.errors import ConfigError
 from publish.release.conversion import Conversion, ConvertOptions, convert_one
-from publish.sources.runs import open_ref, parse_location
+from publish.sources.runs import parse_location
 from tests.convert.rawfiles import SEQUENTIAL, write
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, written_arrays
 from tests.convert.test_merge import cases
@@ -26,7 +27,7 @@ NAMED = {
     "tied pipeline TP 2": (Case(replace(NEOX, tied=True), tensor_parallel=2), 1, False),
     "bf16 pipeline ZeRO": (Case(NEOX, dtype="bfloat16"), 2, True),
     "no attention bias": (Case(NEOX, attention_biases=False), 1, False),
-    "MHA llama pipeline 2023": (Case(LLAMA, legacy_mlp=True, attention_biases=False), 1, False),
+    "MHA llama pipeline, legacy names": (Case(LLAMA, legacy_mlp=True, attention_biases=False), 1, False),
     "GQA TP 2": (Case(GROUPED, tensor_parallel=2, attention_biases=False), SEQUENTIAL, False),
     "multi-query": (Case(MULTI_QUERY, attention_biases=False), 1, False),
     "mistral TP 2 PP 2": (
@@ -34,12 +35,12 @@ NAMED = {
         2,
         True,
     ),
-    "exact GELU 2023": (Case(replace(NEOX, activation="gelu"), legacy_mlp=True), 2, False),
+    "exact GELU, legacy names": (Case(replace(NEOX, activation="gelu"), legacy_mlp=True), 2, False),
 }
 
 
 def converted(folder: Path, out: Path) -> Conversion:
-    source, files = open_ref(parse_location(str(folder)), None)
+    source, files = find_checkpoint(parse_location(str(folder)), None)
     try:
         return convert_one(source, files, out, ConvertOptions(tokenizer="none"))
     finally:

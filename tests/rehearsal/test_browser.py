@@ -1,4 +1,4 @@
-"""Cards as a browser shows them: nothing wider than the page, pictures there, nothing from elsewhere, both schemes."""
+"""Cards in a browser: nothing is wider than the page or loaded from elsewhere, in both color schemes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield hub
 
 
-@pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1200, False)])
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        (390, False),
+        pytest.param(390, True, marks=pytest.mark.slow),
+        pytest.param(1200, False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_suites_card(site: RehearsalHub, tmp_path: Path, width: int, dark: bool) -> None:
     found = measure(f"{site.url}/{samples.REPO}", tmp_path, width=width, dark=dark)
     assert found["width"] <= width
@@ -57,6 +64,7 @@ def test_the_suites_card(site: RehearsalHub, tmp_path: Path, width: int, dark: b
     assert (paper < 60 and ink > 180) if dark else (paper > 230 and ink < 80)
 
 
+@pytest.mark.slow
 def test_the_steps_card_on_a_phone(site: RehearsalHub, tmp_path: Path) -> None:
     found = measure(f"{site.url}/{samples.REPO}/tree/step1000", tmp_path, width=390)
     assert found["width"] <= 390
@@ -64,6 +72,7 @@ def test_the_steps_card_on_a_phone(site: RehearsalHub, tmp_path: Path) -> None:
     assert found["dead"] == []
 
 
+@pytest.mark.slow
 def test_hostile_text_is_shown_and_does_not_run(site: RehearsalHub, tmp_path: Path) -> None:
     """Even without the page's own content security policy, which a frame from a file does not have."""
     script = "<script>window.ran=1</script><img src=x onerror=window.ran=2><svg onload=window.ran=3>"

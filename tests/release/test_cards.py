@@ -82,6 +82,7 @@ def test_an_unchanged_release_costs_three_requests_and_no_source(released: Path,
     assert hub.stats().commits == {}
 
 
+@pytest.mark.slow
 def test_154_steps_cost_three_requests_and_one_changed_note_is_found_in_every_card(
     samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
 ) -> None:
@@ -99,6 +100,7 @@ def test_154_steps_cost_three_requests_and_one_changed_note_is_found_in_every_ca
     assert sum(hub.stats().requests.values()) == 9
 
 
+@pytest.mark.slow
 def test_same_cards_from_other_thread_counts_and_another_day(samples: Path, tmp_path: Path) -> None:
     run = few(samples, tmp_path)
     running = []

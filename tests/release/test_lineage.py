@@ -65,7 +65,7 @@ def test_distances_and_gates_are_in_the_records(
     assert set(manifest["statistics"]) == {"layer_types", "tensors"}
     assert len(manifest["statistics"]["tensors"]) == 28
     card = Path(api.hf_hub_download(TARGET, "README.md")).read_text()
-    assert "each of 12 steps lies between its neighbours" in card
+    assert "each of 12 steps is between its neighbours" in card
 
 
 def test_a_rerun_and_a_resumed_run_find_the_same(

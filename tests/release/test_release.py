@@ -14,6 +14,7 @@ import pytest
 import torch
 from huggingface_hub import HfApi
 
+from publish.checkpoints import find_checkpoint
 from publish.errors import HubError, ScheduleError, TokenizerError
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
@@ -21,7 +22,7 @@ from publish.rehearsal.server import RehearsalHub
 from publish.release.conversion import ConvertOptions, convert_one
 from publish.release.job import make_job
 from publish.release.proposal import propose
-from publish.sources.runs import open_ref, parse_location
+from publish.sources.runs import parse_location
 from tests.conftest import arrays, shared
 from tests.release.releases import FEW, TARGET, few, run_release
 
@@ -211,8 +212,9 @@ def test_a_14m_checkpoint_on_a_hub_costs_its_weights_and_no_more(
     assert fetched <= 1.02 * weights
 
 
+@pytest.mark.slow
 def test_a_14m_checkpoint_on_a_hub_takes_few_requests(raw14m: str, tmp_path: Path, hub: RehearsalHub) -> None:
-    ref, files = open_ref(parse_location(f"{raw14m}@step0"), None)
+    ref, files = find_checkpoint(parse_location(f"{raw14m}@step0"), None)
     try:
         convert_one(ref, files, tmp_path / "out", ConvertOptions(tokenizer="none"))
     finally:

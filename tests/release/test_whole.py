@@ -22,6 +22,7 @@ from publish.release.proposal import propose
 from tests.clock import ManualClock
 from tests.release.releases import TARGET, run_release
 
+pytestmark = pytest.mark.slow
 MANY = 10**6
 STEPS = 154
 PER_STEP = 8  # requests, at most, with LFS

@@ -89,9 +89,9 @@ NETWORKS = {
     "serial": Case(replace(NEOX, parallel_residual=False)),
     "serial-no-attention-bias": Case(replace(NEOX, parallel_residual=False), attention_biases=False),
     "shared-norm": Case(replace(NEOX, shared_norm=True)),
-    "tied-2023": Case(replace(NEOX, tied=True), legacy_mlp=True),
+    "tied-legacy": Case(replace(NEOX, tied=True), legacy_mlp=True),
     "llama": Case(LLAMA, attention_biases=False),
-    "llama-2023": Case(LLAMA, legacy_mlp=True, attention_biases=False),
+    "llama-legacy": Case(LLAMA, legacy_mlp=True, attention_biases=False),
     "grouped": Case(replace(LLAMA, heads=8, kv_heads=4), attention_biases=False),
     "window": Case(MISTRAL, attention_biases=False),
 }

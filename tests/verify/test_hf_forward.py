@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM
 from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
 from publish.errors import GateError
-from publish.formats.safetensors import WeightFolder
 from publish.records.gates import FAILED, PASSED
 from publish.verify import hf_model
 from publish.verify.hf_model import hf_logits, verify_strict_load
 from publish.verify.logits import probe_tokens
+from publish.verify.weights import WeightFolder
 from tests.conftest import shared
 from tests.convert.rawmodel import LLAMA, NEOX, Case, config_of, raw_of
 from tests.verify.faults import Spoiler, every_gate, evidence_of, raw_case

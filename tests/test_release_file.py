@@ -66,7 +66,7 @@ def test_what_is_changed_on_purpose_has_a_value_and_a_reason() -> None:
         (GOOD + "compare:\n  - {step: first, with: a/b}\n", "a step is due", 14),
         (GOOD + "  - {jump: [2], equal: [2, 4], because: so}\n", "one of equal and jump", 13),
         (GOOD + "  - {because: so}\n", "one of equal and jump", 13),
-        (GOOD + "dtype: half\n", "'half' is no dtype", 13),
+        (GOOD + "dtype: half\n", "unknown dtype 'half'", 13),
         (GOOD + "overrides: gelu\n", "a mapping is due", 13),
         (GOOD + "overrides:\n  hidden_act: gelu\n", "a mapping of keys", 14),
         (GOOD + "overrides:\n  hidden_act: {value: gelu}\n", "because is missing", 14),

@@ -1,4 +1,4 @@
-"""Pages for people: which repos there are, what is in their branches, and how a card reads."""
+"""The pages: all repos, one repo, one revision of it, one file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ from urllib.parse import quote
 import yaml
 from starlette.responses import HTMLResponse, Response
 
-from publish.rehearsal.api.repos import timestamp
-from publish.rehearsal.errors import Refusal, entry_not_found
+from publish.rehearsal.errors import HttpError, entry_not_found
 from publish.rehearsal.front_matter import FrontMatterError, read_card
-from publish.rehearsal.http.request import Call
+from publish.rehearsal.http.context import RequestContext, timestamp
 from publish.rehearsal.names import KINDS, RepoId, file_path, repo_id
 from publish.rehearsal.pages.markdown import to_html
 from publish.rehearsal.storage.git import Entry, GitRepo
 
-# The frame of a page, and small pieces of HTML. Text is escaped here and nowhere else.
-
-
-POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_README = "README.md"
+_LARGEST_TEXT = 1 << 20
+_MOST_BRANCHES_UNFOLDED = 24
+_ON_THE_HUB = re.compile(
+    r"https://huggingface\.co(?P<path>/(?P<kind>datasets/)?(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?:/.*)?)"
+)
+_POLICY = "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1c1b19;--soft:#6b6862;--line:#dedad2;--paper:#fbfaf7;--tint:#f1eee7;--link:#1f5c99}
 @media(prefers-color-scheme:dark){:root{--ink:#e8e5de;--soft:#a19d95;--line:#3a3833;--paper:#191815;--tint:#24221e;
@@ -67,119 +69,83 @@ $body
 )
 
 
-def page(title: str, crumbs: Sequence[str], body: str, status: int = 200) -> HTMLResponse:
-    """A whole page. ``crumbs`` and ``body`` are HTML; ``title`` is text."""
-    trail = "".join(f"<span>{crumb}</span>" for crumb in crumbs)
-    content = _PAGE.substitute(title=escape(title), style=_STYLE, crumbs=trail, body=body)
-    headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
-    return HTMLResponse(content, status, headers)
-
-
-def link(url: str, text: str) -> str:
-    return f'<a href="{escape(url)}">{escape(text)}</a>'
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], style: str = "list") -> str:
-    """A table of HTML cells; a cell that starts with ``#`` is a number, set to the right."""
-    top = "".join(_cell(name, "th") for name in head)
-    lines = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
-    first = f"<thead><tr>{top}</tr></thead>" if head else ""
-    return f'<div class="scroll"><table class="{style}">{first}<tbody>{lines}</tbody></table></div>'
-
-
-def _cell(content: str, tag: str = "td") -> str:
-    return f'<{tag} class="number">{content[1:]}</{tag}>' if content.startswith("#") else f"<{tag}>{content}</{tag}>"
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
-        amount /= 1000
-    return f"{amount:.1f} TB"
-
-
-_README = "README.md"
-_LARGEST_TEXT = 1 << 20
-_ON_THE_HUB = re.compile(
-    r"https://huggingface\.co(?P<path>/(?P<kind>datasets/)?(?P<owner>[\w.-]+)/(?P<name>[\w.-]+)(?:/.*)?)"
-)
-
-
-def home(call: Call) -> Response:
+def show_home(context: RequestContext) -> Response:
     """All public repos."""
     rows = []
-    for repo in (repo for kind in KINDS for repo in call.hub.store.all_repos(kind)):
-        if call.hub.store.settings(repo).private and not call.owns(repo):
+    for repo in (repo for kind in KINDS for repo in context.hub.store.list_repos(kind)):
+        if context.hub.store.settings(repo).private and not context.owns(repo):
             continue
-        git = call.hub.store.git(repo)
+        git = context.hub.store.git(repo)
         branches = git.refs("refs/heads/")
         newest = max(git.commit_info(tip).time for tip in branches.values())
         when = timestamp(newest)[:16].replace("T", " ")
-        rows.append((link(f"/{repo.web_path}", repo.web_path), f"#{len(branches)}", f"#{when}"))
+        rows.append((_link(f"/{repo.web_path}", repo.web_path), f"#{len(branches)}", f"#{when}"))
     if not rows:
-        text = f"<p>Nothing here yet. Point a client at it with <code>HF_ENDPOINT={escape(call.base)}</code>.</p>"
-        return page("Rehearsal Hub", (), f"<h1>Repositories</h1>{text}")
-    return page("Rehearsal Hub", (), f"<h1>Repositories</h1>{table(('repository', '#branches', '#last commit'), rows)}")
+        text = f"<p>No repos yet. Point a client here with <code>HF_ENDPOINT={escape(context.base_url)}</code>.</p>"
+        return _page("Rehearsal Hub", (), f"<h1>Repositories</h1>{text}")
+    return _page(
+        "Rehearsal Hub", (), f"<h1>Repositories</h1>{_table(('repository', '#branches', '#last commit'), rows)}"
+    )
 
 
-def repository(call: Call) -> Response:
-    """A repo's own page: its card, with the files folded away."""
-    return _tree_page(call, "main", "", open_files=False)
+def show_repo(context: RequestContext) -> Response:
+    """The card on main, with the files folded away."""
+    return _tree_page(context, "main", "", open_files=False)
 
 
-def tree(call: Call) -> Response:
-    return _tree_page(call, call.params["rev"], call.params.get("path", "").strip("/"), open_files=True)
+def show_tree(context: RequestContext) -> Response:
+    return _tree_page(context, context.params["rev"], context.params.get("path", "").strip("/"), open_files=True)
 
 
-def _tree_page(call: Call, revision: str, folder: str, *, open_files: bool) -> Response:
+def _tree_page(context: RequestContext, revision: str, folder: str, *, open_files: bool) -> Response:
     """Branches, files of one revision, and its card."""
-    repo, git = call.repo, call.readable()
+    repo, git = context.repo, context.open_git()
     commit = git.resolve(revision)
     entries = git.listing(commit, file_path(folder) if folder else "", recursive=False)
-    rows = [_file_row(repo, revision, entry) for entry in sorted(entries, key=lambda each: not each.is_folder)]
+    rows = [_file_row(repo, revision, entry) for entry in sorted(entries, key=lambda entry: not entry.is_folder)]
     info = git.commit_info(commit)
-    told = f'<p class="soft"><code>{commit[:12]}</code> {escape(info.title)}, by {escape(info.author)}</p>'
-    listed = table(("file", "#size", "id"), rows)
+    last_commit = f'<p class="soft"><code>{commit[:12]}</code> {escape(info.title)}, by {escape(info.author)}</p>'
+    listing = _table(("file", "#size", "id"), rows)
     body = [f'<p class="repo">{escape(repo.full_name)}</p>', _branches(repo, git, revision)]
-    body.append(_folded(f"Files of {revision}: {len(rows)}", told + listed, is_open=open_files))
+    body.append(_folded(f"Files of {revision}: {len(rows)}", last_commit + listing, is_open=open_files))
     card = git.text(commit, f"{folder}/{_README}" if folder else _README)
     if card is not None:
-        body.append(_card(call, repo, revision, card))
-    return page(f"{repo.full_name} at {revision}", _crumbs(repo, revision), "".join(body))
+        body.append(_card(context, repo, revision, card))
+    return _page(f"{repo.full_name} at {revision}", _crumbs(repo, revision), "".join(body))
 
 
-def file(call: Call) -> Response:
-    """One file: a card as it reads, other text as text, everything else as a link to its bytes."""
-    repo, git, revision = call.repo, call.readable(), call.params["rev"]
+def show_file(context: RequestContext) -> Response:
+    """One file: a rendered card, other text as text, and a link to the content."""
+    repo, git, revision = context.repo, context.open_git(), context.params["rev"]
     commit = git.resolve(revision)
-    path = file_path(call.params["path"])
+    path = file_path(context.params["path"])
     entry = git.entry(commit, path)
     if entry is None or entry.is_folder:
         raise entry_not_found(f"{path} does not exist on this revision", commit)
-    raw = link(_url(repo, "resolve", revision, path), f"the file itself, {size(entry.size)}")
+    raw = _link(_url(repo, "resolve", revision, path), f"raw file, {_format_size(entry.size)}")
     body = f"<h1>{escape(path)}</h1><p>{raw}</p>"
     if entry.pointer is None and entry.size <= _LARGEST_TEXT:
         text = git.text(commit, path) or ""
-        body += _card(call, repo, revision, text) if path.endswith(".md") else f"<pre><code>{escape(text)}</code></pre>"
-    return page(f"{path} of {repo.full_name} at {revision}", _crumbs(repo, revision), body)
+        body += (
+            _card(context, repo, revision, text) if path.endswith(".md") else f"<pre><code>{escape(text)}</code></pre>"
+        )
+    return _page(f"{path} of {repo.full_name} at {revision}", _crumbs(repo, revision), body)
 
 
-def _branches(repo: RepoId, git: GitRepo, here: str) -> str:
-    """All branches and tags, steps in the order of their numbers."""
+def _branches(repo: RepoId, git: GitRepo, current: str) -> str:
+    """Links to all branches and tags, steps in the order of their numbers."""
     parts = []
     for title, prefix in (("Branches", "refs/heads/"), ("Tags", "refs/tags/")):
         names = sorted(git.refs(prefix), key=_by_number)
         if not names:
             continue
-        items = "".join(
-            f"<li>{f'<strong>{escape(name)}</strong>' if name == here else link(_url(repo, 'tree', name), name)}</li>"
+        links = (
+            f"<strong>{escape(name)}</strong>" if name == current else _link(_url(repo, "tree", name), name)
             for name in names
         )
-        listed = f'<ul class="names">{items}</ul>'
-        parts.append(_folded(f"{title}: {len(names)}", listed, is_open=len(names) <= 24))
+        items = "".join(f"<li>{link}</li>" for link in links)
+        listing = f'<ul class="names">{items}</ul>'
+        parts.append(_folded(f"{title}: {len(names)}", listing, is_open=len(names) <= _MOST_BRANCHES_UNFOLDED))
     return "".join(parts)
 
 
@@ -195,13 +161,13 @@ def _by_number(name: str) -> tuple[bool, list[tuple[int, str]]]:
 def _file_row(repo: RepoId, revision: str, entry: Entry) -> tuple[str, str, str]:
     name = entry.path.rsplit("/", 1)[-1]
     view = "tree" if entry.is_folder else "blob"
-    shown = link(_url(repo, view, revision, entry.path), name + ("/" if entry.is_folder else ""))
+    shown = _link(_url(repo, view, revision, entry.path), name + ("/" if entry.is_folder else ""))
     digest = f"sha256 {entry.pointer.oid[:12]}" if entry.pointer else entry.oid[:12]
-    return shown, "#" if entry.is_folder else f"#{size(entry.size)}", f'<span class="mono soft">{digest}</span>'
+    return shown, "#" if entry.is_folder else f"#{_format_size(entry.size)}", f'<span class="mono soft">{digest}</span>'
 
 
-def _card(call: Call, repo: RepoId, revision: str, text: str) -> str:
-    """Front matter in a box, the rest as it reads."""
+def _card(context: RequestContext, repo: RepoId, revision: str, text: str) -> str:
+    """A card: its front matter in a box, then its text."""
     try:
         card = read_card(text)
     except FrontMatterError as error:
@@ -211,28 +177,28 @@ def _card(call: Call, repo: RepoId, revision: str, text: str) -> str:
         card.text,
         lambda path: _url(repo, "resolve", revision) + "/" + path,
         lambda path: _url(repo, "blob", revision) + "/" + path,
-        lambda address: _at_home(call, address),
+        lambda url: _local_url(context, url),
     )
     wide = shown.replace("<table>", '<div class="scroll"><table>').replace("</table>", "</table></div>")
-    box = f'<div class="metadata">{table((), rows, "facts")}</div>' if rows else ""
+    box = f'<div class="metadata">{_table((), rows, "facts")}</div>' if rows else ""
     return f"{box}<article>{wide}</article>"
 
 
-def _at_home(call: Call, address: str) -> str:
-    """The page here for an address on the Hub, where this Hub has that repo; any other address as it is."""
-    found = _ON_THE_HUB.fullmatch(address)
+def _local_url(context: RequestContext, url: str) -> str:
+    """The page here for a URL on huggingface.co whose repo this Hub has; any other URL unchanged."""
+    found = _ON_THE_HUB.fullmatch(url)
     if found is None:
-        return address
+        return url
     try:
         repo = repo_id("datasets" if found["kind"] else "models", found["owner"], found["name"])
-    except Refusal:
-        return address
-    return found["path"] if call.hub.store.exists(repo) else address
+    except HttpError:
+        return url
+    return found["path"] if context.hub.store.exists(repo) else url
 
 
 def _value(value: Any) -> str:
-    if isinstance(value, list) and all(not isinstance(each, list | dict) for each in value):
-        return ", ".join(escape(str(each)) for each in value)
+    if isinstance(value, list) and all(not isinstance(item, list | dict) for item in value):
+        return ", ".join(escape(str(item)) for item in value)
     if isinstance(value, list | dict):
         return f"<pre>{escape(yaml.safe_dump(value, allow_unicode=True, sort_keys=False))}</pre>"
     return escape("" if value is None else str(value))
@@ -244,12 +210,49 @@ def _url(repo: RepoId, view: str, revision: str, path: str = "") -> str:
 
 
 def _crumbs(repo: RepoId, revision: str) -> tuple[str, ...]:
-    return link(f"/{repo.web_path}", repo.web_path), link(_url(repo, "tree", revision), revision)
+    return _link(f"/{repo.web_path}", repo.web_path), _link(_url(repo, "tree", revision), revision)
 
 
-def not_found(refusal: Refusal) -> Response:
-    """A refusal as a page."""
-    return page("Not here", (), f"<h1>{refusal.status}</h1><p>{escape(refusal.message)}</p>", refusal.status)
+def error_page(error: HttpError) -> Response:
+    return _page("Error", (), f"<h1>{error.status}</h1><p>{escape(error.message)}</p>", error.status)
 
 
-HANDLERS = {"page-home": home, "page-repo": repository, "page-tree": tree, "page-file": file}
+def _page(title: str, crumbs: Sequence[str], body: str, status: int = 200) -> HTMLResponse:
+    """A page. ``crumbs`` and ``body`` are HTML; ``title`` is text."""
+    trail = "".join(f"<span>{crumb}</span>" for crumb in crumbs)
+    content = _PAGE.substitute(title=escape(title), style=_STYLE, crumbs=trail, body=body)
+    headers = {
+        "Content-Security-Policy": _POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+    return HTMLResponse(content, status, headers)
+
+
+def _link(url: str, text: str) -> str:
+    return f'<a href="{escape(url)}">{escape(text)}</a>'
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]], style: str = "list") -> str:
+    """A table of HTML cells. A cell that starts with ``#`` is a number, aligned to the right."""
+    top = "".join(_cell(name, "th") for name in head)
+    lines = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
+    first = f"<thead><tr>{top}</tr></thead>" if head else ""
+    return f'<div class="scroll"><table class="{style}">{first}<tbody>{lines}</tbody></table></div>'
+
+
+def _cell(content: str, tag: str = "td") -> str:
+    return f'<{tag} class="number">{content[1:]}</{tag}>' if content.startswith("#") else f"<{tag}>{content}</{tag}>"
+
+
+def _format_size(count: int) -> str:
+    """A number of bytes for people."""
+    amount = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+        amount /= 1000
+    return f"{amount:.1f} TB"
+
+
+HANDLERS = {"page-home": show_home, "page-repo": show_repo, "page-tree": show_tree, "page-file": show_file}

@@ -15,7 +15,7 @@ import torch
 from publish.errors import CheckpointError, SourceError
 from publish.formats.torch_archive import Archive
 from publish.sources.files import ByteCount, Checksum
-from publish.sources.spool import SmallFile, SpooledFile
+from publish.sources.remote import SmallFile, SpooledFile
 
 CONTENT = random.Random(3).randbytes(400_000)
 
@@ -58,21 +58,21 @@ def checksum(offset: int, length: int) -> Checksum:
 def test_wrong_bytes_are_fetched_again_and_only_they(spooled: Spooled) -> None:
     remote = Lying(lies=1)
     file = spooled(remote)
-    file.fetch([(0, 100_000), (200_000, 50_000)], [checksum(0, 100_000), checksum(200_000, 50_000)])
+    file.prefetch([(0, 100_000), (200_000, 50_000)], [checksum(0, 100_000), checksum(200_000, 50_000)])
     assert remote.asked == [(0, 100_000), (200_000, 50_000), (0, 100_000)]
     assert file.read(0, 100_000) == CONTENT[:100_000]
     assert file.read(200_000, 50_000) == CONTENT[200_000:250_000]
 
 
 def test_bytes_that_stay_wrong_are_an_error_that_says_where(spooled: Spooled) -> None:
-    with pytest.raises(SourceError, match="bytes 100 to 50,100 are not what") as caught:
-        spooled(Lying(lies=99)).fetch([(100, 50_000)], [checksum(100, 50_000)])
+    with pytest.raises(SourceError, match="bytes 100 to 50,100 do not match") as caught:
+        spooled(Lying(lies=99)).prefetch([(100, 50_000)], [checksum(100, 50_000)])
     assert caught.value.where == "lab/raw@step0/x.pt"
 
 
 def test_what_has_no_checksum_or_is_not_here_is_not_compared(spooled: Spooled) -> None:
     remote = Lying(lies=0)
-    spooled(remote).fetch([(0, 50_000)], [Checksum(0, 50_000, 0), Checksum(0, 60_000, 1)])
+    spooled(remote).prefetch([(0, 50_000)], [Checksum(0, 50_000, 0), Checksum(0, 60_000, 1)])
     assert remote.asked == [(0, 50_000)]
 
 
@@ -87,7 +87,7 @@ def test_a_small_file_is_fetched_once() -> None:
     file = SmallFile(fetch, "x", 1000, count)
     assert (file.read(10, 5), file.read(990, 10)) == (CONTENT[10:15], CONTENT[990:1000])
     assert (len(fetched), count.value) == (1, 1000)
-    with pytest.raises(SourceError, match="of a file of 1,000"):
+    with pytest.raises(SourceError, match="from a file of 1,000"):
         file.read(990, 11)
 
 
@@ -106,7 +106,7 @@ def test_a_pickle_that_is_not_what_its_checksum_says_is_refused(spooled: Spooled
         content[content.index(b"ctorch._utils\n")] ^= 1
 
     assert Archive.open(spooled(saved(lambda *_: None))).read("data.pkl", 1 << 20)
-    with pytest.raises(CheckpointError, match=r"data\.pkl' is not what its checksum says"):
+    with pytest.raises(CheckpointError, match=r"data\.pkl' does not match its checksum"):
         Archive.open(spooled(saved(flip))).read("data.pkl", 1 << 20)
 
 
