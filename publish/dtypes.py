@@ -33,7 +33,7 @@ class DType:
 
     @property
     def infinity(self) -> int:
-        """The bits of plus infinity; those of a NaN are larger, but for the sign."""
+        """The bits of plus infinity. Without the sign, those of every NaN are larger."""
         assert self.fraction is not None
         exponent = self.bits - 1 - self.fraction
         return ((1 << exponent) - 1) << self.fraction

@@ -114,9 +114,6 @@ def as_number(node: yaml.Node, where: str) -> float:
     return value
 
 
-# The words of a card: what its maintainer says, as opposed to what was measured.
-
-
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
     """What somebody measured elsewhere on the final step; a card says so."""
@@ -128,7 +125,7 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True, slots=True)
-class CardText:
+class CardMetadata:
     """What the maintainer says of the model; figures of the run never come from here.
 
     ``notes`` is Markdown, ``citation`` BibTeX, ``errata`` a sentence each.
@@ -193,7 +190,7 @@ class Release:
 
     source: str
     target: str
-    card: CardText
+    card: CardMetadata
     schedule: str | tuple[int, ...] = FROM_CONFIG
     tokenizer: str | None = None
     dtype: str | None = None
@@ -243,7 +240,7 @@ def parse_release(text: str, where: str, base: Path = Path()) -> Release:
     except (yaml.YAMLError, RecursionError) as error:
         raise ReleaseError(f"not valid YAML: {error}", where, "mend the file") from error
     values = as_mapping(node, _TOP, where, required=("source", "target"))
-    card = values.pop("card", None) or CardText(title=values["target"].split("/")[-1])
+    card = values.pop("card", None) or CardMetadata(title=values["target"].split("/")[-1])
     expect = values.pop("expect", ())
     return Release(
         **values,
@@ -288,8 +285,8 @@ def schedule_named(text: str) -> str | tuple[int, ...]:
         ) from error
 
 
-def _card(node: yaml.Node, where: str) -> CardText:
-    return CardText(**as_mapping(node, _CARD, where, required=("title",)))
+def _card(node: yaml.Node, where: str) -> CardMetadata:
+    return CardMetadata(**as_mapping(node, _CARD, where, required=("title",)))
 
 
 def _expect(node: yaml.Node, where: str) -> tuple[ExpectedEqual | ExpectedJump, ...]:

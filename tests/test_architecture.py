@@ -188,6 +188,9 @@ def test_no_file_cites_what_is_not_in_this_repository() -> None:
     assert not citing, "\n".join(map(str, citing))
 
 
+_MERGING = pytest.mark.xfail(reason="rooms are still being merged", strict=True)
+
+
 @pytest.fixture(scope="module")
 def counted() -> dict[str, Counter[str]]:
     """What scripts/count.py counts, by room, and the sums that it prints."""
@@ -199,10 +202,13 @@ def counted() -> dict[str, Counter[str]]:
     return {"outside rehearsal": outside_rehearsal(rooms), "all": sum(rooms.values(), Counter())}
 
 
-@pytest.mark.xfail(reason="rooms are still being merged", strict=True)
 @pytest.mark.parametrize(
     ("where", "what", "most"),
-    [("outside rehearsal", "modules", 150), ("all", "modules", 175), ("outside rehearsal", "code", 16_000)],
+    [
+        pytest.param("outside rehearsal", "modules", 150, marks=_MERGING),
+        ("all", "modules", 175),
+        pytest.param("outside rehearsal", "code", 16_000, marks=_MERGING),
+    ],
 )
 def test_the_package_stays_small(where: str, what: str, most: int, counted: dict[str, Counter[str]]) -> None:
     assert 0 < counted[where][what] <= most

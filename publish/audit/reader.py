@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -23,6 +22,7 @@ from publish.errors import HubError, StorageError
 from publish.formats.safetensors import PREFIX, Header, InvalidHeader, header_length, parse_header, truncated_header
 from publish.hub.client import Client
 from publish.hub.downloads import RemoteFile, fetch_file
+from publish.hub.endpoint import cache_folder
 from publish.hub.reads import TreeEntry, list_branches, list_tree
 
 CONCURRENCY = 16  # requests at a time
@@ -46,7 +46,7 @@ def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
 class Cache:
     """Trees by commit, small files, headers and ranges by digest: content that never changes.
 
-    Each is a file below ``folder`` with a checksum of its own; a truncated or edited one counts as absent.
+    They are files with a checksum below ``folder``; a truncated or edited one counts as absent.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -55,10 +55,7 @@ class Cache:
     @classmethod
     def of(cls, endpoint: str) -> Cache:
         """The cache of one Hub, below ``HF_HOME``."""
-        from huggingface_hub import constants
-
-        home = Path(os.environ.get("HF_HOME", constants.HF_HOME))
-        return cls(home / "publish" / "audit" / hashlib.sha256(endpoint.encode()).hexdigest()[:16])
+        return cls(cache_folder() / "audit" / hashlib.sha256(endpoint.encode()).hexdigest()[:16])
 
     def get(self, kind: str, key: str) -> bytes | None:
         """What was put under ``key``; None where nothing was.

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from publish.cards.details import percent
-from publish.cards.run_config import ConfigFacts
+from publish.records.run import ConfigFacts
 from publish.text import some
 
 # Which repo and revision the code in a card loads: transformers, huggingface_hub, the command line and git.

@@ -16,7 +16,7 @@ from publish.cli.all_steps import summary
 from publish.cli.rehearse import REHEARSAL_TOKEN, UNLIMITED, load_rehearsal_hub
 from publish.errors import StorageError
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.interrupt import Stop
 from publish.release.executors import LocalExecutor
 from publish.release.job import make_job
@@ -80,14 +80,14 @@ def release_samples(run: Path, url: str, folder: Path, bar: Progress) -> Outcome
     stop = Stop()
     client = Client(
         Endpoint(url, REHEARSAL_TOKEN),
-        interrupt=stop,
+        stop=stop,
         notify=bar.wait,
         quota_dir=folder / "quota",
         commits_per_hour=UNLIMITED,
     )
     job = make_job(propose(str(run), TARGET, client), client=client)
     with open_work_dir(folder / "work") as work_dir:
-        return release(job, client, work_dir, Options(), LocalExecutor(2, work_dir.steps), stop, bar)
+        return release(job, client, work_dir, Options(), LocalExecutor.for_job(job, work_dir, None, bar), stop, bar)
 
 
 def load_back(url: str, folder: Path) -> str:

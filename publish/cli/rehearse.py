@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.rehearsal.errors import RehearsalError
 
 if TYPE_CHECKING:
@@ -50,4 +50,4 @@ def rehearsal_client(work_dir: Path | None, client: Client, target: str) -> Iter
     owners = {target.partition("/")[0]: REHEARSAL_TOKEN.removeprefix("hf_")}
     with hub_class(root, namespaces=owners, api_quota=UNLIMITED, resolver_quota=UNLIMITED) as hub:
         endpoint = Endpoint(hub.url, REHEARSAL_TOKEN)
-        yield Client(endpoint, interrupt=client.interrupt, notify=client.notify, quota_dir=root / "quota")
+        yield Client(endpoint, stop=client.stop, notify=client.notify, quota_dir=root / "quota")

@@ -16,10 +16,11 @@ from publish.convert.plan import ConversionPlan, make_plan
 from publish.convert.writer import check_identical, tensor_bytes
 from publish.dtypes import DTYPES, WEIGHT_DTYPES
 from publish.errors import SourceError
-from publish.explain.stored import RngState, stored_generators, stored_rng_state
+from publish.explain.stored import stored_generators, stored_rng_state
 from publish.hf.checkpoint import HfCheckpoint
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import MAPPED, NeoxConfig, read_config
+from publish.records.manifest import RngState
 from publish.sources.runs import Location
 
 _COMPARED = (*WEIGHT_DTYPES, "float64")

@@ -27,6 +27,7 @@ from publish.errors import ConfigError, ConversionError
 from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, Network
+from publish.records.manifest import Note, note
 from publish.text import some
 
 FORMAT = 1  # of the digest: increment it when the same tensors are written differently
@@ -91,7 +92,7 @@ class ConversionPlan:
     dropped: tuple[tuple[str, str], ...]
     identical: tuple[tuple[RawTensor, ...], ...]
     files: tuple[WeightFile, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -276,17 +277,14 @@ def _recipe(checkpoint: RawCheckpoint, rule: Rule, sizes: Sizes, heads: Heads, d
     return Recipe(rule.hf, dtype, merged.shape, merged.slices, how)
 
 
-def _notes(network: Network, chosen: Architecture, source: str, dtype: str | None) -> Iterator[str]:
+def _notes(network: Network, chosen: Architecture, source: str, dtype: str | None) -> Iterator[Note]:
     if network.epsilon_outside_root:
-        yield (
-            f"the GPT-NeoX version of this run adds the RMSNorm epsilon ({network.norm_epsilon}) outside the root, "
-            "Llama inside it: logits deviate by up to about 1e-3"
-        )
+        yield note("rmsnorm-epsilon", epsilon=network.norm_epsilon)
     if chosen.name == "mistral" and network.sliding_window is not None:
-        yield "transformers 4.38 ignores the sliding window unless loaded with attn_implementation='eager'"
+        yield note("sliding-window-needs-eager")
     if chosen.name == "llama" and network.sliding_window is not None:
-        yield f"the sliding window of {network.sliding_window} is left out: the architecture was overridden"
-    if chosen.name != (found := matching_architecture(network)):
-        yield f"the architecture is {chosen.name} as requested; config and tensors are those of {found}"
+        yield note("sliding-window-left-out", window=network.sliding_window)
+    if chosen.name != (natural := matching_architecture(network)):
+        yield note("architecture-overridden", architecture=chosen.name, natural=natural)
     if dtype is not None and dtype != source:
-        yield f"weights were cast from {source} to {dtype} as requested"
+        yield note("cast", source=source, dtype=dtype)

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from publish.cards.sentences import drawn_before
 from publish.explain.replay import TensorResult
-from publish.explain.stored import RngState
 from publish.explain.streams import Tally
 from publish.neox.state import CPU
-
-REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not-reproduced"
+from publish.records.manifest import Explanation, RngState
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class Answer:
     stored_state: str
     reasons: tuple[str, ...]
     tensor_parallel: int = 1
+    layout: str | None = None
     total: Tally = field(default_factory=Tally)
 
     @property
@@ -39,8 +39,22 @@ class Answer:
         """Values that are equal or one unit in the last place apart."""
         return self.total.equal + self.total.one_apart
 
+    @property
+    def explanation(self) -> Explanation:
+        """What a manifest keeps of it."""
+        return Explanation(
+            outcome=self.outcome,
+            rng_state=self.rng_state,
+            layout=self.layout,
+            tensors=self.tensors,
+            values=self.values,
+            bit_equal=self.bit_equal,
+            within_one_ulp=self.within_one_ulp,
+            stored_state=self.stored_state,
+        )
+
     def document(self) -> dict[str, Any]:
-        """The JSON of ``CLI.md``; ``details`` has the tensors by name."""
+        """The JSON of ``publish explain``; ``details`` has the tensors by name."""
         state = self.rng_state
         return {
             "checkpoint": self.where,
@@ -49,7 +63,7 @@ class Answer:
             "seed": state and state.seed,
             "generator": state and state.generator,
             "generator_seeds": list(state.seeds) if state else [],
-            "preceding": state and _preceding(state),
+            "preceding": self._preceding(),
             "threads": state and state.threads,
             "devices": list(state.devices) if state else [],
             "tensor_parallel": self.tensor_parallel,
@@ -62,10 +76,12 @@ class Answer:
             "details": [_detail(result) for result in self.results],
         }
 
-
-def _preceding(state: RngState) -> dict[str, Any]:
-    unit = "draws" if state.generator == CPU else "offset"
-    return {unit: state.position, "detail": state.preceding}
+    def _preceding(self) -> dict[str, Any] | None:
+        if self.rng_state is None or self.rng_state.preceding is None:
+            return None
+        before, unit = self.rng_state.preceding, "draws" if self.rng_state.generator == CPU else "offset"
+        amounts = {unit: before.position, "constructions": before.constructions, "tensors": list(before.tensors)}
+        return {**amounts, "detail": drawn_before(self.explanation)}
 
 
 def _detail(result: TensorResult) -> Mapping[str, Any]:

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from publish.cards.facts import Explanation, explanation
 from publish.checkpoints import find_checkpoint, open_checkpoint
 from publish.errors import ConfigError
-from publish.explain.answer import NOT_REPRODUCED, PARTLY, REPRODUCED, Answer
+from publish.explain.answer import Answer
 from publish.explain.models import InitialModel, initial_models
 from publish.explain.reasons import FEW, failure_reasons, stored_constructions, trial_reasons
 from publish.explain.replay import ABSENT, DIFFERENT, EQUAL, Trial
@@ -18,6 +17,7 @@ from publish.explain.stored import Candidate, candidates
 from publish.explain.streams import StreamPosition, Tally
 from publish.hf.checkpoint import HfCheckpoint
 from publish.neox.checkpoint import RawCheckpoint
+from publish.records.manifest import NOT_REPRODUCED, PARTLY, REPRODUCED, Explanation
 from publish.sources.runs import CheckpointRef, Location
 
 LARGEST = 500_000_000  # parameters that a release recomputes; drawing more takes minutes
@@ -53,6 +53,7 @@ def explain(models: Sequence[InitialModel], step: int | None, asked: Sequence[in
         stored_state=best.stored_state,
         reasons=tuple(trial_reasons(best)),
         tensor_parallel=model.tensor_parallel,
+        layout=model.layout,
         total=sum((result.tally for result in results), Tally()),
     )
 
@@ -96,6 +97,7 @@ def _not_reproduced(
         stored_state=ABSENT if not any(model.states) else EQUAL if constructions else DIFFERENT,
         reasons=tuple(failure_reasons(model, tried, constructions, best.results if best else ())),
         tensor_parallel=model.tensor_parallel,
+        layout=model.layout,
     )
 
 
@@ -125,9 +127,9 @@ def explain_checkpoint(
 
 
 def explanation_of(checkpoint: RawCheckpoint, source: CheckpointRef) -> Explanation | None:
-    """What a card states of a step 0; None where the weights are not reproduced, by a method that draws otherwise too.
+    """How the initial weights of a step 0 came about; None for other steps, or if its init method is not recomputed.
 
-    Models beyond :data:`LARGEST` parameters are left to ``publish explain``: drawing them again takes minutes.
+    None too for models beyond :data:`LARGEST` parameters, which are left to ``publish explain``.
 
     Raises:
         CheckpointError: a broken file.
@@ -135,6 +137,6 @@ def explanation_of(checkpoint: RawCheckpoint, source: CheckpointRef) -> Explanat
     if source.step != 0 or sum(t.elements for rank in checkpoint.ranks for t in rank.values()) > LARGEST:
         return None
     try:
-        return explanation(explain_checkpoint(checkpoint, source.step))
+        return explain_checkpoint(checkpoint, source.step).explanation
     except ConfigError:  # an init method that is not recomputed
         return None

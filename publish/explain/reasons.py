@@ -26,7 +26,7 @@ FEW = 8  # tensors that are named one by one, and seeds whose whole reach is sea
 def trial_reasons(trial: Trial) -> Iterator[str]:
     """Why the weights come from this position, and which of them do not."""
     model, position, results = trial.model, trial.position, trial.results
-    yield f"seed {trial.seed} {trial.candidate.source} {_seeding(trial.candidate, position)}"
+    yield f"seed {trial.seed} ({trial.candidate.source}) {_seeding(trial.candidate, position)}"
     if model.seed not in (None, trial.seed):
         yield f"the config states seed {model.seed}, with which these weights were not drawn"
     if begins := trial.ranks[0].begins:
@@ -166,7 +166,7 @@ def _tried(model: InitialModel, candidate: Candidate) -> str:
     seeds = candidate.seeds
     named = f"seed {seeds[0]}" if len(seeds) == 1 else f"{len(seeds):,} seeds from {min(seeds)} to {max(seeds)}"
     ranks = f", {model.tensor_parallel} tensor-parallel ranks" if model.tensor_parallel > 1 else ""
-    return f"{named} {candidate.source}, {candidate.generator} ({candidate.rng}), {_range(model, candidate)}{ranks}"
+    return f"{named} ({candidate.source}), {candidate.generator} ({candidate.rng}), {_range(model, candidate)}{ranks}"
 
 
 def _range(model: InitialModel, candidate: Candidate) -> str:

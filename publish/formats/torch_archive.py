@@ -136,7 +136,7 @@ class Archive:
         if member.size > limit:
             raise _refused(self.file, f"member {name!r} has {member.size:,} bytes, more than {limit:,}")
         content = bytes(self.file.read(self.data_offset(member), member.size))
-        if member.crc not in (0, zlib.crc32(content)):  # 0: torch was told to write none
+        if member.crc not in (0, zlib.crc32(content)):  # 0: torch was configured to write none
             raise _refused(self.file, f"member {name!r} does not match its checksum")
         return content
 
@@ -263,7 +263,7 @@ class TorchFile:
     def spans(self, tensors: Iterable[StoredTensor]) -> list[tuple[int, int]]:
         """The ``(offset, length)`` ranges to read for ``tensors``, as far as the directory tells.
 
-        Of a storage that ``tensors`` take whole, but for padding, that is all; of another one its local header.
+        A storage that ``tensors`` take whole, apart from padding, is read whole; of others the local header is read.
         """
         taken: dict[str, int] = {}
         for stored in tensors:

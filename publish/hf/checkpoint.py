@@ -127,7 +127,7 @@ def weight_files(files: CheckpointFiles) -> list[str]:
     """The weight files that ``from_pretrained`` would read.
 
     Raises:
-        CheckpointError: there are none, a shard is missing, or a shard is not in the index.
+        CheckpointError: there are none, a shard is missing, or a shard does not belong to the others.
     """
     for single in SINGLE_FILES:
         if single in files.sizes:
@@ -136,7 +136,7 @@ def weight_files(files: CheckpointFiles) -> list[str]:
         index = index_of(single)
         expected = _indexed_files(files, index) if index in files.sizes else _numbered_files(shards)
         if unmatched := sorted(shards ^ expected):
-            what = "is missing" if unmatched[0] in expected else "is not in the index"
+            what = "is missing" if unmatched[0] in expected else "does not belong to the other shards"
             raise CheckpointError(f"{unmatched[0]} {what}", files.where, _FETCH_AGAIN)
         if shards:
             return sorted(shards)
@@ -155,14 +155,12 @@ def _indexed_files(files: CheckpointFiles, index: str) -> set[str]:
 
 
 def _numbered_files(shards: Collection[str]) -> set[str]:
-    """The names of all shards, as each of them states how many there are."""
-    for name in shards:
-        found = _SHARD.fullmatch(name)
-        assert found is not None
-        stem, width, total, ending = found[1], len(found[2]), found[3], found[4]
-        if int(total) <= _MAX_SHARDS:
-            return {f"{stem}-{number:0{width}}-of-{total}.{ending}" for number in range(1, int(total) + 1)}
-    return set()
+    """The names of all shards without an index: the name of a shard states how many there are."""
+    found = _SHARD.fullmatch(min(shards, default=""))
+    if found is None or int(found[3]) > _MAX_SHARDS:
+        return set()
+    numbers = range(1, int(found[3]) + 1)
+    return {f"{found[1]}-{number:0{len(found[2])}}-of-{found[3]}.{found[4]}" for number in numbers}
 
 
 def _read_safetensors(files: CheckpointFiles, name: str) -> Iterator[RawTensor]:

@@ -1,6 +1,6 @@
-"""Everything that needs huggingface_hub imported: its client factory, its API object, its exceptions.
+"""What needs huggingface_hub to be imported: its client factory, its API object, its exceptions.
 
-Imported when a client makes its first call, not before: it costs 0.2 s.
+Imported when a Client is made and not before, because it takes 0.2 s.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 from huggingface_hub.utils._http import hf_request_event_hook
 
 from publish.errors import HubError, PublishError
-from publish.hub.failures import Endpoint, Refused, Transient, redact, refusal
+from publish.hub.endpoint import Endpoint
+from publish.hub.failures import Refused, Transient, redact, refusal
 from publish.hub.transport import Transport, where_of
 
-# what huggingface_hub runs into when an answer is JSON and not the answer to the question
+# what huggingface_hub raises for an answer that is JSON but not the JSON that it expects
 MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError)
-# what a call into huggingface_hub may raise for reasons outside this program
+# what a call into huggingface_hub raises for reasons outside this program
 OUTSIDE = (Transient, httpx2.HTTPError, OSError, RuntimeError, EntryNotFoundError, *MALFORMED)
 
-# what logs headers, bodies or locations at debug level: a server may repeat a token in them
+# loggers of headers, bodies and locations at debug level: a server may repeat a token in them
 LOUD = (
     "httpx2",
     *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")),
@@ -48,9 +49,9 @@ _installed = False
 
 
 class Api(huggingface_hub.HfApi):
-    """HfApi whose commits do not validate the card again: `validate_card` has, once per front matter.
+    """HfApi whose commits do not validate the card, because `validate_card` does so once for each front matter.
 
-    Should upstream rename the method, cards are validated at every commit; nothing else changes.
+    If huggingface_hub renames the method, it validates the card at every commit; nothing else changes.
     """
 
     def _validate_yaml(self, content: str, *, repo_type: str | None = None, token: Any = None) -> None:
@@ -58,10 +59,10 @@ class Api(huggingface_hub.HfApi):
 
 
 def install(endpoint: Endpoint) -> None:
-    """Make this process's huggingface_hub use our transport, quietly.
+    """Make this process's huggingface_hub use our transport, without progress bars and without secrets in its logs.
 
-    Xet: huggingface_hub 2.4 takes it whenever hf_xet is installed, whatever the server has, with no way back
-    (facts/hub-protocol.md, "Xet vs LFS"). Only huggingface.co is known to have it; elsewhere we use LFS.
+    huggingface_hub uploads to Xet storage whenever hf_xet is installed, even if the server has none
+    (docs/hub-protocol.md, "Xet or LFS"). Only huggingface.co is known to have it; elsewhere we use LFS.
     """
     global _installed
     if not _installed:
@@ -69,7 +70,7 @@ def install(endpoint: Endpoint) -> None:
         disable_progress_bars()
         for name in LOUD:
             logging.getLogger(name).addFilter(_without_secrets)
-        # else its user agent costs a request to huggingface.co/api/agent-harnesses, even from a rehearsal
+        # or it asks huggingface.co for a list for its user agent, even in a rehearsal (utils/_detect_agent.py)
         constants.HF_HUB_DISABLE_TELEMETRY = True
         _installed = True
     if not endpoint.official:
@@ -82,7 +83,7 @@ def session() -> httpx2.Client:
 
 
 def _without_secrets(record: logging.LogRecord) -> bool:
-    """A logging filter that lets everything pass, redacted."""
+    """A logging filter that redacts every record and drops none."""
     record.msg, record.args = redact(record.getMessage()), ()
     return True
 
@@ -102,7 +103,7 @@ def _client() -> httpx2.Client:
         transport=Transport(limits=limits),
         event_hooks={"request": [hf_request_event_hook]},
         follow_redirects=True,
-        timeout=None,  # the transport sets it per lane
+        timeout=None,  # the transport sets those of the endpoint
     )
 
 
@@ -112,8 +113,8 @@ def headers(token: str | None) -> dict[str, str]:
     return built
 
 
-def check_repo(repo: str) -> None:
-    """Raise huggingface_hub's exception for a name that no repo can have."""
+def check_repo_id(repo: str) -> None:
+    """Raise huggingface_hub's exception for a name that a repo cannot have."""
     validate_repo_id(repo)
 
 
@@ -126,7 +127,7 @@ def document(response: httpx2.Response) -> Any:
     """The JSON of an answer.
 
     Raises:
-        Transient: it is none: cut short, of another encoding, nested too deep, or with numbers too long to be any.
+        Transient: it is not JSON: truncated, of another encoding, nested too deeply, or with numbers too long to parse.
     """
     try:
         return response.json()
@@ -135,7 +136,7 @@ def document(response: httpx2.Response) -> Any:
 
 
 def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient | PublishError | None:
-    """What an exception out of huggingface_hub means; None: not ours to explain, let it go on."""
+    """What an exception out of huggingface_hub means; None for a bug, which is to be raised as it is."""
     while isinstance(error, RuntimeError) and error.__cause__ is not None:
         error = error.__cause__  # "Error while uploading ..." around the reason
     match error:
@@ -146,7 +147,7 @@ def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient |
         case HfHubHTTPError():
             return _refused(error, what)
         case EntryNotFoundError():  # a copy's source
-            return HubError(f"{what}: {error}", endpoint.url, "run again: what the repo holds is then listed anew")
+            return HubError(f"{what}: {error}", endpoint.url, "run again: the repo is then listed again")
         case HFValidationError():
             return HubError(f"{what}: {error}", endpoint.url, "use a name of the form owner/name")
         case LocalTokenNotFoundError():
@@ -157,17 +158,17 @@ def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient |
             return Transient(f"{type(error).__name__}: {error}", where=endpoint.url)
         case httpx2.HTTPError() | httpx2.InvalidURL():
             return HubError(f"{what}: {error}", endpoint.url, "check HF_ENDPOINT")
-        case ConnectionError():  # out of hf_xet; 404 on its token route: the server has no Xet
-            return _xet_lost(error, endpoint)
-        case _ if isinstance(error, MALFORMED) and _raised_there(error):
+        case ConnectionError():  # out of hf_xet
+            return _xet_failed(error, endpoint)
+        case _ if isinstance(error, MALFORMED) and _raised_by_library(error):
             name = type(error).__name__
-            return Transient(f"the answer is not what was asked for ({name}: {error})", where=endpoint.url)
+            return Transient(f"the answer is not what was expected ({name}: {error})", where=endpoint.url)
         case _:
             return None
 
 
-def _raised_there(error: BaseException) -> bool:
-    """Whether huggingface_hub's own code raised it, and not ours, which would be a bug."""
+def _raised_by_library(error: BaseException) -> bool:
+    """Whether huggingface_hub's own code raised it; our own code raises such an error only for a bug."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return bool(frames) and str(frames[-1].f_globals.get("__name__", "")).startswith("huggingface_hub")
 
@@ -179,7 +180,7 @@ def _refused(error: HfHubHTTPError, what: str) -> Refused:
     return refusal(what, where_of(response.request, response), response.status_code, message, code)
 
 
-def _xet_lost(error: ConnectionError, endpoint: Endpoint) -> Transient:
-    if "404" in str(error):
-        constants.HF_HUB_DISABLE_XET = True  # from the next try on, plain LFS
+def _xet_failed(error: ConnectionError, endpoint: Endpoint) -> Transient:
+    if "404" in str(error):  # on its token route: the server has no Xet
+        constants.HF_HUB_DISABLE_XET = True  # the next try uses LFS
     return Transient(f"Xet storage: {error}", where=endpoint.url)

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 
 from publish.cards.lint import lint_claims
-from publish.cards.run_config import ConfigFacts, config_facts
 from publish.convert.plan import ConversionPlan
 from publish.errors import GateError, ScheduleError
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import HARMLESS, MAPPED, NeoxConfig
 from publish.records.gates import Gate, failed, passed
+from publish.records.run import ConfigFacts, config_facts
 from publish.release_file import Release
 from publish.schedule import from_config
 from publish.sources.runs import CheckpointRef

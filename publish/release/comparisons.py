@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from publish.compare.model import HfModel, Provenance, open_model
 from publish.compare.pair import ModelFacts, compare
-from publish.compare.report import COLUMNS, Report
+from publish.compare.report import Report
 from publish.errors import ReleaseError
 from publish.hf.checkpoint import HfCheckpoint
-from publish.plots.records import Ratio
 from publish.records.manifest import ComparisonRecord
 from publish.release.job import Job
 from publish.release_file import Release, WantedComparison
-from publish.schedule import step_of
+from publish.schedule import branch_of, step_of
 from publish.sources.files import LocalFiles
 from publish.sources.runs import Location, parse_location
 
@@ -64,32 +62,8 @@ def _compared(job: Job, wanted: WantedComparison, folder: Path, provenance: Prov
     finally:
         ours.close()
         theirs.close()
-    name, other = f"{job.release.target}@step{wanted.step}", _name(location)
-    report = Report(
-        replace(
-            found,
-            left=ModelFacts(name, "neox", provenance),
-            right=replace(found.right, where=other),
-        )
-    )
-    return ComparisonRecord(
-        location=other,
-        title=f"Step {wanted.step:,} (left) and {other} (right)",
-        verdict=f"{report.sentence}: {report.count}.",
-        reasons=report.verdict.reasons,
-        columns=COLUMNS,
-        rows=report.rows(),
-        ratios=tuple(
-            Ratio(each.name, _short(each.ratio), _short(each.error))
-            for each in report.tests.types
-            if math.isfinite(each.ratio)
-        ),
-    )
-
-
-def _short(value: float) -> float:
-    """Six digits: more are not in a picture."""
-    return float(f"{value:.6g}")
+    ours_named = ModelFacts(f"{job.release.target}@{branch_of(wanted.step)}", "neox", provenance)
+    return Report(replace(found, left=ours_named, right=replace(found.right, where=_name(location)))).record
 
 
 def _name(location: Location) -> str:

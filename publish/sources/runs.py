@@ -1,4 +1,4 @@
-"""Training runs and single checkpoints, by location: a folder, or a Hub repo with an optional revision."""
+"""Training runs by location: a folder with a checkpoint per step, or a Hub repo with a branch per step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from publish.hub.client import Client
 from publish.schedule import looks_like_a_step, step_of
 from publish.sources.files import CheckpointFiles, LocalFiles
 from publish.sources.remote import HubRepo
-from publish.text import count, some
 
 _REPO = re.compile(r"(?:hf://)?([A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@([^\s@]+))?")
 
@@ -131,39 +130,3 @@ def open_run(location: Location, client: Client | None = None) -> TrainingRun:
     if not run.steps:
         raise SourceError(f"no checkpoints found: {what}", run.where, fix)
     return run
-
-
-def open_ref(
-    location: Location, step: int | None, client: Client | None = None
-) -> tuple[CheckpointRef, CheckpointFiles]:
-    """One checkpoint: the folder or revision itself, or ``step`` of the run at ``location``.
-
-    Raises:
-        SourceError: there is no such checkpoint, or it is a run and no step is named.
-        HubError: the Hub refuses or cannot be reached.
-    """
-    single = _single(location, client) if step is None else None
-    if single is not None:
-        return single
-    run = open_run(Location(location.folder, location.repo), client)
-    if step is None:
-        what = f"this is a run of {count(len(run.steps), 'checkpoint')}, and no step is named"
-        raise SourceError(what, str(location), "add --step N")
-    if step not in run.steps:
-        raise SourceError(f"step {step:,} is not in this run", run.where, f"its steps are {some(run.steps, 6)}")
-    return run.steps[step], run.open(run.steps[step])
-
-
-def _single(location: Location, client: Client | None) -> tuple[CheckpointRef, CheckpointFiles] | None:
-    if location.folder is not None:
-        if not any(location.folder.glob("*.pt")):
-            return None
-        name = location.folder.resolve().name
-        return CheckpointRef(str(location.folder), name, step_of(name)), LocalFiles(location.folder)
-    if location.revision is None:
-        return None
-    assert location.repo is not None
-    repo = HubRepo(location.repo, client)
-    commit = repo.resolve(location.revision)
-    ref = CheckpointRef(location.repo, location.revision, step_of(location.revision), commit)
-    return ref, repo.files(commit, str(location))

@@ -1,12 +1,13 @@
-"""Conversion against its floor: a plain loop that preads the weight bytes, hashes them with SHA-256 and writes them.
+"""Conversion against its floor, in one process, imports apart: a plain loop that preads the weight bytes, takes their
+SHA-256 and writes them.
 
 Usage: python scripts/bench/convert.py [WORK_FOLDER [MODEL...]]
 
-All runs in one process; imports are not measured. Floor and conversion take turns, step by step; a ratio is the
-median over the steps, with its quartiles. ``weights`` is the conversion without any gate. ``verified`` is all that a
-release does for a step except logits and upload: gates, sketch, card, manifest. ``logits`` includes the comparison of
-logits, which a release makes at its first and last step, and where plan or config change. ``two at once`` is
-``verified`` with two workers, as a release has by default: seconds of all steps over those of all floors.
+Floor and conversion take turns, step by step; a ratio is the median over the steps, with its quartiles. ``weights`` is
+the conversion without any gate, ``proven`` with all that a step of a release goes through but logits and upload (gates,
+sketch, card, manifest), ``logits`` with the comparison of logits as well (a release does that at its first and last
+step, and where plan or config change). ``two at once`` is ``proven`` with two workers, as a release has by default:
+seconds of all steps over those of all floors.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -29,23 +29,23 @@ from models import SHAPES, VOCABULARY, Shape, write
 
 from publish.convert.folder import write_folder
 from publish.convert.plan import ConversionPlan, make_plan
+from publish.interrupt import Stop
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.release.job import make_job
 from publish.release.step import VerifiedBranch, make_step
-from publish.release_file import CardText, Release
+from publish.release_file import CardMetadata, Release
 from publish.sources.files import LocalFiles
 from publish.sources.runs import CheckpointRef
 
 CHUNK = 2 << 20
-STOP = threading.Event()
 USUAL = 5.1  # seconds of the usual converter for one 14M step, a process a step, as measured for this project
 
 
 def pieces(plan: ConversionPlan) -> Iterator[tuple[str, int, int]]:
     """(file, offset, length) of every tensor that the plan reads."""
     for recipe in plan.recipes:
-        for part in recipe.slices:
+        for part in recipe.parts:
             yield part.tensor.file, part.tensor.offset, part.tensor.nbytes
 
 
@@ -85,21 +85,21 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
     for step in range(1, steps + 1):  # no step 0: its initialisation would be explained, once a release
         write(run / f"global_step{step}", shape, ranks=ranks, step=step, seed=step)
     schedule = tuple(range(1, steps + 1))
-    job = make_job(Release(str(run), "bench/bench", CardText("bench"), schedule), tokenizer="none")
+    job = make_job(Release(str(run), "bench/bench", CardMetadata("bench"), schedule), tokenizer="none")
     sources = [job.run.steps[step] for step in job.steps]
 
-    def verified(source: CheckpointRef, logits: str = "off") -> None:
-        (branch,) = make_step(replace(job, verify_logits=logits), source, work / source.name, STOP)
-        assert isinstance(branch, VerifiedBranch), branch
+    def made(ref: CheckpointRef, logits: str = "off") -> None:
+        for branch in make_step(replace(job, verify_logits=logits), ref, work / f"made-{ref.name}", Stop()):
+            assert isinstance(branch, VerifiedBranch), branch
 
-    def clean() -> None:  # not part of any measurement
+    def clean() -> None:  # removing files is in nobody's time
         for path in work.iterdir():
             if path != run:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    verified(sources[0], "all")  # imports torch, builds the model
+    made(sources[0], "all")  # imports, the model's skeleton
     clean()
-    taken: dict[str, list[float]] = {"floor": [], "weights": [], "verified": [], "logits": []}
+    taken: dict[str, list[float]] = {"floor": [], "weights": [], "proven": [], "logits": []}
     for number, source in enumerate(sources):
         folder = run / source.name
         checkpoint = RawCheckpoint.open(LocalFiles(folder))
@@ -107,14 +107,14 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
         ways: dict[str, Callable[[], object]] = {
             "floor": partial(floor, folder, ranges, work / "floor.bin"),
             "weights": partial(plain, folder, work / "out"),
-            "verified": partial(verified, source),
-            "logits": partial(verified, source, "all"),
+            "proven": partial(made, source),
+            "logits": partial(made, source, "all"),
         }
         for name in [*list(ways)[number % 4 :], *list(ways)[: number % 4]]:
             taken[name].append(seconds(ways[name]))
             clean()
     with ThreadPoolExecutor(2) as pool:
-        together = seconds(lambda: list(pool.map(verified, sources)))
+        together = seconds(lambda: list(pool.map(made, sources)))
     shutil.rmtree(run)
     return Taken(taken, together)
 
@@ -125,17 +125,17 @@ def plain(folder: Path, out: Path) -> None:
 
 
 def main(work: Path, models: list[str]) -> None:
-    print("| model | steps | weights MB | floor s | weights/floor | verified/floor | two at once | logits/floor |")
+    print("| model | steps | weights MB | floor s | weights / floor | proven / floor | two at once | logits / floor |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     after = []
     for title, name, steps, ranks in (("14M", "14M", 20, 1), ("1.4B", "1.4B", 4, 1), ("1.4B, TP 2", "1.4B", 4, 2)):
         if models and title not in models:
             continue
         taken = measure(work, SHAPES[name], steps, ranks)
-        weights, verified, logits = (quartiles(taken.ratios(way)) for way in ("weights", "verified", "logits"))
+        weights, proven, logits = (quartiles(taken.ratios(way)) for way in ("weights", "proven", "logits"))
         together = f"{taken.together / sum(taken.ways['floor']):.2f}"
         cells = [title, steps, f"{weight_megabytes(SHAPES[name]):,.1f}", f"{median(taken.ways['floor']):.3f}"]
-        print("|", " | ".join(map(str, [*cells, weights, verified, together, logits])), "|", flush=True)
+        print("|", " | ".join(map(str, [*cells, weights, proven, together, logits])), "|", flush=True)
         if name == "14M":
             whole = 154 / steps * taken.together + 2 * median(taken.ways["logits"])
             usual = 154 * USUAL

@@ -6,7 +6,7 @@ import pytest
 
 from publish.cards.lint import Finding, lint_card, lint_claims, snippet_loads
 from publish.cards.render import render_step, render_suite
-from publish.cards.run_config import config_facts
+from publish.records.run import config_facts
 from tests.cards import samples
 
 KNOWN = (samples.SOURCE, "EleutherAI/pythia-tiny-seed1")

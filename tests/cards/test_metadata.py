@@ -34,9 +34,9 @@ card:
 
 
 def test_every_key_of_the_release_file_arrives() -> None:
-    text = parse_release(RELEASE, "release.yaml").card
-    check(text, "lab/tiny")
-    assert yaml.safe_load(front_matter(text, "lab/tiny").strip("-\n")) == {
+    release = parse_release(RELEASE, "release.yaml")
+    check(release.card, "lab/tiny")
+    assert yaml.safe_load(front_matter(release.card, "lab/tiny").strip("-\n")) == {
         "base_model": "EleutherAI/pythia-14m",
         "base_model_relation": "finetune",
         "language": ["en"],
@@ -58,7 +58,7 @@ def test_every_key_of_the_release_file_arrives() -> None:
             }
         ],
     }
-    card = render_suite(samples.suite(repo="lab/tiny", text=text))
+    card = render_suite(samples.suite(release=release))
     assert validate_card(card) == ([], [])
     assert "```bibtex\n@misc{tiny, title={Tiny}}\n```" in card
     assert "- step512 was replaced." in card
@@ -80,5 +80,5 @@ def test_every_key_of_the_release_file_arrives() -> None:
 )
 def test_what_the_hub_would_refuse_or_warn_of_is_an_error(change: dict[str, Any], said: str) -> None:
     with pytest.raises(CardError) as caught:
-        check(replace(samples.TEXT, **change), samples.REPO)
+        check(replace(samples.CARD, **change), samples.REPO)
     assert said in caught.value.what

@@ -11,6 +11,7 @@ import pytest
 from publish.convert.plan import make_plan
 from publish.errors import ConfigError, ConversionError
 from publish.neox.checkpoint import RawCheckpoint
+from publish.records.manifest import note
 from tests.convert.rawmodel import (
     LLAMA,
     MISTRAL,
@@ -212,7 +213,7 @@ def test_the_architecture_can_be_overridden_between_llama_and_mistral() -> None:
     assert make_plan(raw, config_of(case)).architecture == "mistral"
     plan = make_plan(raw, config_of(case), architecture="llama")
     assert plan.architecture == "llama"
-    assert any("sliding window of 8 is left out" in note for note in plan.notes)
+    assert note("sliding-window-left-out", window=8) in plan.notes
     with pytest.raises(ConfigError, match="this is a mistral network, not 'gpt_neox'"):
         make_plan(raw, config_of(case), architecture="gpt_neox")
 
@@ -220,7 +221,7 @@ def test_the_architecture_can_be_overridden_between_llama_and_mistral() -> None:
 def test_an_epsilon_outside_the_root_is_noted() -> None:
     case = Case(replace(LLAMA, epsilon_outside_root=True), legacy_mlp=True)
     _, raw = raw_of(case)
-    assert "outside the root" in make_plan(raw, config_of(case)).notes[0]
+    assert make_plan(raw, config_of(case)).notes[0].code == "rmsnorm-epsilon"
 
 
 def test_large_models_are_sharded_in_the_models_order() -> None:

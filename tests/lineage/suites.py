@@ -13,7 +13,7 @@ from publish.lineage.sketch import Sketcher, StepSketch, TensorSketch, document,
 from publish.lineage.suite import trace
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
-from publish.release_file import CardText, ExpectedEqual, ExpectedJump, Release
+from publish.release_file import CardMetadata, ExpectedEqual, ExpectedJump, Release
 from publish.sources.runs import Location, open_run
 
 Suite = dict[int, StepSketch]
@@ -43,7 +43,7 @@ def release(*jumps: int, equal: tuple[int, ...] = (0, 1)) -> Release:
     return Release(
         "source",
         "alice/tiny",
-        CardText("tiny"),
+        CardMetadata("tiny"),
         expect=(ExpectedEqual(equal, "rate 0"),) if equal else (),
         jumps=(ExpectedJump(jumps, "so it was"),) if jumps else (),
     )

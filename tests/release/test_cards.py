@@ -20,14 +20,14 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from publish.cli.group import main
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.hub.repository import validate_card
 from publish.interrupt import Stop
 from publish.records.manifest import Manifest
 from publish.rehearsal.server import RehearsalHub
-from publish.release.card_facts import hub_address
 from publish.release.cards import make_cards
 from publish.release.executors import LocalExecutor
+from publish.release.facts import hub_address
 from publish.release.job import make_job
 from publish.release.progress import Silent
 from publish.release.proposal import propose, write_release
@@ -237,7 +237,7 @@ def test_before_main_is_published_the_source_tells_the_steps(
     proposed = propose(str(run), TARGET)
     job = make_job(proposed, steps="0,2")
     with open_work_dir(tmp_path / "work") as place:
-        release(job, client, place, Options(), LocalExecutor(2, place.steps), Stop(), Silent())
+        release(job, client, place, Options(), LocalExecutor(2, 2, place.steps, Silent()), Stop(), Silent())
     found = make_cards(proposed, client)
     assert [(card.branch, card.reason) for card in found.cards] == [("step0", ""), ("step2", "")]
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from publish.atomic import write_atomic
 from publish.rehearsal.errors import HttpError, RehearsalError, forbidden, repo_not_found
 from publish.rehearsal.names import KINDS, RepoId, repo_id
 from publish.rehearsal.storage.git import DEFAULT_GITATTRIBUTES, GitRepo, PutFile, create
@@ -79,10 +80,7 @@ class RepoStore:
         """The secret that signs URLs. It is stored, so that they stay valid after a restart."""
         path = self.root / "secret"
         if not path.exists():
-            temporary = self.root / "tmp" / uuid.uuid4().hex
-            temporary.touch(mode=0o600)
-            temporary.write_bytes(secrets.token_bytes(32))
-            temporary.replace(path)
+            write_atomic(path, secrets.token_bytes(32))
         return path.read_bytes()
 
     # namespaces
@@ -202,6 +200,4 @@ class RepoStore:
 
 
 def _write_settings(directory: Path, settings: RepoSettings) -> None:
-    temporary = directory / f"{_SETTINGS}.{uuid.uuid4().hex}"
-    temporary.write_text(json.dumps(asdict(settings)) + "\n")
-    temporary.replace(directory / _SETTINGS)
+    write_atomic(directory / _SETTINGS, json.dumps(asdict(settings)).encode() + b"\n")

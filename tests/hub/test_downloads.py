@@ -8,13 +8,18 @@ import pytest
 
 from publish.errors import HubError
 from publish.hub.client import Client
-from publish.hub.downloads import SKIP_LIMIT, RemoteFile, fetch_file, fetch_text_if_there
+from publish.hub.downloads import SKIP_LIMIT, RemoteFile, fetch_file, fetch_if_exists
 from publish.hub.failures import Refused, Unavailable
 from publish.hub.reads import TreeEntry, git_blob_sha1
-from tests.hub.client.scripted import TOKEN, Answer, Asked, Scripted
+from tests.hub.scripted import TOKEN, Answer, Asked, Scripted
 
 SHA = "c" * 40
 CONTENT = random.Random(5).randbytes(300_000)
+
+
+@pytest.fixture
+def client(scripted_client: Client) -> Client:
+    return scripted_client
 
 
 class Store:
@@ -40,8 +45,8 @@ class Store:
         if self.ignore_ranges:
             return Answer(200, self.content, {"x-repo-commit": self.commit})
         start, end = map(int, asked.headers["range"].removeprefix("bytes=").split("-"))
-        told = f"bytes {start}-{end}/{len(self.content)}"
-        headers = {"content-range": told, "x-repo-commit": self.commit}
+        content_range = f"bytes {start}-{end}/{len(self.content)}"
+        headers = {"content-range": content_range, "x-repo-commit": self.commit}
         return Answer(206, self.content[start : end + 1], headers)
 
 
@@ -64,8 +69,8 @@ def test_datasets_have_a_prefix(client: Client, scripted: Scripted) -> None:
 
 def test_a_read_that_breaks_off_goes_on(client: Client, scripted: Scripted) -> None:
     store = Store(scripted, lfs=False)
-    told = {"content-range": f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}", "x-repo-commit": SHA}
-    store.faults = [Answer(206, CONTENT, dict(told), cut=100_000), None]
+    content_range = {"content-range": f"bytes 0-{len(CONTENT) - 1}/{len(CONTENT)}", "x-repo-commit": SHA}
+    store.faults = [Answer(206, CONTENT, dict(content_range), cut=100_000), None]
     remote = RemoteFile(client, "a/b", SHA, "x", len(CONTENT))
     assert remote.read(0, len(CONTENT)) == CONTENT
     assert scripted.asked[-1].headers["range"] != scripted.asked[0].headers["range"]
@@ -83,10 +88,10 @@ def test_an_expired_location_is_resolved_again(client: Client, scripted: Scripte
         remote.read(20, 10)
 
 
-@pytest.mark.parametrize("told", ["bytes 1-10/300000", "bytes 0-9/299999", "bytes 0-8/300000", "nonsense", ""])
-def test_another_range_than_asked_for_is_an_error(told: str, client: Client, scripted: Scripted) -> None:
-    scripted.answer = lambda asked: Answer(206, b"x" * 10, {"content-range": told, "x-repo-commit": SHA})
-    with pytest.raises(Unavailable, match="asked for bytes"):
+@pytest.mark.parametrize("content_range", ["bytes 1-10/300000", "bytes 0-9/299999", "bytes 0-8/300000", "noise", ""])
+def test_a_range_that_was_not_requested_is_an_error(content_range: str, client: Client, scripted: Scripted) -> None:
+    scripted.answer = lambda asked: Answer(206, b"x" * 10, {"content-range": content_range, "x-repo-commit": SHA})
+    with pytest.raises(Unavailable, match="requested bytes"):
         RemoteFile(client, "a/b", SHA, "x", len(CONTENT)).read(0, 10)
 
 
@@ -129,7 +134,7 @@ def test_absent_ends_at_once(client: Client, scripted: Scripted) -> None:
     with pytest.raises(Refused) as caught:
         RemoteFile(client, "a/b", SHA, "x", 10).read(0, 5)
     assert caught.value.code == "EntryNotFound"
-    assert fetch_text_if_there(client, "a/b", SHA, "x") is None
+    assert fetch_if_exists(client, "a/b", SHA, "x") is None
 
 
 def test_the_token_stays_with_the_endpoint(client: Client, scripted: Scripted) -> None:
@@ -173,7 +178,7 @@ def test_whole_files_are_proven(client: Client, scripted: Scripted) -> None:
     lfs = TreeEntry("x", size, "0" * 40, hashlib.sha256(CONTENT).hexdigest())
     assert fetch_file(client, "a/b", SHA, lfs) == CONTENT
     for wrong in (TreeEntry("x", size, "0" * 40), TreeEntry("x", size, git_blob_sha1(CONTENT), "0" * 64)):
-        with pytest.raises(HubError, match="other bytes"):
+        with pytest.raises(HubError, match="not those that the Hub lists"):
             fetch_file(client, "a/b", SHA, wrong)
 
 

@@ -11,10 +11,8 @@ from xml.etree import ElementTree
 import pytest
 
 from publish.errors import CardError
-from publish.plots.comparison import ratio_plot
-from publish.plots.records import Curve, Ratio
-from publish.plots.run import distance_plot, spread_plot
-from publish.plots.style import PAPER, ROLES, SERIES
+from publish.plots import PAPER, ROLES, SERIES, Curve, distance_plot, ratio_plot, spread_plot
+from publish.records.manifest import ComparedLayerType, ComparisonRecord
 from publish.schedule import PYTHIA
 
 NAMES = ("embedding", "QKV", "attention dense", "MLP up", "MLP down", "unembedding")
@@ -27,11 +25,19 @@ def curves(start: float = 0.1) -> tuple[Curve, ...]:
     )
 
 
+def compared(*ratios: tuple[str, float, float]) -> ComparisonRecord:
+    """A comparison with these ratios and errors by layer type, and with one that varies in neither model."""
+    types = [ComparedLayerType(name, 1, ratio, 1.0, ratio, error, None) for name, ratio, error in ratios]
+    constant = ComparedLayerType("norms", 1, 0.0, 0.0, None, None, None)
+    return ComparisonRecord("a/b", "different-init", 1, 0, 0, 1, 0, 0, 0, 4.0, (*types, constant))
+
+
 def pictures() -> dict[str, bytes]:
+    ratios = [(name, 1 + index / 100, 0.01) for index, name in enumerate(NAMES)]
     return {
         "std": spread_plot(curves()),
         "distance": distance_plot(curves(0.3), curves(0.7)),
-        "ratios": ratio_plot([Ratio(name, 1 + index / 100, 0.01) for index, name in enumerate(NAMES)], "A against B"),
+        "ratios": ratio_plot(compared(*ratios), "A against B"),
     }
 
 
@@ -58,7 +64,7 @@ def test_a_plot_is_small_clean_svg(name: str) -> None:
 def test_same_bytes_in_another_process_on_another_day_with_other_threads() -> None:
     program = (
         "import sys, time, datetime; time.time = lambda: 4e9\n"
-        "from tests.plots.test_plots import pictures\n"
+        "from tests.test_plots import pictures\n"
         "sys.stdout.buffer.write(b''.join(pictures().values()))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu", "LC_ALL": "C", "OMP_NUM_THREADS": "3"}
@@ -115,7 +121,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch: pytest.M
     ],
 )
 def test_a_title_is_text_whatever_it_says(title: str) -> None:
-    picture = ratio_plot([Ratio("$x$ <b>", 1.0, 0.0)], title)
+    picture = ratio_plot(compared(("$x$ <b>", 1.0, 0.0)), title)
     root = ElementTree.fromstring(picture)
     assert {element.tag.rpartition("}")[2] for element in root.iter()} <= {
         "svg", "style", "metadata", "RDF", "Work", "defs", "g", "path", "use", "clipPath", "rect", "title"

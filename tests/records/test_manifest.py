@@ -1,3 +1,5 @@
+"""Records are read back as they were written, and a malformed one names its key."""
+
 from __future__ import annotations
 
 import json
@@ -12,6 +14,7 @@ from publish.records.checkpoints import CheckpointRecord, Checkpoints
 from publish.records.files import FileRecord
 from publish.records.gates import Gate
 from publish.records.manifest import Converter, Manifest, Source, SourceFile, Tensors, Training
+from tests.cards import samples
 
 TEXT = st.text(max_size=20)
 DIGEST = st.text("0123456789abcdef", min_size=64, max_size=64)
@@ -27,10 +30,9 @@ MANIFESTS = st.builds(
     source=st.builds(
         Source,
         location=TEXT,
-        repo=st.none() | TEXT,
         commit=st.none() | TEXT,
         files=st.lists(
-            st.builds(SourceFile, path=TEXT, size=SIZE, sha256=st.none() | DIGEST, oid=st.none() | TEXT),
+            st.builds(SourceFile, path=TEXT, size=SIZE, digest=st.none() | TEXT),
             max_size=3,
         ).map(tuple),
     ),
@@ -50,8 +52,8 @@ MANIFESTS = st.builds(
         skipped_steps=OPTIONAL_INT,
     ),
     tokenizer=st.none() | DIGEST,
-    statistics=st.none() | FIGURES,
-    notes=TEXT,
+    source_dtype=TEXT,
+    sketch=FIGURES,
 )
 
 
@@ -60,11 +62,12 @@ def example() -> Manifest:
         step=512,
         branch="step512",
         tokens=1073741824,
-        source=Source("hf://a/raw", "a/raw", "c" * 40, (SourceFile("x.pt", 3, sha256="d" * 64),)),
+        source=Source("a/raw", "c" * 40, (SourceFile("x.pt", 3, f"sha256:{'d' * 64}"),)),
         plan="e" * 64,
         converter=Converter("publish-neox", "0.1.0"),
         files=(FileRecord("model.safetensors", 5, "f" * 64), FileRecord("README.md", 2, "a" * 64)),
         dtype="float16",
+        source_dtype="float16",
         architecture="GPTNeoXForCausalLM",
         parameters=14067712,
         tensors=Tensors(76, "b" * 64),
@@ -117,7 +120,7 @@ def broken(path: str, value: Any) -> bytes:
         ("source.files", [3], "source.files[0] is int, not dict"),
         ("source", [], "source is list, not dict"),
         ("tensors.count", 1.5, "tensors.count is float, not int"),
-        ("statistics", [1], "statistics is list, not dict"),
+        ("sketch", [1], "sketch is list, not dict"),
     ],
 )
 def test_malformed_names_the_key(path: str, value: Any, what: str) -> None:
@@ -134,11 +137,11 @@ def test_keys_are_sorted_and_there_is_no_clock() -> None:
 
 
 def test_checkpoints_roundtrip_and_order() -> None:
-    record = CheckpointRecord.of(example(), "9" * 40, ["no logits"])
-    assert record.weights == ("f" * 64,)
-    assert record.card == "a" * 64
-    checkpoints = Checkpoints("a/b", (record,))
+    record = CheckpointRecord.of(example(), "9" * 40)
+    assert (record.weights, record.manifest.card) == (("f" * 64,), "a" * 64)
+    assert (record.kind, record.format, record.branch) == ("model", "hf", "step512")
+    checkpoints = Checkpoints("a/b", (record,), samples.RUN)
     assert Checkpoints.from_bytes(checkpoints.to_bytes(), "here") == checkpoints
     assert checkpoints.by_branch() == {"step512": record}
     with pytest.raises(HubError, match="twice"):
-        Checkpoints("a/b", (record, record))
+        Checkpoints("a/b", (record, record), samples.RUN)

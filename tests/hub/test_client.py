@@ -12,17 +12,23 @@ import pytest
 
 from publish.errors import HubError
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint, Refused, Timeouts, Unavailable, Uncertain, Unreachable, redact
+from publish.hub.endpoint import Endpoint, Timeouts
+from publish.hub.failures import Refused, Unavailable, Uncertain, Unreachable, redact
 from publish.hub.rate_limits import Wait
 from publish.hub.reads import list_branches
 from publish.interrupt import Interrupted
 from tests.clock import ManualClock
-from tests.hub.client.scripted import TOKEN, Answer, Asked, Scripted
+from tests.hub.scripted import TOKEN, Answer, Asked, Scripted
 
 GOOD = Answer(body=json.dumps({"branches": [], "converts": [], "tags": []}).encode())
 COMMITS = (
     "You have exceeded the rate limit for repository commits (128 per hour). You can retry this action in about 1 hour."
 )
+
+
+@pytest.fixture
+def client(scripted_client: Client) -> Client:
+    return scripted_client
 
 
 def first(*answers: Answer | None) -> Callable[[Asked], Answer | None]:
@@ -61,7 +67,7 @@ def test_what_does_not_pass_ends_with_the_request_id(client: Client, scripted: S
     scripted.answer = lambda asked: Answer(503, b"busy", {"x-request-id": "Root=1-abc"})
     with pytest.raises(Unavailable) as caught:
         list_branches(client, "a/b")
-    assert len(scripted.asked) == client.patience.tries
+    assert len(scripted.asked) == client.retry_policy.tries
     assert "request id Root=1-abc" in caught.value.where
     assert "HTTP 503 busy" in caught.value.what
 
@@ -76,7 +82,7 @@ def test_what_does_not_pass_ends_with_the_request_id(client: Client, scripted: S
         ({}, b"", 5),
     ],
 )
-def test_429_waits_as_told(
+def test_429_waits_as_asked(
     headers: dict[str, str],
     body: bytes,
     seconds: float,
@@ -84,14 +90,14 @@ def test_429_waits_as_told(
     clock: ManualClock,
     tmp_path: Path,
 ) -> None:
-    told: list[Wait] = []
-    client = Client(Endpoint(scripted.url, TOKEN), clock=clock, quota_dir=tmp_path, notify=told.append)
+    waits: list[Wait] = []
+    client = Client(Endpoint(scripted.url, TOKEN), clock=clock, quota_dir=tmp_path, notify=waits.append)
     start = clock.now()
     scripted.answer = first(Answer(429, body, headers))
     assert list_branches(client, "a/b") == {}
     assert clock.now() - start == seconds
-    assert told[0].until == start + seconds
-    assert "429" in told[0].reason
+    assert waits[0].until == start + seconds
+    assert "429" in waits[0].reason
 
 
 def test_429_is_no_failure_however_often(client: Client, scripted: Scripted) -> None:
@@ -152,7 +158,7 @@ def test_an_invalid_name_is_a_hub_error(client: Client) -> None:
 
 def test_interrupt_ends_a_wait(scripted: Scripted, tmp_path: Path) -> None:
     event = threading.Event()
-    client = Client(Endpoint(scripted.url, TOKEN), interrupt=event, quota_dir=tmp_path)
+    client = Client(Endpoint(scripted.url, TOKEN), stop=event, quota_dir=tmp_path)
     scripted.answer = lambda asked: Answer(429, headers={"retry-after": "1000"})
     threading.Timer(0.2, event.set).start()
     with pytest.raises(Interrupted):

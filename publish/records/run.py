@@ -1,10 +1,15 @@
-"""What a training config says of its run. Pure; a value that the config lacks is None, never guessed."""
+"""A run as its training config has it and as measured: what all cards of the run share.
+
+A value that the config lacks is None, never guessed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from publish.records.manifest import Note
 
 CONFIG, DEFAULT = "config", "GPT-NeoX default"
 
@@ -22,7 +27,11 @@ DEFAULTS: Mapping[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class ConfigFacts:
-    """A run as configured. ``defaults`` names the options that the config leaves to GPT-NeoX."""
+    """A run as configured. ``defaults`` names the options that the config leaves to GPT-NeoX.
+
+    ``precision`` is ``fp16``, ``bf16`` or what the option of that name says. Of fp16, ``loss_scale`` is the fixed one;
+    where it is None the scale is dynamic and starts at 2 to the ``initial_scale_power``.
+    """
 
     layers: int | None
     hidden: int | None
@@ -42,16 +51,16 @@ class ConfigFacts:
     warmup: float | None
     steps: int | None
     micro_batch: int | None
-    accumulation: int | None
     global_batch: int | None
     weight_decay: float | None
     gradient_clipping: float | None
     precision: str | None
+    loss_scale: float | None
+    initial_scale_power: int | None
     init_method: str
     output_init_method: str
     seed: int | None
     data_paths: tuple[str, ...]
-    tokenizer_type: str | None
     vocab_file: str | None
     defaults: tuple[str, ...]
 
@@ -67,6 +76,28 @@ class ConfigFacts:
         """Steps of warm-up: GPT-NeoX takes a fraction of the decay's length, which is training's if not given."""
         length = self.decay_steps or self.steps
         return None if self.warmup is None or length is None else round(self.warmup * length)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the tensors and the checkpoint say of the run's sizes. ``architecture`` is transformers' model type."""
+
+    architecture: str
+    dtype: str
+    parameters: int
+    embedding_parameters: int  # input and output embedding
+    vocabulary: int
+    tokens_per_step: int | None
+    data_parallel: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """The run as configured and as measured; ``deviations`` are what the conversion changes."""
+
+    config: ConfigFacts
+    sizes: Sizes
+    deviations: tuple[Note, ...] = ()
 
 
 def config_facts(options: Mapping[str, Any]) -> ConfigFacts:
@@ -95,16 +126,14 @@ def config_facts(options: Mapping[str, Any]) -> ConfigFacts:
         warmup=_number(values["warmup"]),
         steps=_whole(values.get("train_iters")),
         micro_batch=_whole(values.get("train_micro_batch_size_per_gpu", values.get("batch_size"))),
-        accumulation=_whole(values.get("gradient_accumulation_steps", values.get("gas"))),
         global_batch=_whole(values.get("train_batch_size")),
         weight_decay=_number(values.get("weight_decay")),
         gradient_clipping=_number(values.get("gradient_clipping")),
-        precision=_precision(values),
+        **_precision(values),
         init_method=str(values["init_method"]),
         output_init_method=str(values["output_layer_init_method"]),
         seed=_whole(values["seed"]),
         data_paths=tuple(_texts(values.get("train_data_paths", values.get("data_path")))),
-        tokenizer_type=_text(values.get("tokenizer_type")),
         vocab_file=_text(values.get("vocab_file")),
         defaults=defaults,
     )
@@ -118,20 +147,15 @@ def _optimizer(options: Mapping[str, Any]) -> tuple[str | None, Mapping[str, Any
     return _text(optimizer.get("type")), params if isinstance(params, Mapping) else {}
 
 
-def _precision(options: Mapping[str, Any]) -> str | None:
-    """fp16 with its loss scaling, bf16, or the ``precision`` option; None where the config names none."""
-    half = options.get("fp16")
+def _precision(options: Mapping[str, Any]) -> dict[str, Any]:
+    """fp16 with its loss scaling, bf16, or the ``precision`` option."""
+    half, brains = options.get("fp16"), (options.get("bf16"), options.get("bfloat16"))
     if isinstance(half, Mapping) and (half.get("enabled") or half.get("fp16")):
-        power = _whole(half.get("initial_scale_power"))
-        fixed = _number(half.get("loss_scale"))
-        if fixed:
-            return f"fp16, loss scale {fixed:,g}"
-        return "fp16, dynamic loss scale" + (f" from 2^{power}" if power is not None else "")
-    for name in ("bf16", "bfloat16"):
-        brain = options.get(name)
-        if brain is True or (isinstance(brain, Mapping) and brain.get("enabled")):
-            return "bf16"
-    return _text(options.get("precision"))
+        fixed, power = _number(half.get("loss_scale")) or None, _whole(half.get("initial_scale_power"))
+        return {"precision": "fp16", "loss_scale": fixed, "initial_scale_power": power}
+    is_bf16 = any(brain is True or (isinstance(brain, Mapping) and brain.get("enabled")) for brain in brains)
+    precision = "bf16" if is_bf16 else _text(options.get("precision"))
+    return {"precision": precision, "loss_scale": None, "initial_scale_power": None}
 
 
 def _whole(value: object) -> int | None:
