@@ -114,7 +114,7 @@ def initial_models(checkpoint: RawCheckpoint | HfCheckpoint) -> Iterator[Initial
     """Every way in which GPT-NeoX may have drawn the checkpoint; weights are read when they are needed.
 
     A raw checkpoint with a training config has one. Without a config there is one for every pair of init methods that
-    its standard deviations allow; in Hugging Face format, also for every tensor-parallel size, and for legacy MLP names.
+    its standard deviations allow; in Hugging Face format, also for every tensor-parallel size and for legacy MLP names.
 
     Raises:
         CheckpointError: a damaged file, or no embedding.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from publish import __version__
 from publish.cards.facts import HUB, README
-from publish.convert.hfconfig import hf_config, plain
+from publish.convert.hfconfig import hf_config, without_overrides
 from publish.convert.plan import ConversionPlan
 from publish.hub.branch_files import BranchFile
 from publish.hub.endpoint import Endpoint
@@ -53,7 +53,7 @@ def step_manifest(
     """The manifest of a step's branch; ``files`` are all its files except card and manifest."""
     assert source.step is not None
     weight_files = dict.fromkeys(tensor.file for rank in checkpoint.ranks for tensor in rank.values())
-    own = hf_config(plain(plan), None, None)
+    own = hf_config(without_overrides(plan), None, None)
     return Manifest(
         step=source.step,
         branch=branch_of(source.step),
