@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line over training: ``values`` at ``steps``, which ascend. None where there is no value."""
+    """One line over training: ``values`` at ``steps``, which ascend. A value may be None."""
 
     name: str
     steps: tuple[int, ...]
@@ -47,7 +47,7 @@ PAPER = Colour("#fdfdfc", "#16181d")
 INK = Colour("#23262b", "#e4e6ea")
 SOFT = Colour("#62666d", "#a2a7b0")
 GRID = Colour("#e6e7ea", "#2b2f37")
-# told apart by people who see red and green alike, each at 3:1 or more against its paper
+# distinguishable with red-green colour blindness; each has a contrast of 3:1 or more with its paper
 SERIES = (
     Colour("#2a6fd0", "#5b9bf0"),
     Colour("#c2410c", "#f0854a"),
@@ -335,13 +335,13 @@ def comparison_plot(comparison: ComparisonRecord, title: str, sides: tuple[str, 
     Raises:
         ReleaseError: there is no such format. CardError: matplotlib is not installed.
     """
-    types = [each for each in comparison.layer_types if each.left_std or each.right_std]
+    types = [kind for kind in comparison.layer_types if kind.left_std or kind.right_std]
 
     def fill(figure: Figure) -> None:
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         _deviations(above, types, sides)
-        _ratios(below, [(each.ratio, comparison.margin(each)) for each in types])
-        below.set_xticks(range(len(types)), [each.name.replace(" ", "\n") for each in types])
+        _ratios(below, [(kind.ratio, comparison.margin(kind)) for kind in types])
+        below.set_xticks(range(len(types)), [kind.name.replace(" ", "\n") for kind in types])
         figure.suptitle(title, fontsize=10, color=INK.light)
         figure.legend(loc="outside lower center", ncols=2, frameon=False)
 
@@ -350,13 +350,13 @@ def comparison_plot(comparison: ComparisonRecord, title: str, sides: tuple[str, 
 
 def _deviations(axes: Axes, types: Sequence[ComparedLayerType], sides: tuple[str, str]) -> None:
     for number, side in enumerate(sides):
-        heights = [(each.left_std, each.right_std)[number] or 0.0 for each in types]
+        heights = [(kind.left_std, kind.right_std)[number] or 0.0 for kind in types]
         places = [at + (number - 0.5) * _BAR for at in range(len(types))]
         axes.bar(places, heights, _BAR, color=SERIES[number].light, label=side)
-    for at, each in enumerate(types):
-        if each.expected_std is not None:
+    for at, kind in enumerate(types):
+        if kind.expected_std is not None:
             left, right = at - _BAR - 0.05, at + _BAR + 0.05
-            axes.hlines(each.expected_std, left, right, color=INK.light, linestyle="--", linewidth=1)
+            axes.hlines(kind.expected_std, left, right, color=INK.light, linestyle="--", linewidth=1)
     axes.set_ylabel("Standard deviation")
 
 

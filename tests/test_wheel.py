@@ -18,7 +18,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("plots", "rehearsal")  # named as the folders of publish/ that need them
+EXTRAS = ("plots", "rehearsal")  # named as the rooms of publish/ that need them
 NOT_DECLARED = {"hf-xet"}  # huggingface_hub requires it on the platforms that have a build
 
 
@@ -42,7 +42,7 @@ def test_every_library_is_declared_where_it_is_needed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     core, extras = declared(project["dependencies"]), project["optional-dependencies"]
     for name, module in libraries(ROOT / "publish"):
-        room = Path(module).parts[1]
+        room = Path(module).parts[1].removesuffix(".py")
         allowed = core | declared(extras[room]) if room in EXTRAS else core
         assert name in allowed | NOT_DECLARED, f"{module} imports {name}"
     for extra in EXTRAS:

@@ -1,4 +1,4 @@
-"""The details table: what the config says of the run and what was measured on its files, each with its source."""
+"""Rows of tables: what the config says about the run and what was measured, every figure with its source."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from decimal import Decimal
 from publish.records.manifest import Training
 from publish.records.run import CONFIG, ConfigFacts, RunFacts, Sizes
 from publish.text import count
-
-# Numbers in words that a reader takes in at once: exact, with thousands separators; pure.
 
 
 def thousands(value: int) -> str:
@@ -84,12 +82,12 @@ _ARCHITECTURES = {"gpt_neox": "GPT-NeoX", "llama": "Llama", "mistral": "Mistral"
 
 
 def details(run: RunFacts, last_step: int) -> tuple[Fact, ...]:
-    """The details table of a run that ends at ``last_step``; a value that nothing tells has no row."""
+    """The details table of a run that ends at ``last_step``; an unknown value has no row."""
     return (*_network(run.config, run.sizes), *_batch(run.config, run.sizes, last_step), *_training(run.config))
 
 
 def training_rows(training: Training, tokens: int | None) -> tuple[Fact, ...]:
-    """What a checkpoint says of its own training."""
+    """What a checkpoint says about its training."""
     rows = (
         ("Iteration", training.iteration, CHECKPOINT),
         ("Tokens seen", tokens, "iteration x tokens in a step"),
@@ -120,8 +118,8 @@ def _network(config: ConfigFacts, sizes: Sizes) -> Iterator[Fact]:
     if config.context is not None:
         yield Fact("Context", f"{thousands(config.context)} tokens", CONFIG)
     if config.rotary_fraction is not None and config.rotary_base is not None:
-        value_of_each = f"{percent(config.rotary_fraction)} of each head, base {decimal(config.rotary_base)}"
-        yield Fact("Rotary embedding", value_of_each, config.source("rotary_pct", "rotary_emb_base"))
+        rotary = f"{percent(config.rotary_fraction)} of each head, base {decimal(config.rotary_base)}"
+        yield Fact("Rotary embedding", rotary, config.source("rotary_pct", "rotary_emb_base"))
     yield Fact("Vocabulary", f"{thousands(sizes.vocabulary)} rows, padding included", TENSORS)
     yield Fact("Weights stored as", sizes.dtype, TENSORS)
 

@@ -1,4 +1,4 @@
-"""What a card is made from: records, the release file, and a Hub's address; and what a template asks of them."""
+"""What a card is made from: records, the release file, and a Hub's address. Templates read the properties."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class StepFacts:
 
     @property
     def tokens(self) -> int | None:
-        """Tokens seen; None where it is not known how many a step sees."""
+        """Tokens seen; None if the config does not determine them."""
         return self.manifest.tokens
 
     @property
@@ -147,7 +147,7 @@ class StepFacts:
 
     @property
     def fraction(self) -> float:
-        """How much of the run lies behind it, from 0 to 1."""
+        """The share of the run that is done, from 0 to 1."""
         return self.step / self.last if self.last else 1.0
 
     @property
@@ -173,7 +173,7 @@ class StepFacts:
 
     @property
     def expected(self) -> tuple[EqualWeights, ...]:
-        """What the release declares of this step's weights."""
+        """What the release declares about this step's weights."""
         return tuple(EqualWeights.of(equal) for equal in self.release.expect if self.step in equal.steps)
 
     @property
@@ -198,7 +198,7 @@ class StepFacts:
 
     @property
     def source_kind(self) -> str | None:
-        """What tells sources apart: a "commit", or a folder's "fingerprint"; None where there is neither."""
+        """How the source is identified: by a "commit", or by a folder's "fingerprint"; None if by neither."""
         return _common_kind([self.manifest])
 
 
@@ -249,7 +249,7 @@ class SuiteFacts:
         return details(self.run, self.final.step)
 
     def detail(self, name: str) -> str | None:
-        """The value of a row of the details table; None where there is no such row."""
+        """The value of a row of the details table; None if there is no such row."""
         return next((row.value for row in self.details if row.name == name), None)
 
     @property
@@ -258,7 +258,7 @@ class SuiteFacts:
 
     @property
     def has_tokens(self) -> bool:
-        """Whether it is known of every step how many tokens it has seen."""
+        """Whether the tokens seen are known for every step."""
         return all(manifest.tokens is not None for manifest in self.checkpoints)
 
     @property
@@ -276,7 +276,7 @@ class SuiteFacts:
 
     @property
     def expected(self) -> tuple[EqualWeights, ...]:
-        """What the release declares of equal weights."""
+        """What the release declares about equal weights."""
         return tuple(map(EqualWeights.of, self.release.expect))
 
     @property
@@ -319,7 +319,7 @@ class SuiteFacts:
 
     @property
     def source_kind(self) -> str | None:
-        """What tells the steps' sources apart: "commit", a folder's "fingerprint", or None where unknown."""
+        """How the steps' sources are identified: "commit", a folder's "fingerprint"; None if not all are alike."""
         return _common_kind(self.checkpoints)
 
 
@@ -329,7 +329,7 @@ def comparison_title(step: int, comparison: ComparisonRecord) -> str:
 
 
 def numbered_comparisons(checkpoints: Iterable[Manifest]) -> tuple[tuple[int, int, ComparisonRecord], ...]:
-    """All comparisons, each with its step and its number there, from 1."""
+    """All comparisons, with their step and their number in it, from 1."""
     return tuple(
         (manifest.step, number, record)
         for manifest in checkpoints
@@ -376,7 +376,7 @@ def _converter(manifest: Manifest) -> str:
 
 
 def _common_kind(manifests: Iterable[Manifest]) -> str | None:
-    """Whether all sources are commits, or all are fingerprints of a folder's files; None where neither."""
+    """Whether all sources are commits, or all are fingerprints of a folder's files; None if neither."""
     commits = [manifest.source.commit for manifest in manifests]
     kinds = {commit and ("fingerprint" if commit.startswith(_FINGERPRINT) else "commit") for commit in commits}
     return kinds.pop() or None if len(kinds) == 1 else None

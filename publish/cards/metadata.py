@@ -72,17 +72,17 @@ def _list_problems(name: str, value: Any) -> list[str]:
     }
     check, text = checks.get(name, (lambda text: text.strip(), "must not be empty"))
     problems = []
-    for index, each in enumerate(values):
+    for index, item in enumerate(values):
         where = f'"{name}[{index}]"' if isinstance(value, list) else f'"{name}"'
-        if not _is_text(each):
+        if not _is_text(item):
             problems.append(f"{where} must be a string")
-        elif not check(each):
+        elif not check(item):
             problems.append(f"{where} {text}")
     return problems
 
 
 def _index_problems(index: Any) -> list[str]:
-    """``model-index``: names with results, each of a task and a dataset with metrics of type and value."""
+    """``model-index``: models with results; a result has a task, a dataset, and metrics with type and value."""
     if not isinstance(index, list):
         return ['"model-index" must be an array']
     problems = []
@@ -131,7 +131,7 @@ def front_matter(card: CardMetadata, repo: str) -> str:
     """The YAML block at the head of a card of ``repo``.
 
     Raises:
-        CardError: there is no license.
+        CardError: the license is missing.
     """
     return f"---\n{_data(card, repo).to_yaml(line_break=chr(10))}\n---\n"
 
@@ -144,8 +144,8 @@ def check(card: CardMetadata, repo: str) -> None:
     """
     errors, warnings = check_metadata(dict(_data(card, repo).to_dict()))  # type: ignore[no-untyped-call]
     if errors or warnings:
-        what = f"the Hub would not take the card's metadata: {'; '.join([*errors, *warnings])}"
-        raise CardError(what, repo, "correct what stands under card: in the release file")
+        what = f"the Hub would refuse the card's metadata: {'; '.join([*errors, *warnings])}"
+        raise CardError(what, repo, "correct card: in the release file")
 
 
 def _data(card: CardMetadata, repo: str) -> ModelCardData:
@@ -180,5 +180,5 @@ def _data(card: CardMetadata, repo: str) -> ModelCardData:
 
 
 def _filled(values: tuple[str, ...]) -> list[str] | None:
-    """The values that are not blank, each once; None where there is none, so that the key is left out."""
+    """The values that are not blank, without duplicates; None if all are, so that the key is left out."""
     return list(dict.fromkeys(value for value in values if value.strip())) or None

@@ -173,7 +173,7 @@ def layer_type_table(comparison: ComparisonRecord) -> tuple[tuple[str, ...], lis
 
 
 def figure(value: float | None) -> str:
-    """Four decimals where that says something, else three digits; empty where there is no number."""
+    """Four decimals where that says something, else three digits; empty if there is no number."""
     if value is None or not math.isfinite(value):
         return ""
     return f"{value:.4f}" if value == 0 or 1e-2 <= abs(value) < 1e4 else f"{value:.3g}"

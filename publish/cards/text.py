@@ -30,7 +30,7 @@ def one_line(value: object) -> str:
     """``value`` as text on one line.
 
     Raises:
-        TypeError: it is None, which no card prints.
+        TypeError: it is None, which a card must not print.
     """
     if value is None:
         raise TypeError("a fact that the template prints is not known (None)")
@@ -131,7 +131,7 @@ def plain(value: object) -> Markup:
 
 
 def code(value: object) -> Markup:
-    """``value`` as inline code; with pipes, backticks and the like it is still one cell, and shows them."""
+    """``value`` as inline code; pipes and backticks in it are shown and do not end the cell."""
     text = one_line(value).strip()
     return Markup(f"`{text}`") if _CODE.fullmatch(text) else Markup("<code>") + plain(text) + Markup("</code>")
 
@@ -154,7 +154,7 @@ def notes(value: str) -> Markup:
 
 
 def repo_name(value: str) -> Markup:
-    """A repo's name, as it stands in code and links.
+    """A repo's name, for code and links.
 
     Raises:
         CardError: it is not ``owner/name`` in the Hub's characters.
@@ -163,7 +163,7 @@ def repo_name(value: str) -> Markup:
 
 
 def branch_name(value: str) -> Markup:
-    """A branch's name, as it stands in code and links.
+    """A branch's name, for code and links.
 
     Raises:
         CardError: it holds other characters than letters, digits, ``.``, ``_`` and ``-``.
@@ -172,7 +172,7 @@ def branch_name(value: str) -> Markup:
 
 
 def address(value: str) -> Markup:
-    """A Hub's address, or a path inside a repo, as it stands in a link.
+    """A Hub's address, or a path inside a repo, for a link.
 
     Raises:
         CardError: it is neither.
@@ -203,12 +203,12 @@ def source_link(value: str, commit: str | None, hub: str) -> Markup:
 
 
 def digest(value: str, length: int = 8) -> Markup:
-    """The first characters of a digest or commit; what stands before a colon is left out."""
+    """The first characters of a digest or commit; a prefix with a colon is left out."""
     return code(value.rpartition(":")[2][:length])
 
 
 def fenced(value: str) -> Markup:
-    """Lines that stand in a code fence: they cannot close it."""
+    """Lines for a code fence, which they cannot close."""
     return Markup("\n".join(line.replace("```", "` ` `") for line in value.strip().splitlines()))
 
 

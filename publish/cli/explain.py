@@ -9,8 +9,7 @@ import click
 
 from publish.cards.sentences import drawn_before
 from publish.cli import output
-from publish.explain.answer import Answer
-from publish.explain.explain import explain_location
+from publish.explain.explain import Answer, explain_location
 from publish.neox.state import CPU
 from publish.records.manifest import REPRODUCED
 from publish.sources.runs import parse_location

@@ -21,7 +21,7 @@ from publish.compare.pair import (
     TensorComparison,
 )
 from publish.compare.verdict import ComparisonTests, TypeComparison, Verdict, stated_differences, verdict_of
-from publish.explain.answer import Answer
+from publish.explain.explain import Answer
 from publish.records.manifest import ComparedLayerType, ComparisonRecord, six_digits
 
 

@@ -13,8 +13,7 @@ from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
-from publish.compare.layers import OTHER, RANDOM, TYPES, by_layer
-from publish.compare.model import Provenance
+from publish.compare.model import OTHER, RANDOM, TYPES, Provenance, by_layer
 from publish.compare.pair import (
     BITWISE,
     DIFFERENT,
@@ -27,7 +26,7 @@ from publish.compare.pair import (
     PairStatistics,
     TensorComparison,
 )
-from publish.explain.answer import Answer
+from publish.explain.explain import Answer
 from publish.explain.stored import rng_differences
 from publish.records.manifest import Note, note
 

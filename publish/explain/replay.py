@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from publish.explain.construction import may_begin_a_stage
-from publish.explain.cuda_generator import with_at_least, with_threads
+from publish.explain.generators import with_at_least, with_threads
 from publish.explain.models import InitialModel
 from publish.explain.stored import DEFAULT, Candidate, rank_seed
 from publish.explain.streams import StreamPosition, Tally, positions

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from publish.explain.construction import in_order
-from publish.explain.cuda_generator import THREADS, advance
+from publish.explain.generators import THREADS, advance
 from publish.explain.models import InitialModel
 from publish.explain.streams import CpuStream, words_for
 from publish.neox.checkpoint import RawCheckpoint, stored_states

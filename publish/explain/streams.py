@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from publish.dtypes import DTYPES
-from publish.explain import cpu_generator, cuda_generator
+from publish.explain import generators
 from publish.explain.models import Bits, Shard
 from publish.formats.dtypes import from_float32, to_float32
 from publish.neox.state import CPU, CUDA, RandomState, decode
@@ -144,7 +144,7 @@ class CpuStream:
 
     def matches(self, shard: Shard, position: int) -> bool:
         head = shard.head(HEAD[CPU])
-        normals = cpu_generator.heads(np.array([self.seed], np.uint64), position, head.size)
+        normals = generators.cpu_heads(np.array([self.seed], np.uint64), position, head.size)
         return bool(fit(normals, head, shard.std, shard.dtype)[0])
 
     def tally(self, shard: Shard, position: int) -> Tally:
@@ -197,17 +197,17 @@ class CudaStream:
         self.resident = resident
 
     def after(self, shard: Shard, position: int) -> int:
-        return position + cuda_generator.advance(shard.elements, self.resident)
+        return position + generators.advance(shard.elements, self.resident)
 
     def matches(self, shard: Shard, position: int) -> bool:
         head = shard.head(HEAD[CUDA])
-        normals = cuda_generator.heads(self.seed, np.array([position]), head.size)
+        normals = generators.gpu_heads(self.seed, np.array([position]), head.size)
         return bool(fit(normals, head, shard.std, shard.dtype)[0])
 
     def tally(self, shard: Shard, position: int) -> Tally:
         stored = shard.read(None).reshape(-1)
         total = Tally()
-        for start, normals in cuda_generator.standard_normals(self.seed, position, shard.elements, self.resident):
+        for start, normals in generators.standard_normals(self.seed, position, shard.elements, self.resident):
             part = stored[start : start + normals.size]
             total += tally(part, scaled(normals, shard), shard.dtype, shard.std, start)
         return total

@@ -16,7 +16,7 @@ from publish.interrupt import Clock, SystemClock, stop_if
 if TYPE_CHECKING:
     import httpx2
 
-    from publish.hub.library import Api
+    from publish.hub.transport import Api
 
 T = TypeVar("T")
 FIRST_WAIT = 5.0  # after a 429 that does not say how long: 5 s, then twice as long each time
@@ -43,7 +43,7 @@ class Client:
         quota_dir: Path | None = None,
         commits_per_hour: int | None = None,
     ) -> None:
-        from publish.hub import library, transport
+        from publish.hub import transport
 
         self.endpoint = endpoint or Endpoint.from_environment()
         self.clock = clock or SystemClock()
@@ -67,14 +67,13 @@ class Client:
             stop,
         )
         transport.register(self._state)
-        library.install(self.endpoint)
-        self._library = library
+        transport.install(self.endpoint)
         self._transport = transport
 
     @property
     def api(self) -> Api:
         """huggingface_hub's API for this endpoint. Use it only inside :meth:`call`."""
-        return self._library.Api(endpoint=self.endpoint.url, token=self.endpoint.token or False)
+        return self._transport.Api(endpoint=self.endpoint.url, token=self.endpoint.token or False)
 
     @property
     def answered(self) -> bool:
@@ -117,8 +116,8 @@ class Client:
             stop_if(self.stop)
             try:
                 return function()
-            except self._library.OUTSIDE as error:
-                diagnosis = self._library.diagnose(error, what, self.endpoint)
+            except self._transport.OUTSIDE as error:
+                diagnosis = self._transport.diagnose(error, what, self.endpoint)
                 if diagnosis is None:
                     raise
                 if isinstance(diagnosis, PublishError):
@@ -127,7 +126,7 @@ class Client:
 
     def check_repo_id(self, repo: str) -> None:
         """Raise HubError unless `repo` is a name that a repo can have. Sends no request."""
-        self.call(f"checking the name {repo}", lambda: self._library.check_repo_id(repo))
+        self.call(f"checking the name {repo}", lambda: self._transport.check_repo_id(repo))
 
     def get(self, path: str) -> Any:
         """The JSON at an API path of the endpoint, through :meth:`call`."""
@@ -144,20 +143,20 @@ class Client:
 
     def session(self) -> httpx2.Client:
         """The HTTP client of this process."""
-        return self._library.session()
+        return self._transport.session()
 
     def headers(self, url: str) -> dict[str, str]:
         """Headers for a request to `url`. The token is sent to the endpoint's own origin and nowhere else."""
         own = origin_of(url) == self.endpoint.origin
-        return self._library.headers(self.endpoint.token if own else None)
+        return self._transport.headers(self.endpoint.token if own else None)
 
     def check(self, response: httpx2.Response) -> None:
         """Raise what :meth:`call` understands for a 4xx or 5xx response."""
-        self._library.check(response)
+        self._transport.check(response)
 
     def document(self, response: httpx2.Response) -> Any:
         """The JSON of a response. :meth:`call` asks again if it is truncated or malformed."""
-        return self._library.document(response)
+        return self._transport.document(response)
 
 
 class RetryState:

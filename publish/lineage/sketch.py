@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.compare.layers import RANDOM, layer_type
+from publish.compare.model import RANDOM, layer_type
 from publish.compare.pair import (
     BLOCK,
     PIVOT_SAMPLE,

@@ -38,7 +38,7 @@ class Erratum:
 class Distance:
     """How far the weights of a layer type are from step 0 and from the step before, relative to the norm there.
 
-    None where there is no such step.
+    None if there is no such step.
     """
 
     layer_type: str

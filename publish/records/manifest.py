@@ -52,7 +52,7 @@ def six_digits(value: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A source file. ``digest`` is what the store says of it, ``sha256:...`` or ``git:...``; None for a folder."""
+    """A source file. ``digest`` is the store's digest of it, ``sha256:...`` or ``git:...``; None for a folder."""
 
     path: str
     size: int
@@ -81,7 +81,7 @@ class Converter:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What the checkpoint says of its training; ``random_states`` maps a generator to a SHA-256 of its state."""
+    """What the checkpoint says about its training; ``random_states`` maps a generator to a SHA-256 of its state."""
 
     iteration: int | None = None
     learning_rate: float | None = None
@@ -140,7 +140,7 @@ class ComparedLayerType:
 class ComparisonRecord:
     """The step (left) compared with the model at ``location`` (right); counts are of tensors.
 
-    ``limit``: how many standard errors chance exceeds in none of the tests, but for 1 of 1,000 comparisons.
+    ``limit``: the standard errors that chance exceeds in any test of only 1 in 1,000 comparisons.
     """
 
     location: str
@@ -160,9 +160,9 @@ class ComparisonRecord:
     def ratios(self) -> tuple[tuple[str, float, float], ...]:
         """Layer type, ratio of standard deviations, its standard error; of those that vary in both models."""
         return tuple(
-            (each.name, each.ratio, each.ratio_error)
-            for each in self.layer_types
-            if each.ratio is not None and each.ratio_error is not None
+            (kind.name, kind.ratio, kind.ratio_error)
+            for kind in self.layer_types
+            if kind.ratio is not None and kind.ratio_error is not None
         )
 
     def margin(self, layer_type: ComparedLayerType) -> float | None:
@@ -174,11 +174,10 @@ class ComparisonRecord:
 
 @dataclass(frozen=True, slots=True)
 class Preceding:
-    """What the generator had given before the first tensor was drawn.
+    """What was drawn before the first tensor: ``position`` numbers (CPU), or up to that offset of the generator (CUDA).
 
-    ``position``: numbers drawn (CPU), or the generator's offset (CUDA). ``constructions``: how many whole models of
-    this shape amount to it (0: nothing was drawn); None where it is no whole number. ``tensors``: those of which each
-    one amounts to it.
+    ``constructions``: the number of whole models of this shape that draw as much (0: nothing was drawn), or None.
+    ``tensors``: the tensors of which any one draws as much.
     """
 
     position: int
@@ -191,8 +190,8 @@ class RngState:
     """The random state that a model's initial weights come from, as far as it is known.
 
     ``generator`` is ``cpu-mt19937`` or ``cuda-philox``; ``seed`` is the run's, ``seeds`` are those of the
-    tensor-parallel ranks' generators. ``threads`` and ``devices`` are of the GPU: None and all possible ones where no
-    tensor tells. ``after`` is the offset that the checkpoint stores of a GPU's generator.
+    tensor-parallel ranks' generators. ``threads`` and ``devices`` are of the GPU: None and all possible ones if no
+    tensor reveals them. ``after`` is the offset that the checkpoint stores of a GPU's generator.
     """
 
     generator: str
@@ -230,7 +229,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """All that ``publish.json`` says. ``files`` are those of the branch except ``publish.json`` itself.
+    """The content of ``publish.json``. ``files`` are those of the branch except ``publish.json`` itself.
 
     ``dtype`` is the written one, ``source_dtype`` the checkpoint's; ``tokenizer`` is a fingerprint. ``sketch`` is by
     tensor, in the form of ``publish.lineage.sketch``.

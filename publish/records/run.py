@@ -80,7 +80,7 @@ class ConfigFacts:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What the tensors and the checkpoint say of the run's sizes. ``architecture`` is transformers' model type."""
+    """Sizes of the run, from the tensors and the checkpoint. ``architecture`` is transformers' model type."""
 
     architecture: str
     dtype: str

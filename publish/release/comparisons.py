@@ -23,23 +23,23 @@ def check_comparisons(release: Release, steps: tuple[int, ...]) -> None:
     """Refuse a comparison of a step that the release does not have.
 
     Raises:
-        ReleaseError: it names the step. SourceError: the location is none.
+        ReleaseError: it names the step. SourceError: a location is neither a folder nor a repo.
     """
-    for each in release.compare:
-        if each.step not in steps:
-            what = f"compare names step {each.step:,}, which the schedule does not have"
+    for wanted in release.compare:
+        if wanted.step not in steps:
+            what = f"compare names step {wanted.step:,}, which is not in the schedule"
             raise ReleaseError(what, release.where, "name a step of the schedule")
-        parse_location(each.other, release.base)
+        parse_location(wanted.other, release.base)
 
 
 def compared_with(release: Release, step: int) -> tuple[str, ...]:
     """The models that ``step`` shall be compared with, as its manifest names them.
 
     Raises:
-        SourceError: a location is none.
+        SourceError: a location is neither a folder nor a repo.
     """
-    wanted = (each for each in release.compare if each.step == step)
-    return tuple(_name(parse_location(each.other, release.base)) for each in wanted)
+    others = (wanted.other for wanted in release.compare if wanted.step == step)
+    return tuple(_name(parse_location(other, release.base)) for other in others)
 
 
 def comparisons_of(
@@ -50,8 +50,8 @@ def comparisons_of(
     Raises:
         PublishError: the other model cannot be read.
     """
-    wanted = [each for each in job.release.compare if each.step == step]
-    return tuple(_compared(job, each, folder, provenance()) for each in wanted)
+    wanted = [comparison for comparison in job.release.compare if comparison.step == step]
+    return tuple(_compared(job, comparison, folder, provenance()) for comparison in wanted)
 
 
 def _compared(job: Job, wanted: WantedComparison, folder: Path, provenance: Provenance) -> ComparisonRecord:

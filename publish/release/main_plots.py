@@ -38,7 +38,7 @@ class PlotsThere:
 
 @dataclass(frozen=True, slots=True)
 class MainPlots:
-    """What ``main`` shows: the plots, and of each a record and its file, kept or drawn now."""
+    """What ``main`` shows: the plots, with their records and their files, kept or drawn now."""
 
     plots: tuple[Plot, ...] = ()
     records: tuple[PlotRecord, ...] = ()
@@ -92,7 +92,7 @@ def plan_plots(records: Sequence[CheckpointRecord]) -> Iterator[PlannedPlot]:
 
 
 def _curves(figures: Mapping[int, Mapping[str, float | None]]) -> tuple[Curve, ...]:
-    """One curve for each plotted layer type that has a figure at more than one step; ``figures`` are by step."""
+    """A curve for every plotted layer type that has a figure at more than one step; ``figures`` are by step."""
     curves = []
     for name in PLOTTED:
         values = {step: types[name] for step, types in figures.items() if types.get(name) is not None}
@@ -102,7 +102,7 @@ def _curves(figures: Mapping[int, Mapping[str, float | None]]) -> tuple[Curve, .
 
 
 def _ends(curves: Iterable[Curve]) -> str:
-    """For readers who do not see the plot: each curve's first and last value."""
+    """For readers who do not see the plot: the first and last value of every curve."""
     return "; ".join(f"{curve.name} {curve.values[0]:.3g} to {curve.values[-1]:.3g}" for curve in curves)
 
 

@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from publish.compare.layers import RANDOM, layer_type
+from publish.compare.model import RANDOM, layer_type
 from publish.compare.verdict import pool
-from publish.lineage.repeats import LineageFinding
 from publish.lineage.sketch import StepSketch, from_document
-from publish.lineage.suite import Trajectory, trace
+from publish.lineage.suite import LineageFinding, Trajectory, trace
 from publish.records.checkpoints import CheckpointRecord, Distance
 from publish.records.gates import Gate
 from publish.records.manifest import LayerType, Manifest, six_digits

@@ -122,7 +122,7 @@ def test_a_list_of_checkpoints_that_cannot_be_read_is_an_error(published: Plante
     from publish.errors import HubError
 
     published.put("main", {"checkpoints.json": b'{"repo": 1}'})
-    with pytest.raises(HubError, match=r"repo is int"):
+    with pytest.raises(HubError, match="repo must be str, got int"):
         audit(TARGET)
 
 

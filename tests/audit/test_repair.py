@@ -184,7 +184,7 @@ def test_findings_that_need_manual_action_are_listed(published: Published) -> No
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "no valid JSON"),
+        ("{", "not valid JSON"),
         ("{}", "repos is missing"),
         ('{"repos": [{"repo": "a/b"}], "findings": []}', "not of alice/tiny"),
         ('{"repos": [{"repo": "alice/tiny"}], "findings": [{"kind": 3}]}', "kind"),

@@ -29,7 +29,7 @@ def without_head(card: str) -> str:
         ("library_name: transformers\n", "", "card-metadata", "missing-key", "library_name is missing"),
         ("language:\n- en\n", "language:\n", "card-metadata", "empty-key", "language is empty"),
         ("- pythia\n", "- ''\n", "card-metadata", "empty-key", "tags is empty"),
-        ("language:\n- en\n", "language: [en\n", "card-metadata", "front-matter", "no valid YAML"),
+        ("language:\n- en\n", "language: [en\n", "card-metadata", "front-matter", "not valid YAML"),
         (f'"{samples.REPO}"', '"EleutherAI/pythia-70m-seed3"', "card-snippet", "snippet-repo", "pythia-70m-seed3"),
         (
             'revision="step143000"',

@@ -27,7 +27,7 @@ KNOWN: Mapping[str, tuple[int, int, int, str, int, int | None]] = {
     "2.8b": (32, 2560, 32, "1.6e-4", 1, None),
     "6.9b": (32, 4096, 32, "1.2e-4", 2, None),
 }
-# 12b and 12b-deduped are left out: one is no valid YAML, the other has layers and heads exchanged
+# 12b and 12b-deduped are left out: one is not valid YAML, the other has layers and heads exchanged
 NAMES = [*KNOWN, *(f"{size}-deduped" for size in ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b"))]
 NORMAL = {"6.9b", "6.9b-deduped"}  # their files name no init method, which means normal to GPT-NeoX
 

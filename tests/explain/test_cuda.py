@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from publish.cards.sentences import drawn_before
-from publish.explain.cuda_generator import THREADS
+from publish.explain.generators import THREADS
 from publish.neox.state import CUDA
 from tests.explain.neoxfiles import Drawn, Model, on_gpu
 from tests.explain.test_explain import ask

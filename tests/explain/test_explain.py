@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from publish.cards.sentences import drawn_before
-from publish.explain.answer import Answer
-from publish.explain.explain import explain_location
+from publish.explain.explain import Answer, explain_location
 from publish.neox.state import CPU
 from publish.sources.runs import Location
 from tests.conftest import shared

@@ -8,9 +8,8 @@ from pathlib import Path
 
 from publish.convert.plan import make_plan
 from publish.convert.writer import Digest, tensor_bytes
-from publish.lineage.repeats import LineageFinding
 from publish.lineage.sketch import Sketcher, StepSketch, TensorSketch, document, from_document
-from publish.lineage.suite import trace
+from publish.lineage.suite import LineageFinding, trace
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.release_file import CardMetadata, ExpectedEqual, ExpectedJump, Release

@@ -113,14 +113,14 @@ def broken(path: str, value: Any) -> bytes:
     ("path", "value", "what"),
     [
         ("step", None, "step is missing"),
-        ("step", "512", "step is str, not int"),
-        ("step", True, "step is bool, not int"),
-        ("files", {}, "files is dict, not list"),
+        ("step", "512", "step must be int, got str"),
+        ("step", True, "step must be int, got bool"),
+        ("files", {}, "files must be list, got dict"),
         ("files", [{"path": "x", "size": 1}], "files[0].sha256 is missing"),
-        ("source.files", [3], "source.files[0] is int, not dict"),
-        ("source", [], "source is list, not dict"),
-        ("tensors.count", 1.5, "tensors.count is float, not int"),
-        ("sketch", [1], "sketch is list, not dict"),
+        ("source.files", [3], "source.files[0] must be dict, got int"),
+        ("source", [], "source must be dict, got list"),
+        ("tensors.count", 1.5, "tensors.count must be int, got float"),
+        ("sketch", [1], "sketch must be dict, got list"),
     ],
 )
 def test_malformed_names_the_key(path: str, value: Any, what: str) -> None:

@@ -45,8 +45,8 @@ FALSE: tuple[tuple[dict[str, object], str], ...] = (
         {"datasets": ("EleutherAI/pile",), "options": {"train_data_paths": ["/data/pile_deduped/text_document"]}},
         "the config's path is /data/pile_deduped",
     ),
-    ({"step": 513}, "step 513 is none of the 154 that the config saves"),
-    ({"step": 144000}, "the last being 143,000"),
+    ({"step": 513}, "the config saves 154 steps, the last one 143,000, and not step 513"),
+    ({"step": 144000}, "the last one 143,000"),
 )
 
 
