@@ -191,7 +191,11 @@ def stating(seed: int | None, proven: int | None = None, digest: str = "", **opt
         (
             stating(1, 3, "a"),
             stating(2, 3, "a"),
-            ["both models store the same random state of {}, from seed 3", "", ""],
+            [
+                "both models store the same random state of {}, from seed 3",
+                "the config of left states seed 1, and its random state comes from seed 3",
+                "the config of right states seed 2, and its random state comes from seed 3",
+            ],
         ),
         (
             stating(1, 1, "a", init_method="small_init"),
