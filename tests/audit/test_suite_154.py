@@ -68,6 +68,7 @@ def test_pythia_202_missing_steps(suite: Planted, audit: Audit) -> None:
     assert kinds(audit(REPO)) == [("missing-step", (4, 15_000, 142_000))]
 
 
+@pytest.mark.slow
 def test_pythia_108_a_step_of_another_run(suite: Planted, audit: Audit, hub: RehearsalHub) -> None:
     """Digests reveal it only if the other run is audited too; sampling does without, at a stated number of bytes."""
     suite.put("step32000", {"model.safetensors": safetensors(tensors_at(32_000, seed=5))})
@@ -116,6 +117,7 @@ def test_every_small_defect_has_its_own_kind(suite: Planted, audit: Audit) -> No
     assert all(finding.evidence for finding in report.findings)
 
 
+@pytest.mark.slow
 def test_pythia_206_a_first_shard_of_the_final_model(hub: RehearsalHub, audit: Audit) -> None:
     suite = publish_suite(hub.root, REPO, PYTHIA, shards=3)
     shard = "model-00001-of-00003.safetensors"

@@ -86,7 +86,7 @@ def test_both_formats_on_a_hub(tmp_path: Path) -> None:
         assert {report["threads"] for report in found.values()} == {None, 1024}
 
 
-@pytest.mark.parametrize("case", ["known seed", "a scan"])
+@pytest.mark.parametrize("case", ["known seed", pytest.param("a scan", marks=pytest.mark.slow)])
 def test_a_14m_model_takes_little_time_and_memory(tmp_path: Path, case: str) -> None:
     """5 s and 300 MB beyond imports for a known seed; a hundredth of a scan of 100,000 seeds that take 60 s."""
     model = Model(layers=6, hidden=128, vocabulary=50_304, seed=5)
