@@ -46,7 +46,7 @@ def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
 class Cache:
     """Trees by commit, small files, headers and ranges by digest: content that never changes.
 
-    Each is a file below ``folder`` with a checksum of its own; a truncated or edited one counts as absent.
+    They are files with a checksum below ``folder``; a truncated or edited one counts as absent.
     """
 
     def __init__(self, folder: Path) -> None:

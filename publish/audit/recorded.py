@@ -41,7 +41,8 @@ def inherited_files(suite: Suite) -> Iterator[Finding]:
             found.setdefault(tuple(sorted(paths)), []).append(branch)
     for files, branches in found.items():
         evidence = [branch.evidence(path, _origin(branch, path, suite)) for branch in branches for path in files]
-        what = f"{shorten(branches)}: the other steps do not have {some(files, 6)}"
+        have = "have" if len(branches) > 1 else "has"
+        what = f"{shorten(branches)} {have} {some(files, 6)}, unlike the other steps"
         yield suite.finding("inherited-files", branches, what, evidence)
 
 
@@ -151,7 +152,7 @@ def _against_manifest(branch: Branch, recorded: Manifest) -> Iterator[tuple[str,
         return
     for file in recorded.files:
         if branch.label is None and file.path == README:
-            continue  # main has the suite's card, and files of its own
+            continue  # main has the card of the whole suite
         entry = branch.files.get(file.path)
         if entry is None:
             yield file.path, f"{file.path} is missing"

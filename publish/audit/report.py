@@ -17,7 +17,7 @@ MAX_STEPS = 8  # listed for one finding in a table
 MEANINGS: Mapping[str, str] = {
     "duplicate-weights": "These revisions load the same model, so every result computed on them is of one checkpoint.",
     "mixed-shards": "The model loads without an error, but its shards come from different checkpoints.",
-    "main-not-final": "The repo loaded without a revision is not the last checkpoint.",
+    "main-not-final": "Loading the repo without a revision does not give the last checkpoint.",
     "missing-step": "The revision cannot be loaded, and studies across training have a gap there.",
     "unexpected-branch": "Scripts that iterate over the branches take it for a checkpoint of the schedule.",
     "no-safetensors": "The weights can only be unpickled, which can run code and which recent transformers refuses.",

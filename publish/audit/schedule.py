@@ -38,7 +38,7 @@ def expected_steps(
         listed = tuple(sorted(record.step for record in recorded.values()))
         return ExpectedSteps(listed, "listed in checkpoints.json on main")
     found = frozenset(branch.step for branch in steps)
-    overlap = {name: len(found & set(due)) / len(found | set(due)) for name, due in NAMED.items()}
+    overlap = {name: len(found & set(named)) / len(found | set(named)) for name, named in NAMED.items()}
     best = max(overlap, key=lambda name: overlap[name])
     if overlap[best] >= MIN_OVERLAP and not any(branch.series for branch in steps):
         return ExpectedSteps(NAMED[best], f"{best}, guessed from the branch names")

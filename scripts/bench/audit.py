@@ -4,7 +4,7 @@ Usage: python scripts/bench/audit.py
 
 The sample release, 154 branches, is on a rehearsal Hub. ``publish audit`` reads refs, trees, configs, cards, manifests
 and headers, and checks them; the listing is a loop with huggingface_hub over the refs and the tree of each branch. Each
-runs three times, in turn, in a process of its own, imports included; the second audit finds the answers of the first in
+runs three times, in turn, in a separate process, imports included; the second audit finds the answers of the first in
 its cache. Requests and bytes are what the audit reports.
 """
 
