@@ -15,6 +15,8 @@ ROOMS = (
     "sources",
     "formats",
     "neox",
+    "hf",
+    "checkpoints",
     "convert",
     "verify",
     "plots",

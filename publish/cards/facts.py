@@ -18,7 +18,8 @@ from publish.records.gates import Gate
 from publish.release_file import CardText as Text
 
 if TYPE_CHECKING:
-    from publish.explain.answer import Answer, Origin
+    from publish.explain.answer import Answer
+    from publish.explain.stored import RngState
 
 
 # What a card states of the random state that made the initial weights, where every value was reproduced.
@@ -40,7 +41,7 @@ def explanation(answer: Answer) -> Explanation | None:
     from publish.explain.answer import REPRODUCED
     from publish.neox.state import CPU
 
-    origin = answer.origin
+    origin = answer.rng_state
     if answer.outcome != REPRODUCED or origin is None:
         return None
     device = "a CPU" if origin.generator == CPU else "a GPU"
@@ -51,7 +52,7 @@ def explanation(answer: Answer) -> Explanation | None:
     return Explanation(summary, tuple(_rows(answer, origin)))
 
 
-def _rows(answer: Answer, origin: Origin) -> Iterator[Fact]:
+def _rows(answer: Answer, origin: RngState) -> Iterator[Fact]:
     yield Fact("Random tensors", f"{answer.tensors:,}, all reproduced", _SOURCE)
     yield Fact("Values", f"{answer.bit_equal:,} of {answer.values:,} equal in every bit", _SOURCE)
     if answer.within_one_ulp != answer.bit_equal:

@@ -2,43 +2,51 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 
 from publish.cli import output
-from publish.cli.options import commit_quota, given_release, in_flight, of_a_release, on_an_engine
+from publish.cli.options import (
+    executor_options,
+    quota_option,
+    read_or_propose,
+    release_arguments,
+    slurm_options,
+    workers_option,
+)
 from publish.cli.rehearse import hub_of
 from publish.hub.client import Client
-from publish.release.executors import Engine
-from publish.release.job import Wishes, adopt, make_job
+from publish.hub.failures import Endpoint
+from publish.interrupt import Stop
+from publish.release.executors import Executor, LocalExecutor, default_workers
+from publish.release.job import Job, apply_overrides, make_job
 from publish.release.outcome import Outcome
-from publish.release.progress import progress
+from publish.release.progress import Progress, progress
 from publish.release.repair import read_repair
 from publish.release.runner import Options, release
-from publish.release.work_dir import default_folder, workplace
+from publish.release.work_dir import WorkDir, default_folder, open_work_dir
+from publish.slurm.commands import Settings, Slurm
+from publish.text import count
 
 
 @click.command("all-steps")
-@of_a_release
-@commit_quota
-@in_flight
-@click.option("--tokenizer", help="Repo, folder or tokenizer.json; none to do without.")
-@click.option("--rehearse", is_flag=True, help="Onto a rehearsal Hub in the work folder, not onto the Hub.")
+@release_arguments
+@quota_option
+@workers_option
+@click.option("--tokenizer", help="Repo, folder or tokenizer.json; none: publish without one.")
+@click.option("--rehearse", is_flag=True, help="Release to a rehearsal Hub in the work folder instead of the Hub.")
 @click.option("--private", is_flag=True, help="Create the repo private.")
 @click.option(
     "--verify-logits",
-    "logits",
     type=click.Choice(["changed", "all", "off"]),
     default="changed",
     show_default=True,
-    help="changed: first, last, and whenever plan or config differ.",
+    help="Which steps; changed: the first, the last, and whenever plan or config differ.",
 )
-@click.option(
-    "--work-dir", type=click.Path(file_okay=False, path_type=Path), help="For the ledger and steps in flight."
-)
+@click.option("--work-dir", type=click.Path(file_okay=False, path_type=Path), help="Where steps in flight are kept.")
 @click.option(
     "--templates",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
@@ -50,11 +58,12 @@ from publish.release.work_dir import default_folder, workplace
     type=click.Path(dir_okay=False, path_type=Path),
     help="Publish again what `publish audit --json` found wrong, and nothing else.",
 )
-@on_an_engine
+@executor_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     release_or_source: str,
     target: str | None,
     steps: str | None,
@@ -64,56 +73,80 @@ def command(
     tokenizer: str | None,
     rehearse: bool,
     private: bool,
-    logits: str,
+    verify_logits: str,
     work_dir: Path | None,
     templates: Path | None,
     audit: Path | None,
-    engine: Engine,
+    executor: str,
     as_json: bool,
+    **slurm: Any,
 ) -> None:
-    """Release every step of a run, each as its own branch, proven before it leaves.
+    """Release every step of a run, each as its own branch, verified before it is pushed.
 
-    Takes a release file, or a SOURCE and a TARGET; what is there already is skipped.
+    Takes a RELEASE file, or a SOURCE and a TARGET. Steps that are published already are skipped.
     """
-    stop, bar = threading.Event(), progress()
-    here = Client(interrupt=stop, notify=bar.wait)
-    given = given_release(release_or_source, target, here)
-    plan = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
+    cluster = slurm_options(executor, slurm)
+    stop, bar = Stop(), progress()
+    hub = Client(interrupt=stop, notify=bar.wait)
+    given, index = read_or_propose(release_or_source, target, hub)
+    plan = apply_overrides(given, schedule=schedule, commits_per_hour=commits_per_hour)
     repair = read_repair(audit, plan.target) if audit else None
-    job = replace(make_job(plan, Wishes(steps, tokenizer), here), templates=templates)
-    with hub_of(rehearse, work_dir, here, plan.target) as client:
-        folder = work_dir or default_folder(client.endpoint.url, plan.target)
-        with workplace(folder) as place:
-            options = Options(workers or engine.usual_workers(job, folder), logits, private, repair, engine)
-            try:
-                outcome = release(job, client, place, options, bar, stop)
-            finally:
-                bar.stop()
+    job = make_job(plan, steps=steps, tokenizer=tokenizer, client=hub, index=index)
+    job = replace(job, templates=templates, verify_logits=verify_logits)
+    with (
+        hub_of(rehearse, work_dir, hub, plan.target) as client,
+        open_work_dir(work_dir or default_folder(client.endpoint.url, plan.target)) as folder,
+    ):
+        try:
+            maker = _executor(job, folder, workers, cluster, client, bar)
+            outcome = release(job, client, folder, Options(private, repair), maker, stop, bar)
+        finally:
+            bar.stop()
     output.as_json(outcome.document()) if as_json else click.echo(summary(outcome))
     ctx.exit(1 if outcome.failed or outcome.left else 0)
 
 
+def _executor(
+    job: Job,
+    folder: WorkDir,
+    workers: int | None,
+    cluster: tuple[Slurm, Settings] | None,
+    client: Client,
+    bar: Progress,
+) -> Executor:
+    if cluster is None:
+        return LocalExecutor(workers or default_workers(job, folder.folder), folder.steps)
+    from publish.slurm.executor import DEFAULT_TASKS, SlurmExecutor
+
+    preupload = client.endpoint.url == Endpoint.from_environment().url
+    tasks = workers or min(DEFAULT_TASKS, len(job.chosen))
+    slurm, settings = cluster
+    return SlurmExecutor(slurm, tasks, folder.folder, preupload, bar, settings)
+
+
 def summary(outcome: Outcome) -> str:
-    """What a run did, for people."""
-    rows = [
-        ("target", outcome.address),
-        ("published", f"{len(outcome.published):,} steps"),
-        ("already there", f"{len(outcome.skipped):,} steps"),
-        ("failed", f"{len(outcome.failed):,} steps"),
-        *((gate.name, f"{gate.outcome}: {gate.detail}") for gate in outcome.lineage if gate.outcome != "failed"),
-        ("main", outcome.main),
-        ("commits", outcome.commits),
-        ("read", output.size(outcome.bytes_read)),
-        ("uploaded", output.size(outcome.bytes_uploaded)),
-        ("time", f"{outcome.seconds:.1f} s"),
-    ]
-    text = output.facts(rows)
+    """The result of a release, for people."""
+    lineage = [gate for gate in outcome.main.lineage if gate.outcome != "failed"]
+    text = output.facts(
+        [
+            ("target", outcome.address),
+            ("published", count(len(outcome.published), "step")),
+            ("already published", count(len(outcome.skipped), "step")),
+            ("failed", len(outcome.failed)),
+            *((gate.name, f"{gate.outcome}: {gate.detail}") for gate in lineage),
+            ("main", f"{outcome.main.status}: {outcome.main.detail}"),
+            ("commits", outcome.commits),
+            ("read", output.size(outcome.bytes_read)),
+            ("uploaded", output.size(outcome.bytes_uploaded)),
+            ("time", f"{outcome.seconds:.1f} s"),
+        ]
+    )
     if outcome.failed:
-        failures = [(each.step, each.kind, each.detail, each.fix) for each in outcome.failed]
-        text += "\n\n" + output.table(("step", "kind", "what", "fix"), failures)
+        rows = [(failure.branch, failure.kind, failure.detail, failure.fix) for failure in outcome.failed]
+        text += "\n\n" + output.table(("branch", "kind", "what", "fix"), rows)
     if outcome.left:
-        text += "\n\n" + "\n".join(f"left to you: {each}" for each in outcome.left)
+        text += "\n\n" + "\n".join(f"needs manual action: {finding}" for finding in outcome.left)
     if outcome.removed:
-        removed = [(each.branch, ", ".join(each.paths)) for each in outcome.removed]
-        text += "\n\n" + output.table(("branch", "held files that nothing here put there; they are gone"), removed)
+        removed = [(branch, ", ".join(paths)) for branch, paths in outcome.removed]
+        text += "\n\n" + output.table(("branch", "removed files that no manifest names"), removed)
     return text

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from publish.cli import output
 from publish.hub.client import Client
-from publish.release.cards import MAIN, Pushed, differences, make_cards, push_cards, write_cards
+from publish.release.cards import Pushed, differences, make_cards, push_cards, write_cards
 from publish.release.progress import progress
 from publish.release_file import read_release
 
@@ -19,8 +20,8 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 @click.command("cards")
 @click.argument("release", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--out", type=_FOLDER, help="Write all cards below this folder, each as BRANCH/README.md.")
-@click.option("--check", is_flag=True, help="Compare with what is published and show the differences (the default).")
-@click.option("--push", is_flag=True, help="Commit the cards that changed, one commit a branch.")
+@click.option("--check", is_flag=True, help="Compare with the published cards and show the differences (the default).")
+@click.option("--push", is_flag=True, help="Commit the cards that changed, one commit per branch.")
 @click.option("--templates", type=_FOLDER, help="A folder whose templates come before our own.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
@@ -33,12 +34,12 @@ def command(
     templates: Path | None,
     as_json: bool,
 ) -> None:
-    """Write the cards of a published release again, from its manifests: to a folder, to compare, or to push.
+    """Regenerate the cards of a published release from its manifests: write, compare or push them.
 
-    Reads no checkpoint. Exit code 1 where a card differs from the published one (with --push: could not be pushed).
+    Reads no checkpoint. Exit code 1 if a card differs from the published one; with --push, if one cannot be pushed.
     """
     if sum((out is not None, check, push)) > 1:
-        raise click.UsageError("--out, --check and --push are three things: choose one")
+        raise click.UsageError("choose one of --out, --check and --push")
     stop, bar = threading.Event(), progress()
     client = Client(interrupt=stop, notify=bar.wait)
     cards = make_cards(read_release(release), client, templates)
@@ -52,7 +53,10 @@ def command(
         write_cards(cards, out)
     ok = out is not None or not (pushed.failed if pushed else cards.changed)
     if as_json:
-        rows = [{"branch": card.branch, "changed": card.changed, "reason": card.reason} for card in cards.cards]
+        rows = [
+            {"repo": cards.release.target, "branch": card.branch, "changed": card.changed, "reason": card.reason}
+            for card in cards.cards
+        ]
         output.as_json({"cards": rows, "ok": ok, **(_pushed(pushed) if pushed else {})})
     else:
         click.echo(_summary(len(cards.cards), len(cards.changed), out, pushed))
@@ -62,7 +66,7 @@ def command(
 
 
 def _pushed(pushed: Pushed) -> dict[str, object]:
-    failed = [{"step": each.step, "kind": each.kind, "detail": each.detail, "fix": each.fix} for each in pushed.failed]
+    failed = [asdict(each) for each in pushed.failed]
     return {"pushed": list(pushed.branches), "failed": failed}
 
 
@@ -74,6 +78,6 @@ def _summary(cards: int, changed: int, out: Path | None, pushed: Pushed | None) 
         rows.append(("commits", len(pushed.branches)))
     text = output.facts(rows)
     if pushed and pushed.failed:
-        failures = [(MAIN if each.step < 0 else each.step, each.kind, each.detail, each.fix) for each in pushed.failed]
-        text += "\n\n" + output.table(("step", "kind", "what", "fix"), failures)
+        failures = [(each.branch, each.kind, each.detail, each.fix) for each in pushed.failed]
+        text += "\n\n" + output.table(("branch", "kind", "what", "fix"), failures)
     return text

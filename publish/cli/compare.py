@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import click
 
 from publish.cli import output
+from publish.compare.model import open_model
 from publish.compare.pair import compare
 from publish.compare.report import COLUMNS, Report
-from publish.compare.side import open_side
 from publish.errors import StorageError
-from publish.explain.explain import explained_apart
+from publish.explain.explain import explain_location
 from publish.sources.runs import parse_location
 
 
 @click.command("compare")
 @click.argument("left")
 @click.argument("right")
-@click.option("--step", type=click.IntRange(min=0), help="Which step, where a side is a whole run.")
-@click.option("--tensors", is_flag=True, help="List the tensors that differ too.")
-@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Draw the table: .svg, .png or .pdf.")
-@click.option("--markdown", is_flag=True, help="The table as Markdown, for a card.")
-@click.option("--explain", is_flag=True, help="Recompute both initialisations, and say how their random states differ.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--step", type=click.IntRange(min=0), help="The step to compare, if LEFT or RIGHT is a whole run.")
+@click.option("--tensors", is_flag=True, help="Also list the tensors that differ.")
+@click.option("--plot", type=click.Path(dir_okay=False, path_type=Path), help="Plot the table: .svg, .png or .pdf.")
+@click.option("--markdown", is_flag=True, help="Print the table as Markdown, for a card.")
+@click.option("--explain", is_flag=True, help="Recompute the initial weights of both models from their random states.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(
     left: str,
     right: str,
@@ -34,19 +35,16 @@ def command(
     explain: bool,
     as_json: bool,
 ) -> None:
-    """Compare two models tensor by tensor, and say what they are to each other.
+    """Compare two models tensor by tensor, and say how they are related.
 
-    LEFT and RIGHT are checkpoints, raw or Hugging Face, in a folder or on a Hub (owner/name@revision). Both are read
-    once and nothing is written.
+    LEFT and RIGHT are checkpoints, raw GPT-NeoX or Hugging Face, in a folder or on a Hub (owner/name@revision). Both
+    are read once, and nothing is written.
     """
-    sides, places = [], (parse_location(left), parse_location(right))
-    explained = explained_apart(*places, step) if explain else ()
-    try:
-        sides = [open_side(place, step) for place in places]
-        report = Report(compare(*sides), explained)
-    finally:
-        for side in sides:
-            side.close()
+    locations = (parse_location(left), parse_location(right))
+    explained = tuple(explain_location(location, step) for location in locations) if explain else ()
+    with ExitStack() as stack:
+        models = [stack.enter_context(closing(open_model(location, step))) for location in locations]
+        report = Report(compare(*models), explained)
     if plot is not None:
         _draw(report, plot)
     if as_json:

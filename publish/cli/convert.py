@@ -6,43 +6,51 @@ from pathlib import Path
 
 import click
 
+from publish.checkpoints import find_checkpoint
 from publish.cli import output
-from publish.release.convert import Conversion, Wanted, convert_one, gates_named
-from publish.sources.runs import open_ref, parse_location
+from publish.release.conversion import Checks, Conversion, ConvertOptions, convert_one, parse_gates
+from publish.sources.runs import parse_location
 
 
 @click.command("convert")
-@click.argument("source")
+@click.argument("location")
 @click.option("--step", type=click.IntRange(min=0), help="Which step of a run.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True, help="The folder to write.")
+@click.option("--tokenizer", help="Repo, folder or tokenizer.json; none: write none. Default: the config's vocab-file.")
 @click.option(
-    "--tokenizer", help="Repo, folder or tokenizer.json; none to do without. Default: the config's vocab-file."
+    "--dtype",
+    type=click.Choice(["float16", "bfloat16", "float32"]),
+    help="Cast to this dtype. Default: keep the tensors' own.",
 )
-@click.option("--dtype", type=click.Choice(["float16", "bfloat16", "float32"]), help="Cast; default: the tensors' own.")
-@click.option("--architecture", type=click.Choice(["gpt_neox", "llama", "mistral"]), help="Override what was found.")
+@click.option(
+    "--architecture",
+    type=click.Choice(["gpt_neox", "llama", "mistral"]),
+    help="Convert to this architecture. Default: the one that the config describes.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")
-@click.option("--verify-logits/--no-verify-logits", "logits", default=True, show_default=True)
-@click.option("--gates", help="Only these, with commas between: identity, finite, ...; default: all.")
+@click.option("--verify-logits", type=click.Choice(["all", "off"]), default="all", show_default=True)
+@click.option("--gates", help="Run only these gates, separated by commas: identity,finite,...; default: all.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(
     ctx: click.Context,
-    source: str,
+    location: str,
     step: int | None,
     out: Path,
     tokenizer: str | None,
     dtype: str | None,
     architecture: str | None,
     overwrite: bool,
-    logits: bool,
+    verify_logits: str,
     gates: str | None,
     as_json: bool,
 ) -> None:
-    """Convert one step of SOURCE to a folder that from_pretrained loads, and prove it."""
-    wanted = Wanted(tokenizer, dtype, architecture, overwrite, logits, gates_named(gates))
-    checkpoint, files = open_ref(parse_location(source), step)
+    """Convert one step at LOCATION to a folder that from_pretrained loads, and verify it."""
+    checks = Checks(logits=verify_logits == "all", gates=parse_gates(gates))
+    options = ConvertOptions(tokenizer, dtype, architecture, overwrite, checks)
+    ref, files = find_checkpoint(parse_location(location), step)
     try:
-        done = convert_one(checkpoint, files, out, wanted)
+        done = convert_one(ref, files, out, options)
     finally:
         files.close()
     for note in done.notes:

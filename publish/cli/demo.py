@@ -21,12 +21,15 @@ from publish.cli.rehearse import REHEARSAL_TOKEN, UNPACED
 from publish.errors import StorageError
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
+from publish.interrupt import Stop
 from publish.rehearsal.server import RehearsalHub
-from publish.release.job import make_job, propose
+from publish.release.executors import LocalExecutor
+from publish.release.job import make_job
 from publish.release.outcome import Outcome
 from publish.release.progress import Progress, progress
+from publish.release.proposal import propose
 from publish.release.runner import Options, release
-from publish.release.work_dir import workplace
+from publish.release.work_dir import open_work_dir
 
 # The demo: the sample run that ships with the package, released whole on a rehearsal Hub, and loaded back.
 
@@ -63,7 +66,7 @@ def samples(folder: Path) -> Path:
     return run
 
 
-def demo(folder: Path, progress: Progress, stop: threading.Event, look: Callable[[str], None] | None = None) -> Demo:
+def demo(folder: Path, progress: Progress, stop: Stop, look: Callable[[str], None] | None = None) -> Demo:
     """Release the samples on a rehearsal Hub under ``folder`` and load one revision back with transformers."""
     folder.mkdir(parents=True, exist_ok=True)
     run = samples(folder / "raw")
@@ -75,9 +78,10 @@ def demo(folder: Path, progress: Progress, stop: threading.Event, look: Callable
             quota_dir=folder / "quota",
             commits_per_hour=UNPACED,
         )
-        job = make_job(propose(str(run), TARGET))
-        with workplace(folder / "work") as place:
-            outcome = release(job, client, place, Options(), progress, stop)
+        job = make_job(propose(str(run), TARGET, client), client=client)
+        with open_work_dir(folder / "work") as work_dir:
+            executor = LocalExecutor(2, work_dir.steps)
+            outcome = release(job, client, work_dir, Options(), executor, stop, progress)
         progress.stop()
         loaded = "not tried, since steps failed" if outcome.failed else _loaded(hub.url, folder)
         if look is not None:
@@ -122,7 +126,7 @@ def command(ctx: click.Context, work_dir: Path | None, stay: bool) -> None:
     root = work_dir or Path(tempfile.mkdtemp(prefix="publish-demo-"))
     click.echo("A real run of a 14,784-parameter GPT-NeoX model, 154 raw checkpoints, to a Hub on this machine.\n")
     bar = progress()
-    done = demo(root, bar, threading.Event(), _look if stay else None)
+    done = demo(root, bar, Stop(), _look if stay else None)
     bar.stop()
     click.echo(summary(done.outcome) + "\n\n" + _next(done))
     ctx.exit(1 if done.outcome.failed else 0)

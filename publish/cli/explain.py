@@ -9,12 +9,12 @@ import click
 
 from publish.cli import output
 from publish.explain.answer import REPRODUCED, Answer
-from publish.explain.explain import explain_one, open_any
+from publish.explain.explain import explain_location
 from publish.neox.state import CPU
 from publish.sources.runs import parse_location
 
 _SEEDS = re.compile(r"(\d+)(?:[:-](\d+))?")
-_MOST = 2**32
+_MOST_SEEDS = 2**32
 
 
 def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Sequence[int] | None:
@@ -25,40 +25,39 @@ def _seeds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> S
     if found is None:
         raise click.BadParameter(f"{value!r} is neither a seed nor a range like 0:99999")
     first, last = int(found[1]), int(found[2] or found[1])
-    if not first <= last < _MOST:
-        raise click.BadParameter(f"{value!r} is no range of seeds below 2^32, the smaller one first")
+    if not first <= last < _MOST_SEEDS:
+        raise click.BadParameter(f"{value!r} is not an ascending range of seeds below 2^32")
     return range(first, last + 1)
 
 
 @click.command("explain")
-@click.argument("checkpoint")
-@click.option("--step", type=click.IntRange(min=0), help="Which step of a run.")
-@click.option("--seed", "seeds", callback=_seeds, help="Try only this seed, or a range: 0:99999.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.argument("location")
+@click.option("--step", type=click.IntRange(min=0), help="The step, if LOCATION is a whole run.")
+@click.option("--seed", "seeds", callback=_seeds, help="Try only this seed, or a range of seeds: 0:99999.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 @click.pass_context
-def command(ctx: click.Context, checkpoint: str, step: int | None, seeds: Sequence[int] | None, as_json: bool) -> None:
-    """Which random state made the initial weights of CHECKPOINT: recomputed, and proven value by value."""
-    source, files = open_any(parse_location(checkpoint), step)
-    try:
-        answer = explain_one(source, files, seeds)
-    finally:
-        files.close()
+def command(ctx: click.Context, location: str, step: int | None, seeds: Sequence[int] | None, as_json: bool) -> None:
+    """Find the seed and generator that produced a model's initial weights, and recompute every value.
+
+    LOCATION is a checkpoint, raw GPT-NeoX or Hugging Face, in a folder or on a Hub (owner/name@revision).
+    """
+    answer = explain_location(parse_location(location), step, seeds)
     output.as_json(answer.document()) if as_json else click.echo(_text(answer))
     ctx.exit(0 if answer.outcome == REPRODUCED else 1)
 
 
 def _text(answer: Answer) -> str:
-    origin = answer.origin
+    state = answer.rng_state
     rows: list[tuple[str, object]] = [("checkpoint", answer.where), ("outcome", answer.outcome)]
-    if origin is not None:
-        before = "numbers drawn before" if origin.generator == CPU else "offset"
+    if state is not None:
+        before = "numbers drawn before" if state.generator == CPU else "offset"
         rows += [
-            ("seed", None if origin.seed is None else str(origin.seed)),
-            ("generator", f"{origin.generator}, seeded with {', '.join(map(str, origin.seeds))}"),
-            (before, origin.position),
-            ("drawn before", origin.preceding),
-            ("threads", origin.threads),
-            ("GPUs", ", ".join(origin.devices) or None),
+            ("seed", None if state.seed is None else str(state.seed)),
+            ("generator", f"{state.generator}, seeded with {', '.join(map(str, state.seeds))}"),
+            (before, state.position),
+            ("drawn before", state.preceding),
+            ("threads", state.threads),
+            ("GPUs", ", ".join(state.devices) or None),
             ("bit-equal", f"{answer.bit_equal:,} of {answer.values:,} values in {answer.tensors} tensors"),
         ]
         if answer.within_one_ulp != answer.bit_equal:

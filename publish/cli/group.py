@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-import threading
 import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -14,22 +13,22 @@ import click
 
 from publish import __version__
 from publish.errors import PublishError
+from publish.interrupt import Interrupted
 
-STEP_THREADS = "step"  # how run.release names its threads
 COMMANDS: Mapping[str, tuple[str, str]] = {
-    "init": ("publish.cli.init", "Write a release file from the checkpoint's own config."),
-    "plan": ("publish.cli.plan", "Dry run: steps, bytes, commits, hours, disk; changes nothing."),
+    "init": ("publish.cli.init", "Write a release file from a checkpoint's own config."),
+    "plan": ("publish.cli.plan", "Show what a release takes: steps, bytes, commits, time, disk. Changes nothing."),
     "all-steps": ("publish.cli.all_steps", "Release every step of a run, each as its own branch."),
-    "status": ("publish.cli.status", "Each step of a release: published, stale, missing or foreign."),
+    "status": ("publish.cli.status", "Show the state of each step: published, stale, missing or foreign."),
     "convert": ("publish.cli.convert", "Convert one step to a folder that from_pretrained loads."),
-    "explain": ("publish.cli.explain", "Which random state made the initial weights: recomputed, proven by equality."),
-    "inspect": ("publish.cli.inspect", "What a checkpoint says of itself; reads no weights."),
-    "schedule": ("publish.cli.schedule", "Are exactly the right steps there, each the step it claims?"),
-    "cards": ("publish.cli.cards", "Write the cards of a release again: to a folder, to compare, or to push."),
-    "audit": ("publish.cli.audit", "Examine published suites, weights not downloaded."),
-    "compare": ("publish.cli.compare", "Two models tensor by tensor: what they are to each other."),
+    "explain": ("publish.cli.explain", "Find the seed and generator that produced a model's initial weights."),
+    "inspect": ("publish.cli.inspect", "Show a checkpoint's metadata without reading weights."),
+    "schedule": ("publish.cli.schedule", "Check that exactly the right steps are there, and that each is its step."),
+    "cards": ("publish.cli.cards", "Regenerate cards: write them to a folder, compare them, or push them."),
+    "audit": ("publish.cli.audit", "Examine published suites without downloading weights."),
+    "compare": ("publish.cli.compare", "Compare two models tensor by tensor: how are they related?"),
     "hub": ("publish.cli.hub", "Run a rehearsal Hub on loopback."),
-    "demo": ("publish.cli.demo", "A whole release of sample checkpoints on a rehearsal Hub."),
+    "demo": ("publish.cli.demo", "Release sample checkpoints on a rehearsal Hub."),
 }
 
 
@@ -56,29 +55,26 @@ class PublishGroup(click.Group):
             if ctx.params.get("debug"):
                 traceback.print_exc()
             click.echo(f"Error: {error}", err=True)
-            leave(ctx, error.exit_code)
+            if isinstance(error, Interrupted):
+                _exit_now(error.exit_code)
+            ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
-            leave(ctx, 130)
+            _exit_now(130)
         except BrokenPipeError:
             sys.stdout = None  # the reader went away; nothing is left to say
             ctx.exit(1)
 
 
-def leave(ctx: click.Context, code: int) -> NoReturn:
-    """End with this code, without waiting for steps that did not end when they were told to.
-
-    Python waits for every thread at its end, and one may sit in a read of a server that says nothing.
-    """
-    if any(thread.name.startswith(STEP_THREADS) for thread in threading.enumerate()):
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    ctx.exit(code)
+def _exit_now(code: int) -> NoReturn:
+    """Exit without waiting for threads: one may compute, or wait for a server, longer than a user waits for Ctrl-C."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @click.group(cls=PublishGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(__version__, prog_name="publish")
 def main(debug: bool) -> None:
-    """Release a GPT-NeoX training run on the Hugging Face Hub: every step a branch, every branch proven."""
+    """Release a GPT-NeoX training run on the Hugging Face Hub: every step a branch, every branch verified."""

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from publish.release.job import propose, release_yaml, write_release
+from publish.release.proposal import propose, release_yaml, write_release
 
 
 @click.command("init")
-@click.argument("source")
-@click.option("--target", help="The repo to release to; default: the source's name under your-name/.")
+@click.argument("location")
+@click.option("--target", help="The repo to release to; default: the name of LOCATION under your-name/.")
 @click.option("--tokenizer", help="Repo, folder or tokenizer.json.")
 @click.option(
     "-o",
@@ -21,12 +21,12 @@ from publish.release.job import propose, release_yaml, write_release
     show_default=True,
     help="The file to write; - prints it.",
 )
-def command(source: str, target: str | None, tokenizer: str | None, output: Path) -> None:
-    """Write a release file for the run at SOURCE from its own config, to be edited."""
-    name = source.rstrip("/").split("/")[-1].partition("@")[0]
-    release = propose(source, target or f"your-name/{name}")
+def command(location: str, target: str | None, tokenizer: str | None, output: Path) -> None:
+    """Write a release file for the run at LOCATION from its own config, for you to edit."""
+    name = location.rstrip("/").split("/")[-1].partition("@")[0]
+    release = propose(location, target or f"your-name/{name}")
     if str(output) == "-":
         click.echo(release_yaml(release, tokenizer), nl=False)
         return
     write_release(release, tokenizer, output)
-    click.echo(f"{output} is written; check every line of it, then: publish plan {output}")
+    click.echo(f"wrote {output}; check every line, then run: publish plan {output}")

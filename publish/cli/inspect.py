@@ -1,4 +1,4 @@
-"""``publish inspect``."""
+"""``publish inspect``: the metadata of a checkpoint, and why it cannot be converted, if so."""
 
 from __future__ import annotations
 
@@ -8,18 +8,16 @@ from typing import Any
 
 import click
 
+from publish.checkpoints import find_checkpoint, open_raw_checkpoint
 from publish.cli import output
 from publish.convert.plan import make_plan
 from publish.errors import PublishError
 from publish.explain.stored import StoredGenerator, stored_generators
 from publish.neox import config
-from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.neox.state import TrainingState
 from publish.sources.files import CheckpointFiles
-from publish.sources.runs import CheckpointRef, open_ref, parse_location
-
-# What a checkpoint says of itself, and why it could not be converted, if so. Reads no weights.
+from publish.sources.runs import CheckpointRef, parse_location
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class Inspection:
     generators: tuple[StoredGenerator, ...] = ()
 
     def document(self, *, tensors: bool) -> dict[str, Any]:
-        """The JSON of ``CLI.md``; the tensors by name where asked for."""
+        """The JSON of ``publish inspect`` (docs/cli.md); with the tensors by name where they are asked for."""
         state = self.state
         return {
             "step": state.iteration if self.step is None else self.step,
@@ -73,13 +71,13 @@ class Inspection:
         }
 
 
-def inspect(source: CheckpointRef, files: CheckpointFiles) -> Inspection:
+def inspect(ref: CheckpointRef, files: CheckpointFiles) -> Inspection:
     """Read the index of a checkpoint and try to plan its conversion.
 
     Raises:
-        CheckpointError: no checkpoint, or a broken one. A config that cannot be converted is a refusal, no error.
+        CheckpointError: there is no checkpoint, or it is broken. A config that cannot be converted is a refusal.
     """
-    checkpoint = RawCheckpoint.open(files, weights=False)
+    checkpoint = open_raw_checkpoint(files)
     architecture, parameters, refusals = None, None, []
     try:
         plan = make_plan(checkpoint, read_config(checkpoint))
@@ -88,7 +86,7 @@ def inspect(source: CheckpointRef, files: CheckpointFiles) -> Inspection:
         refusals.append(f"{error.what} (at {error.where})")
     return Inspection(
         where=files.where,
-        step=source.step,
+        step=ref.step,
         layout=checkpoint.layout,
         tensor_parallel=checkpoint.tensor_parallel,
         pipeline_parallel=checkpoint.pipeline_parallel,
@@ -118,15 +116,15 @@ def _options(files: CheckpointFiles, refusals: list[str]) -> Mapping[str, Any]:
 
 
 @click.command("inspect")
-@click.argument("source")
+@click.argument("location")
 @click.option("--step", type=click.IntRange(min=0), help="Which step of a run.")
-@click.option("--tensors", is_flag=True, help="List the tensors too.")
+@click.option("--tensors", is_flag=True, help="List the tensors as well.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def command(source: str, step: int | None, tensors: bool, as_json: bool) -> None:
-    """What the checkpoint at SOURCE says of itself: layout, sizes, config, training state. Reads no weights."""
-    checkpoint, files = open_ref(parse_location(source), step)
+def command(location: str, step: int | None, tensors: bool, as_json: bool) -> None:
+    """Show the metadata of the checkpoint at LOCATION: layout, sizes, config, training state. Reads no weights."""
+    ref, files = find_checkpoint(parse_location(location), step)
     try:
-        found = inspect(checkpoint, files)
+        found = inspect(ref, files)
     finally:
         files.close()
     if as_json:
@@ -166,6 +164,6 @@ def _generator(stored: StoredGenerator) -> str:
     text = f"{state.generator}, seeded with {state.seed}"
     text += f" (run seed {stored.run_seed})" if stored.run_seed is not None else ""
     text += f", offset {state.offset:,}" if state.offset is not None else ""
-    for each in stored.constructed:
+    for each in stored.constructions:
         text += f"; as after {each.times} construction{'s' * (each.times > 1)} on {', '.join(each.devices)}"
     return text

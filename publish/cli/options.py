@@ -1,25 +1,25 @@
-"""Where steps are made: ``--engine``, and what each engine is asked for."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from publish.errors import ReleaseError, SlurmError
 from publish.hub.client import Client
-from publish.release.executors import Engine, LocalEngine
-from publish.release.job import propose
+from publish.release.job import RunIndex
+from publish.release.proposal import propose
 from publish.release_file import Release, read_release
+from publish.sources.runs import open_run, parse_location
 
-# The release that the arguments mean: a file, or a source and a target; and these arguments themselves.
-
+if TYPE_CHECKING:
+    from publish.slurm.commands import Settings, Slurm
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_SHARED: tuple[Callable[[Any], Any], ...] = (
+_RELEASE: tuple[Callable[[Any], Any], ...] = (
     click.argument("release_or_source", metavar="RELEASE|SOURCE"),
     click.argument("target", required=False),
     click.option("--steps", help="Only these: 0,1,512 or 1000:143000:1000."),
@@ -27,94 +27,82 @@ _SHARED: tuple[Callable[[Any], Any], ...] = (
 )
 
 
-def of_a_release(command: Command) -> Command:
-    """The arguments that mean a release, for every command that takes one."""
-    for decorate in reversed(_SHARED):
+def release_arguments(command: Command) -> Command:
+    """RELEASE, or SOURCE and TARGET, with the steps and the schedule: for every command that takes a release."""
+    for decorate in reversed(_RELEASE):
         command = decorate(command)
     return command
 
 
-commit_quota = click.option(
+quota_option = click.option(
     "--commits-per-hour",
     type=click.IntRange(1),
     help="Quota of commits to the target. [default: the release file's, else 128; none on loopback]",
 )
 
 
-in_flight = click.option(
+workers_option = click.option(
     "--workers",
     type=click.IntRange(1, 64),
     help="Steps in flight. [default: as many as cores, memory and disk allow; 16 tasks on Slurm]",
 )
 
 
-def given_release(release_or_source: str, target: str | None, client: Client | None = None) -> Release:
-    """The release file at the path, or (with ``target``) the release that fits the source.
+def read_or_propose(release_or_source: str, target: str | None, client: Client) -> tuple[Release, RunIndex | None]:
+    """The release file RELEASE, or the release that fits SOURCE, to TARGET, with the run that was opened for it.
 
     Raises:
         ReleaseError: a file and a target, or neither.
     """
     if target is not None:
-        return propose(release_or_source, target, client)
+        index = RunIndex(open_run(parse_location(release_or_source), client))
+        return propose(release_or_source, target, client, index), index
     path = Path(release_or_source)
     if path.is_dir() or not (path.suffix in (".yaml", ".yml") or path.exists()):
         raise ReleaseError(
-            "this is a source without a target", release_or_source, "name a release file, or SOURCE and TARGET"
+            "not a release file, and no TARGET is given", release_or_source, "name a release file, or SOURCE and TARGET"
         )
-    return read_release(path)
+    return read_release(path), None
 
 
-_WISHES: Mapping[str, str] = {  # our option -> the name of the setting
-    "partition": "partition",
-    "account": "account",
-    "time": "time",
-    "mem": "mem",
-    "cpus": "cpus",
-    "sbatch_option": "further",
-}
-_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+_SLURM = ("partition", "account", "time", "mem", "cpus", "sbatch_option")
+_EXECUTOR: tuple[Callable[[Any], Any], ...] = (
     click.option(
-        "--engine",
+        "--executor",
         type=click.Choice(["local", "slurm"]),
         default="local",
         show_default=True,
-        help="Make steps in this process, or as tasks of a Slurm job array; the work folder is then a shared one.",
+        help="Make steps in this process, or as tasks of a Slurm job array whose nodes share the work folder.",
     ),
     click.option("--partition", help="Slurm: the partition."),
     click.option("--account", help="Slurm: the account."),
     click.option("--time", help="Slurm: the time limit of a task, such as 30 or 1:00:00."),
     click.option("--mem", help="Slurm: the memory of a task, such as 8G."),
     click.option("--cpus", type=click.IntRange(1), help="Slurm: the processors of a task."),
-    click.option("--sbatch-option", multiple=True, help="Slurm: any further option of sbatch, such as --qos=high."),
+    click.option("--sbatch-option", multiple=True, help="Slurm: any other option of sbatch, such as --qos=high."),
 )
 
 
-def _local(**wishes: Any) -> Engine:
-    if given := [name for name, value in wishes.items() if value]:
-        option = f"--{given[0].replace('_', '-')}"
-        raise SlurmError(f"{option} is for Slurm", option, "add --engine slurm, or leave it out")
-    return LocalEngine()
+def executor_options(command: Command) -> Command:
+    """``--executor`` and its options."""
+    for decorate in reversed(_EXECUTOR):
+        command = decorate(command)
+    return command
 
 
-def _slurm(**wishes: Any) -> Engine:
+def slurm_options(executor: str, given: Mapping[str, Any]) -> tuple[Slurm, Settings] | None:
+    """The cluster and what the options ask of it; None for the local executor.
+
+    Raises:
+        SlurmError: Slurm is not on this machine, an option of Slurm is given for the local executor, or an option
+            that sbatch may not get.
+    """
     from publish.slurm.commands import Settings, Slurm
-    from publish.slurm.executor import SlurmEngine
 
-    return SlurmEngine(Slurm(), Settings(**{_WISHES[name]: value for name, value in wishes.items()}))
-
-
-ENGINES: Mapping[str, Callable[..., Engine]] = {"local": _local, "slurm": _slurm}
-
-
-def on_an_engine(command: Command) -> Command:
-    """``--engine`` and its options; the command is called with the ``engine`` that they mean."""
-
-    @functools.wraps(command)
-    def called(*args: Any, engine: str, **given: Any) -> Any:
-        wishes = {name: given.pop(name) for name in _WISHES}
-        return command(*args, engine=ENGINES[engine](**wishes), **given)
-
-    decorated: Any = called
-    for decorate in reversed(_OPTIONS):
-        decorated = decorate(decorated)
-    return decorated  # type: ignore[no-any-return]
+    named = {name: given[name] for name in _SLURM}
+    if executor == "slurm":
+        further = named.pop("sbatch_option")
+        return Slurm(), Settings(**named, further=further)
+    if option := next((f"--{name.replace('_', '-')}" for name, value in named.items() if value), None):
+        raise SlurmError(f"{option} is an option for Slurm", option, "add --executor slurm, or leave it out")
+    return None

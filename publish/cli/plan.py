@@ -7,16 +7,18 @@ from pathlib import Path
 import click
 
 from publish.cli import output
-from publish.cli.options import commit_quota, given_release, in_flight, of_a_release
-from publish.release.job import Wishes, adopt, make_job
-from publish.release.preflight import ReleasePlan, plan_release, sane_workers
+from publish.cli.options import quota_option, read_or_propose, release_arguments, workers_option
+from publish.hub.client import Client
+from publish.release.executors import default_workers
+from publish.release.job import apply_overrides, make_job
+from publish.release.preflight import ReleasePlan, plan_release
 
 
 @click.command("plan")
-@of_a_release
-@commit_quota
-@in_flight
-@click.option("--tokenizer", help="Repo, folder or tokenizer.json; none to do without.")
+@release_arguments
+@quota_option
+@workers_option
+@click.option("--tokenizer", help="Repo, folder or tokenizer.json; none: publish without one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(
     release_or_source: str,
@@ -28,11 +30,12 @@ def command(
     tokenizer: str | None,
     as_json: bool,
 ) -> None:
-    """Dry run of a release: steps, bytes, commits, hours under the quota, disk. Changes nothing, writes nothing."""
-    given = given_release(release_or_source, target)
-    release = adopt(given, schedule=schedule, commits_per_hour=commits_per_hour)
-    job = make_job(release, Wishes(steps, tokenizer))
-    planned = plan_release(job, workers or sane_workers(job, Path()))
+    """Show what a release takes: steps, bytes, commits, time under the quota, disk. Changes nothing."""
+    client = Client()
+    given, index = read_or_propose(release_or_source, target, client)
+    release = apply_overrides(given, schedule=schedule, commits_per_hour=commits_per_hour)
+    job = make_job(release, steps=steps, tokenizer=tokenizer, client=client, index=index)
+    planned = plan_release(job, workers or default_workers(job, Path()))
     output.as_json(planned.document()) if as_json else click.echo(_text(planned))
 
 

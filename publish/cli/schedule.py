@@ -14,21 +14,19 @@ from publish.sources.runs import open_run, parse_location
 
 @click.command("schedule")
 @click.argument("location")
-@click.option(
-    "--schedule", "wanted", default="pythia", show_default=True, help="A name, from-config, or a list of steps."
-)
-@click.option("--names-only", is_flag=True, help="Compare names only; do not open each checkpoint.")
+@click.option("--schedule", default="from-config", show_default=True, help="A name, from-config, or a list of steps.")
+@click.option("--names-only", is_flag=True, help="Compare names only; do not open checkpoints.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
-def command(ctx: click.Context, location: str, wanted: str, names_only: bool, as_json: bool) -> None:
-    """Are exactly the right steps at LOCATION, and is each the step it claims?
+def command(ctx: click.Context, location: str, schedule: str, names_only: bool, as_json: bool) -> None:
+    """Check that exactly the right steps are at LOCATION, and that each is the step that its name says.
 
-    Opens every checkpoint's index (no weights) and compares its own iteration and sizes with its name and config.
+    Opens the index of every checkpoint (no weights) and compares its iteration and sizes with its name and config.
     """
-    report = check_schedule(open_run(parse_location(location)), schedule_named(wanted), open_each=not names_only)
+    report = check_schedule(open_run(parse_location(location)), schedule_named(schedule), open_each=not names_only)
     if as_json:
-        document = {"schedule": wanted, **asdict(report.comparison), "ok": report.comparison.ok}
+        document = {"schedule": schedule, **asdict(report.comparison), "ok": report.comparison.ok}
         output.as_json(document)
     else:
-        click.echo(report.text(wanted))
+        click.echo(report.text(schedule))
     ctx.exit(0 if report.comparison.ok else 1)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
 import click
 
 from publish.cli import output
-from publish.cli.options import given_release, of_a_release
+from publish.cli.options import read_or_propose, release_arguments
 from publish.hub.client import Client
-from publish.release.job import Wishes, adopt, make_job
-from publish.release.state import look_at
+from publish.release.card_facts import hub_address
+from publish.release.job import apply_overrides, make_job
+from publish.release.state import read_state
 
 
 @click.command("status")
-@of_a_release
-@click.option("--tokenizer", help="The one that the release was made with, where it was named then.")
-@click.option("--work-dir", type=click.Path(file_okay=False, path_type=Path), help="Where its ledger lies.")
+@release_arguments
+@click.option("--tokenizer", help="The one that the release was made with, if it was named then.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 @click.pass_context
 def command(
@@ -26,20 +26,31 @@ def command(
     steps: str | None,
     schedule: str | None,
     tokenizer: str | None,
-    work_dir: Path | None,
     as_json: bool,
 ) -> None:
-    """Each step of a release: published, stale, missing or foreign, with the reason. Changes nothing."""
+    """Show the state of each step: published, stale, missing or foreign, with the reason. Changes nothing."""
     client = Client()
-    plan = adopt(given_release(release_or_source, target, client), schedule=schedule)
-    job = make_job(plan, Wishes(steps, tokenizer), client, need_tokenizer=False)
-    found = look_at(job, client, work_dir)
+    given, index = read_or_propose(release_or_source, target, client)
+    plan = apply_overrides(given, schedule=schedule)
+    job = make_job(plan, steps=steps, tokenizer=tokenizer, client=client, index=index, need_tokenizer=False)
+    state = read_state(replace(job, hub=hub_address(client.endpoint)), client, steps=job.chosen)
+    found = list(state.steps.values())
     counts: dict[str, list[int]] = {}
     for each in found:
         counts.setdefault(each.state, []).append(each.step)
     ok = set(counts) <= {"published"}
     if as_json:
-        rows = [{"step": s.step, "state": s.state, "reason": s.reason, "commit": s.commit} for s in found]
+        rows = [
+            {
+                "repo": job.model.repo,
+                "branch": s.branch,
+                "step": s.step,
+                "state": s.state,
+                "reason": s.reason,
+                "commit": s.commit,
+            }
+            for s in found
+        ]
         output.as_json({"target": plan.target, "steps": rows, "ok": ok})
     else:
         click.echo(output.facts([(state, output.steps(numbers)) for state, numbers in counts.items()]))

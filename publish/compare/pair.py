@@ -1,4 +1,8 @@
-"""The same tensor of two models, element by element, in one pass over both."""
+"""Two models compared tensor by tensor, in one pass over both.
+
+Statistics are float64 sums over the stored values, taken while the bytes pass, one block of the processor's cache at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +16,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from publish.compare.layers import by_layer, layer_type
-from publish.compare.side import Account, Side, SideTensor
+from publish.compare.model import ModelTensor, OpenModel, Provenance
 from publish.formats.dtypes import VIEWS, to_float32
-
-# Sums over a tensor as its bytes pass: one pass, float64, a block of the processor's cache at a time.
-
 
 Doubles = NDArray[np.float64]
 BLOCK = 1 << 15  # elements: two blocks and their difference stay in a 2 MiB cache
-SAMPLED = 16  # every so many blocks are summed to the fourth power: a kurtosis only scales an error
-_FLAT = 1e-13  # variance below this part of the mean square is what rounding leaves of a constant
+SAMPLED = 16  # one block in so many is summed to the fourth power: the kurtosis only scales an error
+BITWISE, ZERO_SIGN, DIFFERENT = "bitwise-equal", "equal-up-to-zero-sign", "different"
+ONLY_LEFT, ONLY_RIGHT, SHAPE = "only-left", "only-right", "shape-mismatch"
+_FLAT = 1e-13  # a variance below this part of the mean square is the rounding error of a constant
 _ROW = 1 << 13
-_LINE = 64  # bytes
+PIVOT_SAMPLE = 256  # elements that choose the pivot
+_CACHE_LINE = 64  # bytes
 _DOUBLE = np.dtype("<f8")
 
 
-def room(count: int = BLOCK) -> Doubles:
-    """Space for ``count`` numbers from a cache line's start: what lies across lines takes up to twice as long."""
-    space = np.empty(count + _LINE // _DOUBLE.itemsize)
-    first = -space.ctypes.data % _LINE // _DOUBLE.itemsize
+def aligned_buffer(count: int = BLOCK) -> Doubles:
+    """``count`` uninitialised numbers that begin at a cache line: arithmetic across lines takes up to twice as long."""
+    space = np.empty(count + _CACHE_LINE // _DOUBLE.itemsize)
+    first = -space.ctypes.data % _CACHE_LINE // _DOUBLE.itemsize
     return space[first : first + count]
 
 
-def numbers(data: memoryview, dtype: str) -> NDArray[Any]:
-    """Bytes of ``dtype`` as numpy sees them; bfloat16 as the uint16 of its bits."""
+def as_array(data: memoryview, dtype: str) -> NDArray[Any]:
+    """A view of bytes of ``dtype``; bfloat16 as the uint16 of its bits."""
     return np.frombuffer(data, VIEWS.get(dtype, _DOUBLE))
 
 
-def doubles(values: NDArray[Any], dtype: str, out: Doubles) -> Doubles:
+def to_float64(values: NDArray[Any], dtype: str, out: Doubles) -> Doubles:
     """``values`` of ``dtype`` as float64, exactly, in the first elements of ``out``."""
     into = out[: values.size]
     np.copyto(into, to_float32(values, dtype) if dtype == "bfloat16" else values)
@@ -48,10 +52,10 @@ def doubles(values: NDArray[Any], dtype: str, out: Doubles) -> Doubles:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """One tensor: ``finite`` elements have ``mean``, population ``std`` and ``kurtosis`` (3 for a normal one).
+    """The values of one tensor: ``mean``, population ``std`` and ``kurtosis`` (3 for a normal one) of the finite ones.
 
-    They are NaN where nothing is finite; the kurtosis of a constant is NaN too. The kurtosis is that of a sample, every
-    `SAMPLED`th block, which is all of a tensor of one block.
+    They are NaN if no value is finite; the kurtosis of a constant is NaN too. The kurtosis is that of a sample, every
+    `SAMPLED`th block; a tensor of one block is its own sample.
     """
 
     elements: int
@@ -65,7 +69,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class PowerSums:
-    """Of finite numbers, about a pivot: all ``count`` of them to the second power, a sample of them to the fourth."""
+    """Sums of powers of finite numbers less a pivot: the first two of all ``count``, the first four of a sample."""
 
     count: int = 0
     nans: int = 0
@@ -78,8 +82,7 @@ class PowerSums:
     def all_finite(self) -> bool:
         return not self.nans + self.infinities
 
-    def plus(self, other: PowerSums) -> PowerSums:
-        """The sums over both."""
+    def __add__(self, other: PowerSums) -> PowerSums:
         sample = tuple(map(add, self.sample, other.sample)) if other.sample[0] else self.sample
         return PowerSums(
             self.count + other.count,
@@ -90,8 +93,8 @@ class PowerSums:
             sample,
         )
 
-    def about(self, pivot: float) -> Distribution:
-        """The distribution whose numbers less ``pivot`` were summed."""
+    def distribution(self, pivot: float) -> Distribution:
+        """The distribution of the numbers, of which ``pivot`` was subtracted before they were summed."""
         mean = std = kurtosis = math.nan
         if self.count:
             first, second = self.first / self.count, self.second / self.count
@@ -111,13 +114,13 @@ def _kurtosis(count: float, *sums: float) -> float:
 
 
 def power_sums(block: Doubles, scratch: Doubles, *, sampled: bool) -> PowerSums:
-    """The sums of one block, to the fourth power where it is ``sampled``; ``scratch`` has its size."""
-    one, two = float(np.add.reduce(block)), inner(block, block)
+    """The sums of one block, to the fourth power if it is ``sampled``; ``scratch`` has the block's size."""
+    one, two = float(np.add.reduce(block)), dot(block, block)
     if math.isfinite(two):
         if not sampled:
             return PowerSums(block.size, first=one, second=two)
         square = np.multiply(block, block, out=scratch)
-        sample = (float(block.size), one, two, inner(block, square), inner(square, square))
+        sample = (float(block.size), one, two, dot(block, square), dot(square, square))
         return PowerSums(block.size, first=one, second=two, sample=sample)
     finite = block[np.isfinite(block)]
     nans = int(np.count_nonzero(np.isnan(block)))
@@ -125,8 +128,8 @@ def power_sums(block: Doubles, scratch: Doubles, *, sampled: bool) -> PowerSums:
     return replace(of_finite, nans=nans, infinities=block.size - finite.size - nans)
 
 
-def inner(x: Doubles, y: Doubles) -> float:
-    """The dot product, in rows so short that no BLAS spreads them over threads, which costs more than it saves."""
+def dot(x: Doubles, y: Doubles) -> float:
+    """The dot product, in rows too short for a BLAS to spread them over threads, which costs more than it saves."""
     rest = x.size % _ROW
     whole = x.size - rest
     product = float(np.dot(x[whole:], y[whole:])) if rest else 0.0
@@ -137,7 +140,7 @@ def inner(x: Doubles, y: Doubles) -> float:
 
 
 def choose_pivot(block: Doubles) -> float:
-    """A number near the mean where that is large against the deviation: the first finite one, else 0."""
+    """The first finite number if the mean is large against the standard deviation, else 0."""
     square = float(np.dot(block, block))
     if not math.isfinite(square):
         finite = block[np.isfinite(block)]
@@ -146,18 +149,14 @@ def choose_pivot(block: Doubles) -> float:
     return float(block[0]) if 2 * mean * mean * block.size > square else 0.0
 
 
-_FIRST = 256  # elements that choose the pivot
-BITWISE, ZERO_SIGN, DIFFERENT = "bitwise-equal", "equal-up-to-zero-sign", "different"
-
-
 @dataclass(frozen=True, slots=True)
 class PairStatistics:
-    """What two tensors of one shape have in common.
+    """How two tensors of one shape differ.
 
     Differences, ``relative_l2`` (of the difference to the left side), ``cosine`` and ``correlation`` (Pearson's) are
-    over the elements that are finite on both sides; NaN where there is none, or a side is zero or constant.
-    ``outcome`` is by the stored bits where the dtypes are one, else by the bits of the values as float64. ``unequal``
-    counts elements that differ in more than the sign of zero.
+    over the elements that are finite on both sides; NaN if there are none, or a side is zero or constant. ``outcome``
+    compares the stored bits, or those of the values as float64 if the dtypes differ. ``unequal`` counts elements that
+    differ in more than the sign of zero.
     """
 
     outcome: str
@@ -172,14 +171,14 @@ class PairStatistics:
 
 
 class Scratch:
-    """Room for a block of both sides and of their difference; one for all pairs that are summed one after another."""
+    """Buffers for a block of both sides and of their difference, shared by pairs that are summed one after another."""
 
     def __init__(self) -> None:
-        self.x, self.y, self.d = room(), room(), room()
+        self.x, self.y, self.d = aligned_buffer(), aligned_buffer(), aligned_buffer()
 
 
-class Pair:
-    """Sums over two tensors of dtypes ``left`` and ``right``, fed with chunks of both that lie side by side."""
+class PairSums:
+    """Sums over two tensors of dtypes ``left`` and ``right``, fed with chunks of both."""
 
     def __init__(self, left: str, right: str, scratch: Scratch) -> None:
         self._dtypes = (left, right)
@@ -188,30 +187,30 @@ class Pair:
         self._left = self._right = PowerSums()
         self._elements = 0
         self._unequal = self._signs = 0
-        self._greatest = self._absolute = self._apart = 0.0
+        self._greatest = self._absolute = self._squared = 0.0  # of the differences
         self._products: tuple[float, ...] = (0.0,) * 6  # of finite pairs: count, x, y, xx, yy, xy, less the pivot
 
     def add(self, left: memoryview, right: memoryview) -> None:
-        """The next elements of both, as many of one as of the other."""
-        ours, theirs = numbers(left, self._dtypes[0]), numbers(right, self._dtypes[1])
-        with np.errstate(invalid="ignore", over="ignore"):  # infinity less infinity: counted, not warned of
+        """Add the next elements, as many of one side as of the other."""
+        ours, theirs = as_array(left, self._dtypes[0]), as_array(right, self._dtypes[1])
+        with np.errstate(invalid="ignore", over="ignore"):  # infinity less infinity is counted
             for start in range(0, ours.size, BLOCK):
-                self._add(ours[start : start + BLOCK], theirs[start : start + BLOCK])
+                self._add_block(ours[start : start + BLOCK], theirs[start : start + BLOCK])
 
-    def _add(self, a: NDArray[Any], b: NDArray[Any]) -> None:
+    def _add_block(self, a: NDArray[Any], b: NDArray[Any]) -> None:
         same = self._dtypes[0] == self._dtypes[1]
         if same and a[0] == b[0] and a.tobytes() == b.tobytes():
-            x = y = doubles(a, self._dtypes[0], self._x)
+            x = y = to_float64(a, self._dtypes[0], self._x)
         else:
-            x, y = doubles(a, self._dtypes[0], self._x), doubles(b, self._dtypes[1], self._y)
-            self._count(*((_bits(a), _bits(b)) if same else (_bits(x), _bits(y))))
-            self._differ(x, y)
-        self._sum(x, y)
+            x, y = to_float64(a, self._dtypes[0], self._x), to_float64(b, self._dtypes[1], self._y)
+            self._add_unequal(*((_bits(a), _bits(b)) if same else (_bits(x), _bits(y))))
+            self._add_differences(x, y)
+        self._add_powers(x, y)
 
-    def _count(self, a: NDArray[Any], b: NDArray[Any]) -> None:
-        """Elements whose bits differ: in the sign of a zero alone, or in more."""
+    def _add_unequal(self, a: NDArray[Any], b: NDArray[Any]) -> None:
+        """Count the elements whose bits differ: only in the sign of a zero, or in more."""
         unequal = a != b
-        negative = 1 << 8 * a.itemsize - 1  # minus zero: of unequal zeros one is that, the least as a signed number
+        negative = 1 << 8 * a.itemsize - 1  # the bits of minus zero, which are the least signed number
         signed = f"i{a.itemsize}"
         zeros = 0
         if min(a.view(signed).min(), b.view(signed).min()) == -negative:
@@ -219,21 +218,20 @@ class Pair:
         self._signs += zeros
         self._unequal += int(np.count_nonzero(unequal)) - zeros
 
-    def _differ(self, x: Doubles, y: Doubles) -> None:
-        """Differences, where both are finite."""
+    def _add_differences(self, x: Doubles, y: Doubles) -> None:
         d = np.abs(np.subtract(x, y, out=self._d[: x.size]), out=self._d[: x.size])
-        apart = inner(d, d)
-        if not math.isfinite(apart):
+        squared = dot(d, d)
+        if not math.isfinite(squared):
             d = d[np.isfinite(d)]
-            apart = inner(d, d)
+            squared = dot(d, d)
         if d.size:
-            self._apart += apart
+            self._squared += squared
             self._absolute += float(np.add.reduce(d))
             self._greatest = max(self._greatest, float(np.maximum.reduce(d)))
 
-    def _sum(self, x: Doubles, y: Doubles) -> None:
+    def _add_powers(self, x: Doubles, y: Doubles) -> None:
         if self._pivot is None:
-            self._pivot = choose_pivot(x[:_FIRST])
+            self._pivot = choose_pivot(x[:PIVOT_SAMPLE])
         if self._pivot:
             x = np.subtract(x, self._pivot, out=x)
             y = x if y is x else np.subtract(y, self._pivot, out=y)
@@ -241,22 +239,22 @@ class Pair:
         self._elements += x.size
         ours = power_sums(x, scratch, sampled=sampled)
         theirs = ours if y is x else power_sums(y, scratch, sampled=sampled)
-        self._left, self._right = self._left.plus(ours), self._right.plus(theirs)
+        self._left, self._right = self._left + ours, self._right + theirs
         if not (ours.all_finite and theirs.all_finite):
             both = np.isfinite(x) & np.isfinite(y)
             x, y = x[both], y[both]
             ours, theirs = power_sums(x, x, sampled=False), power_sums(y, y, sampled=False)
-        product = ours.second if y is x else inner(x, y)
+        product = ours.second if y is x else dot(x, y)
         more = (ours.count, ours.first, theirs.first, ours.second, theirs.second, product)
         self._products = tuple(map(add, self._products, more))
 
     def result(self) -> PairStatistics:
-        """Statistics of all that was added."""
+        """The statistics of all elements added."""
         count, x, y, xx, yy, xy = self._products
         pivot = self._pivot or 0.0
         left = xx + 2 * pivot * x + count * pivot**2  # about 0
         right = yy + 2 * pivot * y + count * pivot**2
-        ours, theirs = self._left.about(pivot), self._right.about(pivot)
+        ours, theirs = self._left.distribution(pivot), self._right.distribution(pivot)
         spread = (count * xx - x * x) * (count * yy - y * y)
         return PairStatistics(
             outcome=DIFFERENT if self._unequal else ZERO_SIGN if self._signs else BITWISE,
@@ -265,14 +263,14 @@ class Pair:
             unequal=self._unequal,
             max_abs_diff=self._greatest if count else math.nan,
             mean_abs_diff=self._absolute / count if count else math.nan,
-            relative_l2=math.sqrt(self._apart / left) if left > 0 else math.nan,
+            relative_l2=math.sqrt(self._squared / left) if left > 0 else math.nan,
             cosine=_quotient(xy + pivot * (x + y) + count * pivot**2, left * right),
             correlation=_quotient(count * xy - x * y, spread if ours.std and theirs.std else 0.0),
         )
 
 
 def _quotient(product: float, squares: float) -> float:
-    """A cosine, held to what a cosine can be; NaN where one vector is zero."""
+    """A cosine, clipped to [-1, 1]; NaN if one vector is zero."""
     return max(-1.0, min(1.0, product / math.sqrt(squares))) if squares > 0 else math.nan
 
 
@@ -280,10 +278,10 @@ def _bits(values: NDArray[Any]) -> NDArray[Any]:
     return values.view(f"u{values.itemsize}")
 
 
-def side_by_side(
+def paired_chunks(
     left: Iterable[memoryview], right: Iterable[memoryview], sizes: tuple[int, int]
 ) -> Iterator[tuple[memoryview, memoryview]]:
-    """Chunks of both with as many elements each; ``sizes`` are the bytes of an element on either side."""
+    """Chunks of both sides, cut to equal numbers of elements; ``sizes`` are the bytes of an element of each side."""
     theirs, rest = iter(right), memoryview(b"")
     for chunk in left:
         while len(chunk):
@@ -294,42 +292,37 @@ def side_by_side(
             chunk, rest = chunk[count * sizes[0] :], rest[count * sizes[1] :]
 
 
-# Two sides compared: one pass over the tensors that both have, a layer at a time.
-
-
-ONLY_LEFT, ONLY_RIGHT, SHAPE = "only-left", "only-right", "shape-mismatch"
-
-
 @dataclass(frozen=True, slots=True)
 class TensorComparison:
     """One tensor. ``outcome`` is one of `BITWISE`, `ZERO_SIGN`, `DIFFERENT`, `SHAPE`, `ONLY_LEFT`, `ONLY_RIGHT`.
 
-    ``statistics`` is None where the tensors cannot be laid side by side.
+    ``layer_type`` is one of `publish.compare.layers.TYPES`; ``statistics`` is None if a side lacks the tensor or the
+    shapes differ.
     """
 
     name: str
-    kind: str
-    left: SideTensor | None
-    right: SideTensor | None
+    layer_type: str
+    left: ModelTensor | None
+    right: ModelTensor | None
     outcome: str
     statistics: PairStatistics | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class SideFacts:
-    """What a report says of a side beyond its tensors."""
+class ModelFacts:
+    """What a comparison keeps of a model beside its tensors."""
 
     where: str
     format: str
-    account: Account = field(default_factory=Account)
+    provenance: Provenance = field(default_factory=Provenance)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All tensors of either side, in the left side's order."""
+    """All tensors of both models, in the left one's order."""
 
-    left: SideFacts
-    right: SideFacts
+    left: ModelFacts
+    right: ModelFacts
     tensors: tuple[TensorComparison, ...]
 
     def count(self, outcome: str) -> int:
@@ -337,42 +330,39 @@ class Comparison:
 
     @property
     def compared(self) -> Mapping[str, tuple[TensorComparison, PairStatistics]]:
-        """The tensors that were laid side by side, by name."""
-        return {each.name: (each, each.statistics) for each in self.tensors if each.statistics is not None}
+        """The tensors with statistics, by name."""
+        return {tensor.name: (tensor, tensor.statistics) for tensor in self.tensors if tensor.statistics is not None}
 
     @property
     def common(self) -> int:
-        """Tensors that both sides have, whatever their shape."""
+        """How many tensors both models have, whatever their shapes."""
         return sum(map(self.count, (BITWISE, ZERO_SIGN, DIFFERENT, SHAPE)))
 
 
-def compare(left: Side, right: Side) -> Comparison:
-    """Read both sides once and compare what they share.
+def compare(left: OpenModel, right: OpenModel) -> Comparison:
+    """Read both models once, a layer at a time, and compare the tensors that both have.
 
-    Memory is bounded by the chunks in flight, not by the model. Raises what reading raises.
+    Memory is bounded by the chunks in flight, whatever the models' sizes. Raises what reading raises.
     """
     ours, theirs = left.tensors, right.tensors
     shared = [name for name in ours if name in theirs and ours[name].shape == theirs[name].shape]
-    done: dict[str, PairStatistics] = {}
+    found: dict[str, PairStatistics] = {}
     scratch = Scratch()
     for names in by_layer(shared).values():
-        left.want(names)
-        right.want(names)
-        done |= {name: _pair(left, right, name, scratch) for name in names}
-    tensors = [_judged(name, ours.get(name), theirs.get(name), done.get(name)) for name in {**ours, **theirs}]
-    return Comparison(_facts(left), _facts(right), tuple(tensors))
+        left.prefetch(names)
+        right.prefetch(names)
+        for name in names:
+            sums = PairSums(ours[name].dtype, theirs[name].dtype, scratch)
+            sizes = (ours[name].itemsize, theirs[name].itemsize)
+            for chunks in paired_chunks(left.chunks(name), right.chunks(name), sizes):
+                sums.add(*chunks)
+            found[name] = sums.result()
+    tensors = [_compared(name, ours.get(name), theirs.get(name), found.get(name)) for name in {**ours, **theirs}]
+    return Comparison(_facts_of(left), _facts_of(right), tuple(tensors))
 
 
-def _pair(left: Side, right: Side, name: str, scratch: Scratch) -> PairStatistics:
-    ours, theirs = left.tensors[name], right.tensors[name]
-    pair = Pair(ours.dtype, theirs.dtype, scratch)
-    for chunks in side_by_side(left.chunks(name), right.chunks(name), (ours.itemsize, theirs.itemsize)):
-        pair.add(*chunks)
-    return pair.result()
-
-
-def _judged(
-    name: str, left: SideTensor | None, right: SideTensor | None, statistics: PairStatistics | None
+def _compared(
+    name: str, left: ModelTensor | None, right: ModelTensor | None, statistics: PairStatistics | None
 ) -> TensorComparison:
     if statistics is not None:
         outcome = statistics.outcome
@@ -381,5 +371,5 @@ def _judged(
     return TensorComparison(name, layer_type(name), left, right, outcome, statistics)
 
 
-def _facts(side: Side) -> SideFacts:
-    return SideFacts(side.where, side.format, side.account)
+def _facts_of(model: OpenModel) -> ModelFacts:
+    return ModelFacts(model.where, model.format, model.provenance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +18,8 @@ from publish.compare.pair import (
     Comparison,
     TensorComparison,
 )
-from publish.compare.verdict import Evidence, TypeComparison, Verdict, differences, judge
+from publish.compare.verdict import ComparisonTests, TypeComparison, Verdict, stated_differences, verdict_of
+from publish.explain.answer import Answer
 
 COLUMNS = ("Layer type", "Left std", "Right std", "Ratio", "Chance", "Predicted")
 _MEANINGS: Mapping[str, str] = {
@@ -33,19 +34,18 @@ _MEANINGS: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Report:
-    """A comparison with its verdict. ``explained`` says how the recomputed initial weights of the sides differ."""
+    """A comparison with its verdict. ``explained``: both models' initial weights recomputed, if that was asked for."""
 
     comparison: Comparison
-    explained: tuple[str, ...] = ()
+    explained: tuple[Answer, ...] = ()
 
     @cached_property
-    def evidence(self) -> Evidence:
-        return Evidence(self.comparison)
+    def tests(self) -> ComparisonTests:
+        return ComparisonTests(self.comparison)
 
     @cached_property
     def verdict(self) -> Verdict:
-        found = judge(self.comparison, self.evidence)
-        return replace(found, reasons=(*found.reasons, *self.explained))
+        return verdict_of(self.tests, self.explained)
 
     @property
     def sentence(self) -> str:
@@ -66,7 +66,7 @@ class Report:
         )
 
     @property
-    def counted(self) -> str:
+    def count(self) -> str:
         """The counts in words."""
         return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in self.counts if value)
 
@@ -81,17 +81,20 @@ class Report:
             "right_format": right.format,
             **dict(self.counts),
             "max_abs_diff": {"min": _number(min(apart, default=None)), "max": _number(max(apart, default=None))},
-            "layer_types": [_type(each) for each in self.evidence.types],
+            "layer_types": [_type(each) for each in self.tests.types],
             "verdict": self.verdict.name,
             "reasons": list(self.verdict.reasons),
-            "origins": [{"name": d.name, "left": d.left, "right": d.right} for d in differences(left, right)],
-            "limit": _number(self.evidence.limit),
+            "origins": [
+                {"name": d.name, "left": d.left, "right": d.right}
+                for d in stated_differences(left.provenance, right.provenance)
+            ],
+            "limit": _number(self.tests.limit),
             "details": [_detail(tensor) for tensor in self.comparison.tensors],
         }
 
     def rows(self) -> tuple[tuple[str, ...], ...]:
         """Cells under `COLUMNS`; ``Chance`` is how far the ratio may be from 1, corrected for all tests."""
-        return tuple(self._row(each) for each in self.evidence.types)
+        return tuple(self._row(each) for each in self.tests.types)
 
     def _row(self, each: TypeComparison) -> tuple[str, ...]:
         expected, chance = each.predicted, self._chance(each)
@@ -106,11 +109,11 @@ class Report:
 
     def _chance(self, each: TypeComparison) -> float | None:
         """How far the ratio may be from 1 if both sides are drawn alike."""
-        return self.evidence.limit * each.error / each.ratio if math.isfinite(each.ratio) else None
+        return self.tests.limit * each.error / each.ratio if math.isfinite(each.ratio) else None
 
     def plotted(self) -> Iterator[tuple[str, float, float, float | None, float | None, float | None]]:
         """Name, both deviations, the predicted one, ratio and chance of the types that have a deviation."""
-        for each in self.evidence.types:
+        for each in self.tests.types:
             if each.left.std > 0 or each.right.std > 0:
                 ratio = _number(each.ratio)
                 yield each.name, each.left.std, each.right.std, each.predicted, ratio, self._chance(each)
@@ -118,7 +121,7 @@ class Report:
     def markdown(self) -> str:
         """Verdict, reasons and the table, for a card or an issue."""
         left, right = self.comparison.left.where, self.comparison.right.where
-        lines = [f"**{self.sentence}**: `{left}` (left) and `{right}` (right); {self.counted}.", ""]
+        lines = [f"**{self.sentence}**: `{left}` (left) and `{right}` (right); {self.count}.", ""]
         lines += [*(f"- {_plain(reason)}" for reason in self.verdict.reasons), ""]
         lines += [_line(COLUMNS), "|---|" + "---:|" * (len(COLUMNS) - 1), *(map(_line, self.rows()))]
         return "\n".join(lines) + "\n"
@@ -156,7 +159,7 @@ def _type(each: TypeComparison) -> dict[str, Any]:
 
 
 def _detail(tensor: TensorComparison) -> dict[str, Any]:
-    document: dict[str, Any] = {"name": tensor.name, "layer_type": tensor.kind, "outcome": tensor.outcome}
+    document: dict[str, Any] = {"name": tensor.name, "layer_type": tensor.layer_type, "outcome": tensor.outcome}
     for side, stored in (("left", tensor.left), ("right", tensor.right)):
         document[f"{side}_shape"] = None if stored is None else list(stored.shape)
         document[f"{side}_dtype"] = None if stored is None else stored.dtype

@@ -1,15 +1,20 @@
-"""What two models are to each other, with the reasons."""
+"""How two models are related, by statistical tests of their tensors and by what they state of their origin.
+
+All tests of one comparison share an error rate of `ERROR_RATE` (Bonferroni). A z-score is a departure from what two
+independent draws of one distribution would show, in standard errors.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
 from publish.compare.layers import OTHER, RANDOM, TYPES, by_layer
+from publish.compare.model import Provenance
 from publish.compare.pair import (
     BITWISE,
     DIFFERENT,
@@ -20,15 +25,15 @@ from publish.compare.pair import (
     Comparison,
     Distribution,
     PairStatistics,
-    SideFacts,
     TensorComparison,
 )
-from publish.compare.side import Account
-from publish.explain.stored import differences as state_differences
-from publish.text import some
+from publish.explain.answer import Answer
+from publish.explain.stored import rng_differences
+from publish.text import count, some
 
-# What chance alone does to a standard deviation, a mean and a correlation of a given number of elements.
-
+IDENTICAL, EQUAL_ZEROS = "identical", "equal-up-to-zero-sign"
+SAME_INIT, OTHER_INIT = "same-init-different-rng", "different-init"
+TRAINED, NOT_COMPARABLE = "trained-apart", "not-comparable"
 
 ERROR_RATE = 1e-3
 NORMAL_KURTOSIS = 3.0
@@ -36,7 +41,7 @@ NORMAL_KURTOSIS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Pooled:
-    """Several tensors as one sample: ``std`` is that within the tensors, NaN where there is no finite element."""
+    """Several tensors as one sample: ``std`` is the deviation within the tensors, NaN if no element is finite."""
 
     elements: int
     std: float
@@ -45,7 +50,7 @@ class Pooled:
 
 def pool(distributions: Iterable[Distribution]) -> Pooled:
     """One sample of several tensors, whose means may differ."""
-    parts = [each for each in distributions if each.finite]
+    parts = [part for part in distributions if part.finite]
     elements = sum(part.finite for part in parts)
     if not elements:
         return Pooled(0, math.nan, math.nan)
@@ -55,19 +60,19 @@ def pool(distributions: Iterable[Distribution]) -> Pooled:
     return Pooled(elements, std, kurtosis)
 
 
-def limit(tests: int) -> float:
-    """How many standard errors chance exceeds in none of ``tests``, but for `ERROR_RATE` of the comparisons."""
+def significance_limit(tests: int) -> float:
+    """The z-score that chance exceeds in any of ``tests`` with a probability of `ERROR_RATE`."""
     return NormalDist().inv_cdf(1 - ERROR_RATE / (2 * max(1, tests)))
 
 
 def ratio_error(left: Pooled, right: Pooled) -> float:
-    """The standard error of log(left std / right std), both samples drawn alike."""
-    kurtosis = max(NORMAL_KURTOSIS, *(each.kurtosis for each in (left, right) if not math.isnan(each.kurtosis)))
+    """The standard error of log(left std / right std) for two draws of one distribution."""
+    kurtosis = max(NORMAL_KURTOSIS, *(side.kurtosis for side in (left, right) if not math.isnan(side.kurtosis)))
     return math.sqrt((kurtosis - 1) / 4 * (1 / left.elements + 1 / right.elements))
 
 
-def ratio_departure(left: Pooled, right: Pooled) -> float:
-    """log(left std / right std) in standard errors; infinite where one side alone is constant, 0 where both are."""
+def ratio_z(left: Pooled, right: Pooled) -> float:
+    """The z-score of log(left std / right std); infinite if only one side is constant, 0 if both are."""
     if not (left.elements and right.elements):
         return math.nan
     if left.std == 0 or right.std == 0:
@@ -75,28 +80,25 @@ def ratio_departure(left: Pooled, right: Pooled) -> float:
     return math.log(left.std / right.std) / ratio_error(left, right)
 
 
-def mean_departure(left: Distribution, right: Distribution) -> float:
-    """The difference of the means in standard errors."""
+def mean_z(left: Distribution, right: Distribution) -> float:
+    """The z-score of the difference of the means."""
     error = math.sqrt(left.std**2 / max(1, left.finite) + right.std**2 / max(1, right.finite))
     return (left.mean - right.mean) / error if error else 0.0
 
 
-def correlation_departure(correlation: float, elements: int) -> float:
-    """A correlation in the standard errors of independent samples; NaN for a constant."""
+def correlation_z(correlation: float, elements: int) -> float:
+    """The z-score of a correlation (Fisher's transform, variance 1 / (n - 3)); NaN for a constant."""
     if math.isnan(correlation) or elements <= 3:
         return math.nan
-    held = max(-1 + 1e-15, min(1 - 1e-15, correlation))
-    return math.atanh(held) * math.sqrt(elements - 3)
-
-
-# What the figures of a comparison amount to, test by test, before anything is concluded.
+    clipped = max(-1 + 1e-15, min(1 - 1e-15, correlation))
+    return math.atanh(clipped) * math.sqrt(elements - 3)
 
 
 @dataclass(frozen=True, slots=True)
 class TypeComparison:
-    """All tensors of one layer type. ``ratio`` and its ``error`` are NaN where a side is constant.
+    """All tensors of one layer type. ``ratio`` and its ``error`` are NaN if a side is constant.
 
-    ``expected``: the deviation that the init methods of the two sides predict, None where they are not known.
+    ``expected``: the standard deviations that the init methods of the two sides predict, None if they are unknown.
     """
 
     name: str
@@ -115,190 +117,192 @@ class TypeComparison:
 
     @property
     def error(self) -> float:
-        """The standard error of the ratio where both sides are drawn alike."""
+        """The standard error of the ratio for two draws of one distribution."""
         return self.ratio * ratio_error(self.left, self.right) if math.isfinite(self.ratio) else math.nan
 
     @property
-    def departure(self) -> float:
-        return ratio_departure(self.left, self.right)
+    def z(self) -> float:
+        return ratio_z(self.left, self.right)
 
 
 @dataclass(frozen=True, slots=True)
 class TensorTests:
-    """One random tensor: how many standard errors its std, its mean and its correlation are from what chance gives."""
+    """The z-scores of one random tensor, and the ``ratio`` of its standard deviations."""
 
     name: str
-    kind: str
-    std: float
-    mean: float
-    correlation: float
+    layer_type: str
+    std_z: float
+    mean_z: float
+    correlation_z: float
     ratio: float
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """The tests of one comparison. ``drawn`` are the tensors that initialisation draws, ``constant`` the others."""
+class ComparisonTests:
+    """The statistical tests of one comparison."""
 
     comparison: Comparison
 
     @cached_property
-    def drawn(self) -> Mapping[str, tuple[TensorComparison, PairStatistics]]:
-        return {name: each for name, each in self.comparison.compared.items() if _is_drawn(*each)}
+    def random(self) -> Mapping[str, tuple[TensorComparison, PairStatistics]]:
+        """The tensors that initialisation draws, by name."""
+        return {name: found for name, found in self.comparison.compared.items() if _is_random(*found)}
 
     @cached_property
     def constant(self) -> Mapping[str, tuple[TensorComparison, PairStatistics]]:
-        return {name: each for name, each in self.comparison.compared.items() if name not in self.drawn}
+        """The tensors that initialisation sets to a constant, by name."""
+        return {name: found for name, found in self.comparison.compared.items() if name not in self.random}
 
     @cached_property
     def types(self) -> tuple[TypeComparison, ...]:
-        """By layer type, in the order of `TYPES`; absent ones are left out."""
-        compared = self.comparison.compared.values()
-        sides = (self.comparison.left.account.expected_std, self.comparison.right.account.expected_std)
-        made = []
+        """By layer type, in the order of `TYPES`; types without tensors are left out."""
+        sides = (self.comparison.left.provenance.expected_std, self.comparison.right.provenance.expected_std)
+        types = []
         for kind in TYPES:
-            members = [(tensor, found) for tensor, found in compared if tensor.kind == kind]
+            members = [found for found in self.comparison.compared.values() if found[0].layer_type == kind]
             if members:
-                left, right = (pool(side) for side in zip(*((f.left, f.right) for _, f in members), strict=True))
-                names = [tensor.name for tensor, _ in members]
-                expected = [_one_std([side.get(name) for name in names]) for side in sides]
-                made.append(TypeComparison(kind, left, right, (expected[0], expected[1])))
-        return tuple(made)
+                left = pool(statistics.left for _, statistics in members)
+                right = pool(statistics.right for _, statistics in members)
+                expected = [_pooled_std([side.get(tensor.name) for tensor, _ in members]) for side in sides]
+                types.append(TypeComparison(kind, left, right, (expected[0], expected[1])))
+        return tuple(types)
 
     @cached_property
-    def tests(self) -> tuple[TensorTests, ...]:
-        """The random tensors that differ; equal ones have nothing to test."""
+    def tensors(self) -> tuple[TensorTests, ...]:
+        """The random tensors that differ; equal ones need no test."""
         return tuple(
             TensorTests(
                 tensor.name,
-                tensor.kind,
-                ratio_departure(pool([found.left]), pool([found.right])),
-                mean_departure(found.left, found.right),
-                correlation_departure(found.correlation, min(found.left.finite, found.right.finite)),
+                tensor.layer_type,
+                ratio_z(pool([found.left]), pool([found.right])),
+                mean_z(found.left, found.right),
+                correlation_z(found.correlation, min(found.left.finite, found.right.finite)),
                 found.left.std / found.right.std if found.right.std else math.nan,
             )
-            for tensor, found in self.drawn.values()
+            for tensor, found in self.random.values()
             if tensor.outcome == DIFFERENT
         )
 
     @cached_property
     def limit(self) -> float:
-        """The standard errors that none of these tests exceeds by chance (see `chance.limit`)."""
-        return limit(3 * len(self.tests) + sum(kind.name in RANDOM for kind in self.types))
+        """The z-score that chance exceeds in none of these tests (see `significance_limit`)."""
+        return significance_limit(3 * len(self.tensors) + sum(kind.name in RANDOM for kind in self.types))
 
     @property
-    def odd_types(self) -> tuple[TypeComparison, ...]:
-        """Random layer types whose deviations are of two distributions."""
-        return tuple(t for t in self.types if t.name in RANDOM and abs(t.departure) > self.limit)
+    def deviating_types(self) -> tuple[TypeComparison, ...]:
+        """Random layer types whose two standard deviations are of different distributions."""
+        return tuple(kind for kind in self.types if kind.name in RANDOM and abs(kind.z) > self.limit)
 
     @property
-    def odd_stds(self) -> tuple[TensorTests, ...]:
-        """Tensors whose deviations are of two distributions, unless their whole type is off by the same factor."""
-        factors = {each.name: each.ratio for each in self.odd_types}
+    def deviating_stds(self) -> tuple[TensorTests, ...]:
+        """Tensors of two standard deviations, unless their whole layer type is off by the same factor."""
+        factors = {kind.name: kind.ratio for kind in self.deviating_types}
         return tuple(
             test
-            for test in self.tests
-            if min(abs(test.std), abs(_apart(test, factors.get(test.kind, 1.0)))) > self.limit
+            for test in self.tensors
+            if min(abs(test.std_z), abs(_z_from_factor(test, factors.get(test.layer_type, 1.0)))) > self.limit
         )
 
     @property
-    def odd_means(self) -> tuple[TensorTests, ...]:
-        return tuple(test for test in self.tests if abs(test.mean) > self.limit)
+    def deviating_means(self) -> tuple[TensorTests, ...]:
+        return tuple(test for test in self.tensors if abs(test.mean_z) > self.limit)
 
     @property
     def correlated(self) -> tuple[TensorTests, ...]:
-        """Random tensors that differ and yet have more in common than chance gives."""
-        return tuple(test for test in self.tests if abs(test.correlation) > self.limit)
+        """Random tensors that differ and are correlated beyond chance."""
+        return tuple(test for test in self.tensors if abs(test.correlation_z) > self.limit)
 
     def at_initialisation(self, side: str) -> bool:
-        """Whether most norms and biases of a side (``left``, ``right``) are still constant; else it was trained."""
-        sides: list[Distribution] = [getattr(found, side) for _, found in self.constant.values()]
-        flat = [each.std == 0 for each in sides if each.finite]
+        """Whether most norms and biases of a side (``left``, ``right``) are constant: the first update changes them."""
+        values: list[Distribution] = [getattr(found, side) for _, found in self.constant.values()]
+        flat = [value.std == 0 for value in values if value.finite]
         if flat:
             return sum(flat) > len(flat) / 2
-        account: Account = getattr(self.comparison, side).account
-        return account.step == 0
+        provenance: Provenance = getattr(self.comparison, side).provenance
+        return provenance.step == 0
 
 
-def _apart(test: TensorTests, factor: float) -> float:
-    """How far the ratio of a tensor is from ``factor``, in standard errors."""
-    if not (math.isfinite(test.std) and test.std and math.isfinite(factor)):
-        return test.std
-    error = math.log(test.ratio) / test.std
+def _z_from_factor(test: TensorTests, factor: float) -> float:
+    """The z-score of the difference between a tensor's ratio and ``factor``."""
+    if not (math.isfinite(test.std_z) and test.std_z and math.isfinite(factor)):
+        return test.std_z
+    error = math.log(test.ratio) / test.std_z
     return math.log(test.ratio / factor) / error
 
 
-def _is_drawn(tensor: TensorComparison, found: PairStatistics) -> bool:
-    return tensor.kind in RANDOM or (tensor.kind == OTHER and max(found.left.std, found.right.std) > 0)
+def _is_random(tensor: TensorComparison, found: PairStatistics) -> bool:
+    kind = tensor.layer_type
+    return kind in RANDOM or (kind == OTHER and max(found.left.std, found.right.std) > 0)
 
 
-def _one_std(predicted: list[float | None]) -> float | None:
-    """What a layer type's tensors have in common: their predicted deviation, where it is known of all."""
+def _pooled_std(predicted: list[float | None]) -> float | None:
+    """The predicted standard deviation of several tensors together, if that of each is known."""
     known = [std for std in predicted if std is not None]
     return math.sqrt(sum(std * std for std in known) / len(known)) if known and len(known) == len(predicted) else None
 
 
-# Where two models come from, by what they say themselves: seeds, init methods, precision, data, random states.
-
-
-# of GPT-NeoX; what decides the initial weights and what they were then trained on
+# GPT-NeoX options that determine the initial weights, and what they were trained on
 _OPTIONS = (
     *("seed", "init_method", "output_layer_init_method", "init_method_std", "precision", "fp16", "bf16"),
     *("model_parallel_size", "pipe_parallel_size", "train_data_paths", "data_path"),
     *("num_layers", "hidden_size", "num_attention_heads", "optimizer", "train_iters"),
 )
-# of a Hugging Face config; spellings of both transformers 4 and 5 name the same thing, so one of each
+# of a Hugging Face config; transformers 4 and 5 spell some otherwise, and one spelling is enough
 _CONFIG = (
     *("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     *("intermediate_size", "vocab_size", "max_position_embeddings", "hidden_act", "use_parallel_residual"),
     *("tie_word_embeddings", "torch_dtype"),
 )
+_TRACKER = "tracker:"  # how names of GPT-NeoX's own generators begin
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """Something that both sides state, and state otherwise."""
+class StatedDifference:
+    """An option that both models state, with different values."""
 
     name: str
     left: str
     right: str
 
 
-def differences(left: SideFacts, right: SideFacts) -> tuple[Difference, ...]:
-    """What the sides say of themselves and do not agree on: options, where both have them, else configs."""
-    ours, theirs = left.account, right.account
-    both_raw = bool(ours.options and theirs.options)
-    pairs = (ours.options, theirs.options) if both_raw else (ours.config, theirs.config)
-    return tuple(_differences(*pairs, _OPTIONS if both_raw else _CONFIG))
+def stated_differences(left: Provenance, right: Provenance) -> tuple[StatedDifference, ...]:
+    """The options on which the models disagree: GPT-NeoX's if both state them, else those of their configs."""
+    both_raw = bool(left.options and right.options)
+    ours, theirs = (left.options, right.options) if both_raw else (left.config, right.config)
+    values = ((name, ours.get(name), theirs.get(name)) for name in (_OPTIONS if both_raw else _CONFIG))
+    return tuple(
+        StatedDifference(name, _short(one), _short(other))
+        for name, one, other in values
+        if one != other and one is not None and other is not None
+    )
 
 
-def _differences(left: Mapping[str, Any], right: Mapping[str, Any], names: tuple[str, ...]) -> Iterator[Difference]:
-    for name in names:
-        one, other = left.get(name), right.get(name)
-        if one != other and not (one is None or other is None):
-            yield Difference(name, _short(one), _short(other))
+def provenance_reasons(left: Provenance, right: Provenance) -> Iterator[str]:
+    """How the origins of two models differ, one sentence a fact: random states first, then options.
 
-
-def origin_reasons(left: SideFacts, right: SideFacts) -> tuple[str, ...]:
-    """What explains a verdict, in sentences: differing statements, equal seeds, random states."""
-    found = [f"{each.name} differs: {each.left} / {each.right}" for each in differences(left, right)]
-    return (*found, *_seed(left, right), *_states(left, right))
-
-
-def _seed(left: SideFacts, right: SideFacts) -> Iterator[str]:
-    seeds = (left.account.options.get("seed"), right.account.options.get("seed"))
-    if seeds[0] is not None and seeds[0] == seeds[1]:
-        yield f"both configs have seed {seeds[0]}"
-
-
-def _states(left: SideFacts, right: SideFacts) -> Iterator[str]:
-    """Training without dropout never draws from the tracker, so its state is that of the start, at any step."""
-    for name in sorted(left.account.states.keys() & right.account.states.keys()):
-        if name.startswith("tracker:"):
-            same = left.account.states[name] == right.account.states[name]
-            yield f"the stored state of {name.removeprefix('tracker:')} is {'the same' if same else 'another'}"
-    origins = (left.account.origin, right.account.origin)
-    if origins[0] is not None and origins[1] is not None:
-        yield from state_differences(origins[0], origins[1])
+    What a random state proves is not repeated from a config.
+    """
+    seeds = [side.options.get("seed") for side in (left, right)]
+    proven = [None if side.rng_state is None else side.rng_state.seed for side in (left, right)]
+    known = None not in proven
+    differ = rng_differences(left.rng_state, right.rng_state) if left.rng_state and right.rng_state else ()
+    yield from differ
+    for name in sorted(left.states.keys() & right.states.keys()):
+        if name.startswith(_TRACKER):
+            generator = name.removeprefix(_TRACKER)
+            if left.states[name] == right.states[name]:
+                seed = f", from seed {proven[0]}" if known else ""
+                yield f"both models store the same random state of {generator}{seed}"
+            elif not differ:
+                yield f"the stored random states of {generator} differ"
+    for side, stated, run_seed in zip(("left", "right"), seeds, proven, strict=True):
+        if known and stated not in (None, run_seed):
+            yield f"the config of {side} states seed {stated}, and its random state comes from seed {run_seed}"
+    if not known and seeds[0] is not None and seeds[0] == seeds[1]:
+        yield f"both configs state seed {seeds[0]}"
+    for difference in stated_differences(left, right):
+        if difference.name != "seed" or not known:
+            yield f"{difference.name} differs: {difference.left} / {difference.right}"
 
 
 def _short(value: Any) -> str:
@@ -306,56 +310,69 @@ def _short(value: Any) -> str:
     return text if len(text) <= 120 else f"{text[:117]}..."
 
 
-IDENTICAL, EQUAL_ZEROS = "identical", "equal-up-to-zero-sign"
-SAME_INIT, OTHER_INIT = "same-init-different-rng", "different-init"
-TRAINED, NOT_COMPARABLE = "trained-apart", "not-comparable"
-
-
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One of the names above, and what it rests on."""
+    """How two models are related: one of the names above, and the reasons, the strongest first."""
 
     name: str
     reasons: tuple[str, ...]
 
 
-def judge(comparison: Comparison, evidence: Evidence) -> Verdict:
-    """The verdict on a comparison."""
-    name, reasons = _judge(comparison, evidence)
-    everything = [*reasons, *_dtypes(comparison), *origin_reasons(comparison.left, comparison.right)]
-    return Verdict(name, tuple(everything))
+def verdict_of(tests: ComparisonTests, explained: Sequence[Answer] = ()) -> Verdict:
+    """The verdict on a comparison by its tensors, and what explains it.
+
+    ``explained``: the initial weights of both models as `publish.explain` recomputed them, if that was asked for.
+    """
+    comparison = tests.comparison
+    name, reasons = _decide(comparison, tests)
+    sides = [comparison.left.provenance, comparison.right.provenance]
+    for number, answer in enumerate(explained):
+        sides[number] = replace(sides[number], rng_state=answer.rng_state or sides[number].rng_state)
+    origins = (*map(_recomputed, explained), *provenance_reasons(*sides))
+    return Verdict(name, (*reasons, *_dtype_reasons(comparison), *origins))
 
 
-def _judge(comparison: Comparison, evidence: Evidence) -> tuple[str, list[str]]:
-    if odd := list(_not_comparable(comparison)):
-        return NOT_COMPARABLE, odd
+def _recomputed(answer: Answer) -> str:
+    if answer.rng_state is None:
+        return f"the weights of {answer.where} are not reproduced by a random state"
+    return (
+        f"the weights of {answer.where} are {answer.outcome} from seed {answer.rng_state.seed}: "
+        f"{answer.bit_equal:,} of {answer.values:,} values bit for bit"
+    )
+
+
+def _decide(comparison: Comparison, tests: ComparisonTests) -> tuple[str, Iterable[str]]:
+    if unmatched := list(_not_comparable(comparison)):
+        return NOT_COMPARABLE, unmatched
     equal, signs = comparison.count(BITWISE), comparison.count(ZERO_SIGN)
     if equal == comparison.common:
-        return IDENTICAL, [f"all {equal} tensors are equal bit for bit"]
+        return IDENTICAL, [f"all {count(equal, 'tensor')} are equal bit for bit"]
     if equal + signs == comparison.common:
-        named = some(tensor.name for tensor in comparison.tensors if tensor.outcome == ZERO_SIGN)
-        return EQUAL_ZEROS, [f"{signs} of {comparison.common} tensors differ in the sign of zeros only: {named}"]
-    initial = [evidence.at_initialisation(side) for side in ("left", "right")]
+        names = some(tensor.name for tensor in comparison.tensors if tensor.outcome == ZERO_SIGN)
+        return EQUAL_ZEROS, [
+            f"{signs} of {count(comparison.common, 'tensor')} differ only in the sign of zeros: {names}"
+        ]
+    initial = [tests.at_initialisation(side) for side in ("left", "right")]
     if not all(initial):
-        return TRAINED, list(_trained(comparison, evidence, initial))
-    if faults := [*_not_finite(comparison), *_other_constants(evidence), *_other_stds(evidence), *_mixture(evidence)]:
+        return TRAINED, _trained(comparison, tests, initial)
+    if faults := [*_not_finite(comparison), *_constants_differ(tests), *_distributions_differ(tests), *_mixture(tests)]:
         return OTHER_INIT, faults
-    if evidence.correlated:
-        return TRAINED, list(_derived(evidence))
-    return SAME_INIT, list(_same_init(comparison, evidence))
+    if tests.correlated:
+        return TRAINED, _derived(tests)
+    return SAME_INIT, _same_init(comparison, tests)
 
 
 def _not_comparable(comparison: Comparison) -> Iterator[str]:
     texts = {
-        ONLY_LEFT: f"only {comparison.left.where} has",
-        ONLY_RIGHT: f"only {comparison.right.where} has",
-        SHAPE: "the shapes differ of",
+        ONLY_LEFT: f"only in {comparison.left.where}",
+        ONLY_RIGHT: f"only in {comparison.right.where}",
+        SHAPE: "of different shapes",
     }
     for outcome, text in texts.items():
         if names := [tensor.name for tensor in comparison.tensors if tensor.outcome == outcome]:
-            yield f"{text} {some(names)}"
+            yield f"{count(len(names), 'tensor')} {text}: {some(names)}"
     if not comparison.tensors:
-        yield "neither side has a tensor"
+        yield "neither model has a tensor"
 
 
 def _not_finite(comparison: Comparison) -> Iterator[str]:
@@ -365,98 +382,97 @@ def _not_finite(comparison: Comparison) -> Iterator[str]:
                 yield f"{tensor.name} has {values.nans:,} NaN and {values.infinities:,} infinite values on the {side}"
 
 
-def _other_constants(evidence: Evidence) -> Iterator[str]:
-    odd = [(t, f) for t, f in evidence.constant.values() if t.outcome == DIFFERENT]
-    for tensor, found in odd[:4]:
+def _constants_differ(tests: ComparisonTests) -> Iterator[str]:
+    differing = [(tensor, found) for tensor, found in tests.constant.values() if tensor.outcome == DIFFERENT]
+    for tensor, found in differing[:4]:
         yield (
-            f"{tensor.name}, which initialisation sets, differs: mean {found.left.mean:.6g} / {found.right.mean:.6g}, "
-            f"{found.unequal:,} of {found.left.elements:,} values"
+            f"{tensor.name}, a constant at initialisation, differs in {found.unequal:,} of {found.left.elements:,} "
+            f"values: mean {found.left.mean:.6g} / {found.right.mean:.6g}"
         )
-    if len(odd) > 4:
-        yield f"so do {len(odd) - 4} other norms and biases"
+    if len(differing) > 4:
+        yield f"the same holds for {count(len(differing) - 4, 'more tensor')}"
 
 
-def _other_stds(evidence: Evidence) -> Iterator[str]:
-    for each in evidence.odd_types:
+def _distributions_differ(tests: ComparisonTests) -> Iterator[str]:
+    for kind in tests.deviating_types:
         yield (
-            f"{each.name}: std {each.left.std:.6g} / {each.right.std:.6g}, factor {each.ratio:.4f}, "
-            f"{abs(each.departure):.1f} standard errors where chance reaches {evidence.limit:.1f}"
+            f"{kind.name}: std {kind.left.std:.6g} / {kind.right.std:.6g}, factor {kind.ratio:.4f}, "
+            f"{abs(kind.z):.1f} standard errors, limit {tests.limit:.1f}"
         )
-    yield from _tests(evidence, evidence.odd_stds, "std")
-    yield from _tests(evidence, evidence.odd_means, "mean")
+    yield from _tensors_differ(tests, tests.deviating_stds, "std")
+    yield from _tensors_differ(tests, tests.deviating_means, "mean")
 
 
-def _tests(evidence: Evidence, tests: Sequence[TensorTests], what: str) -> Iterator[str]:
-    for test in tests[:4]:
-        departure, found = abs(getattr(test, what)), evidence.comparison.compared[test.name][1]
-        far = f"{departure:.1f} standard errors apart where chance reaches {evidence.limit:.1f}"
-        values = f"{getattr(found.left, what):.6g} / {getattr(found.right, what):.6g}"
-        yield f"{test.name}: {what} {values}, {far if math.isfinite(departure) else 'a constant on one side'}"
-    if len(tests) > 4:
-        yield f"so does that of {len(tests) - 4} other tensors"
+def _tensors_differ(tests: ComparisonTests, deviating: Sequence[TensorTests], what: str) -> Iterator[str]:
+    for test in deviating[:4]:
+        z, found = abs(getattr(test, f"{what}_z")), tests.comparison.compared[test.name][1]
+        far = f"{z:.1f} standard errors, limit {tests.limit:.1f}" if math.isfinite(z) else "a constant on one side"
+        yield f"{test.name}: {what} {getattr(found.left, what):.6g} / {getattr(found.right, what):.6g}, {far}"
+    if len(deviating) > 4:
+        yield f"the {what} differs in {count(len(deviating) - 4, 'more tensor')}"
 
 
-def _mixture(evidence: Evidence) -> Iterator[str]:
+def _mixture(tests: ComparisonTests) -> Iterator[str]:
     """Some random tensors shared, others independent: the weights of one side are of two models."""
-    correlated = {test.name for test in evidence.correlated}
-    apart = [test.name for test in evidence.tests if test.name not in correlated]
-    shared = [name for name in evidence.drawn if name not in apart]
-    if shared and apart:
+    correlated = {test.name for test in tests.correlated}
+    independent = [test.name for test in tests.tensors if test.name not in correlated]
+    shared = [name for name in tests.random if name not in independent]
+    if shared and independent:
         yield (
-            f"{len(shared)} random tensors have a common origin ({some(shared)}) and {len(apart)} have none "
-            f"({some(apart)})"
+            f"{count(len(shared), 'random tensor')} of both models have a common origin ({some(shared)}), and "
+            f"{len(independent)} are independent ({some(independent)})"
         )
 
 
-def _same_init(comparison: Comparison, evidence: Evidence) -> Iterator[str]:
-    constants, drawn = len(evidence.constant), len(evidence.drawn)
+def _same_init(comparison: Comparison, tests: ComparisonTests) -> Iterator[str]:
+    constants, drawn = len(tests.constant), len(tests.random)
     layers = len(by_layer(comparison.compared).keys() - {None})
     rule = ""
     if (constants, constants + drawn) == (8 * layers + 2, 12 * layers + 4):
-        rule = f": 8 L + 2 of 12 L + 4, as GPT-NeoX has them in L = {layers} layers"
-    yield f"{constants} of {comparison.common} tensors are set, not drawn, and identical{rule}"
-    strongest = max(evidence.tests, key=lambda test: abs(test.correlation))
-    found = evidence.comparison.compared[strongest.name][1]
+        rule = f", the 8 L + 2 of 12 L + 4 that GPT-NeoX sets in L = {layers} layers"
+    yield f"{constants} of {count(comparison.common, 'tensor')} are constants at initialisation and equal{rule}"
+    strongest = max(tests.tensors, key=lambda test: abs(test.correlation_z))
+    found = comparison.compared[strongest.name][1]
     yield (
-        f"{drawn} random tensors are uncorrelated: at most {abs(strongest.correlation):.1f} standard errors "
-        f"(r = {found.correlation:+.5f}, {strongest.name}), where chance reaches {evidence.limit:.1f}"
+        f"the {count(drawn, 'random tensor')} are uncorrelated: at most {abs(strongest.correlation_z):.1f} standard "
+        f"errors (r = {found.correlation:+.5f}, {strongest.name}), limit {tests.limit:.1f}"
     )
-    widest = max(evidence.tests, key=lambda test: abs(test.std))
+    widest = max(tests.tensors, key=lambda test: abs(test.std_z))
     yield (
-        f"their standard deviations agree: at most {abs(widest.std):.1f} standard errors apart "
-        f"(ratio {widest.ratio:.4f}, {widest.name}), corrected for {drawn} tensors"
+        f"their standard deviations agree: at most {abs(widest.std_z):.1f} standard errors "
+        f"(ratio {widest.ratio:.4f}, {widest.name}), limit {tests.limit:.1f}"
     )
 
 
-def _derived(evidence: Evidence) -> Iterator[str]:
-    named = some(test.name for test in evidence.correlated)
-    yield f"norms and biases are still as they were set, and {len(evidence.correlated)} tensors are correlated: {named}"
-    yield "one side derives from the other, or both from a third, by little training or by rounding"
+def _derived(tests: ComparisonTests) -> Iterator[str]:
+    correlated = [test.name for test in tests.correlated]
+    yield f"correlated beyond chance in {count(len(correlated), 'random tensor')}: {some(correlated)}"
+    yield "norms and biases are as initialisation sets them, so little training or a rounding separates the models"
 
 
-def _trained(comparison: Comparison, evidence: Evidence, initial: Sequence[bool]) -> Iterator[str]:
-    sides = ", ".join(
-        f"{side} {'is at initialisation' if flat else 'is trained'}"
-        for side, flat in zip(("left", "right"), initial, strict=True)
-    )
-    yield f"by its norms and biases, {sides}"
-    differences = [f.max_abs_diff for t, f in comparison.compared.values() if t.outcome == DIFFERENT]
-    yield (
-        f"{len(differences)} of {comparison.common} tensors differ, their largest differences from "
-        f"{min(differences):.3g} to {max(differences):.3g}"
-    )
-    correlations = sorted(f.correlation for _, f in evidence.drawn.values() if f.correlation == f.correlation)
+def _trained(comparison: Comparison, tests: ComparisonTests, initial: Sequence[bool]) -> Iterator[str]:
+    if any(initial):
+        states = ["is at initialisation" if flat else "is trained" for flat in initial]
+        yield f"by norms and biases, left {states[0]}, right {states[1]}"
+    else:
+        yield "by norms and biases, both models are trained"
+    correlations = sorted(found.correlation for _, found in tests.random.values() if not math.isnan(found.correlation))
     if correlations:
         low, middle, high = correlations[0], correlations[len(correlations) // 2], correlations[-1]
-        yield f"correlation of the matrices: {low:.3f} to {high:.3f}, median {middle:.3f}"
+        yield f"the correlation of the matrices lies between {low:.3f} and {high:.3f}, median {middle:.3f}"
+    largest = [found.max_abs_diff for tensor, found in comparison.compared.values() if tensor.outcome == DIFFERENT]
+    yield (
+        f"{len(largest)} of {count(comparison.common, 'tensor')} differ; their largest differences lie between "
+        f"{min(largest):.3g} and {max(largest):.3g}"
+    )
     yield from _not_finite(comparison)
 
 
-def _dtypes(comparison: Comparison) -> Iterator[str]:
-    kinds = {
+def _dtype_reasons(comparison: Comparison) -> Iterator[str]:
+    pairs = {
         (tensor.left.dtype, tensor.right.dtype)
         for tensor, _ in comparison.compared.values()
         if tensor.left and tensor.right and tensor.left.dtype != tensor.right.dtype
     }
-    for left, right in sorted(kinds):
-        yield f"dtypes differ ({left} / {right}): such tensors are compared by value"
+    for left, right in sorted(pairs):
+        yield f"dtypes differ ({left} / {right}), so these tensors are compared by value"

@@ -1,4 +1,4 @@
-"""The answer: which random state made the weights, how far that was proven, and what was tried."""
+"""The answer: which random state made the weights, how much of them it explains, and what was tried."""
 
 from __future__ import annotations
 
@@ -6,77 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from publish.explain.matching import Tally
+from publish.explain.replay import TensorResult
+from publish.explain.stored import RngState
+from publish.explain.streams import Tally
 from publish.neox.state import CPU
 
 REPRODUCED, PARTLY, NOT_REPRODUCED = "reproduced", "partly", "not-reproduced"
-EQUAL, DIFFERENT, ABSENT = "equal", "different", "absent"
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where numbers come from: everything that makes them.
-
-    ``seed`` is the run's, ``seeds`` those of the ranks' generators. ``position``: numbers drawn before (CPU) or the
-    generator's offset (CUDA) when the first tensor was drawn, None where only a later state is known. ``threads``
-    and ``devices``: of the GPU, None and the possible ones where no tensor tells. ``after`` is the offset that a
-    checkpoint stores, of a GPU's generator.
-    """
-
-    generator: str
-    seed: int | None
-    seeds: tuple[int, ...]
-    position: int | None = None
-    preceding: str = ""
-    threads: int | None = None
-    devices: tuple[str, ...] = ()
-    after: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TensorResult:
-    """One drawn tensor on every rank. ``exact``: the generator is a CPU's, so only equal bits will do."""
-
-    name: str
-    ranks: tuple[Tally, ...]
-    exact: bool
-
-    @property
-    def tally(self) -> Tally:
-        """All ranks together."""
-        return sum(self.ranks, Tally())
-
-    @property
-    def different(self) -> int:
-        """Values that the recomputed ones do not explain."""
-        return sum(map(self.different_in, self.ranks))
-
-    def different_in(self, tally: Tally) -> int:
-        """The same, of one rank's."""
-        return tally.values - tally.equal if self.exact else tally.wrong
-
-    def first_different(self, tally: Tally) -> int | None:
-        """The index of the first of them in a rank's shard."""
-        return tally.first_unequal if self.exact else tally.first_wrong
-
-    @property
-    def explained(self) -> bool:
-        return self.different == 0
-
-    @property
-    def alike(self) -> bool:
-        """Whether it is explained but for last bits."""
-        return self.tally.wrong == 0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What ``publish explain`` says. ``origin`` is None where nothing was reproduced."""
+    """What ``publish explain`` says. ``rng_state`` is None if nothing was reproduced."""
 
     where: str
     step: int | None
     outcome: str
-    origin: Origin | None
+    rng_state: RngState | None
     results: tuple[TensorResult, ...]
     tensors: int
     values: int
@@ -96,17 +41,17 @@ class Answer:
 
     def document(self) -> dict[str, Any]:
         """The JSON of ``CLI.md``; ``details`` has the tensors by name."""
-        origin = self.origin
+        state = self.rng_state
         return {
             "checkpoint": self.where,
             "step": self.step,
             "outcome": self.outcome,
-            "seed": origin and origin.seed,
-            "generator": origin and origin.generator,
-            "generator_seeds": list(origin.seeds) if origin else [],
-            "preceding": origin and _preceding(origin),
-            "threads": origin and origin.threads,
-            "devices": list(origin.devices) if origin else [],
+            "seed": state and state.seed,
+            "generator": state and state.generator,
+            "generator_seeds": list(state.seeds) if state else [],
+            "preceding": state and _preceding(state),
+            "threads": state and state.threads,
+            "devices": list(state.devices) if state else [],
             "tensor_parallel": self.tensor_parallel,
             "tensors": self.tensors,
             "values": self.values,
@@ -118,9 +63,9 @@ class Answer:
         }
 
 
-def _preceding(origin: Origin) -> dict[str, Any]:
-    unit = "draws" if origin.generator == CPU else "offset"
-    return {unit: origin.position, "detail": origin.preceding}
+def _preceding(state: RngState) -> dict[str, Any]:
+    unit = "draws" if state.generator == CPU else "offset"
+    return {unit: state.position, "detail": state.preceding}
 
 
 def _detail(result: TensorResult) -> Mapping[str, Any]:

@@ -1,7 +1,8 @@
-"""In which order GPT-NeoX draws its weights, with which method; tensors that are not in the tables draw nothing.
+"""The order in which GPT-NeoX draws its weights, and its init methods. Tensors outside the tables are not drawn.
 
-Source: gpt-neox ``megatron/model/{gpt2_model,transformer,word_embeddings}.py`` and ``megatron/mpu/layers.py``
-(c00ce70c, June 2023, and ea7aefd8, May 2026): a tensor is drawn when its module is built, on its rank's own shard.
+Sources: gpt-neox ``megatron/model/{gpt2_model,transformer,word_embeddings,init_functions}.py`` and
+``megatron/mpu/layers.py`` at c00ce70c (June 2023) and ea7aefd8 (May 2026). A tensor is drawn when its module is built,
+each rank drawing its own shard.
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-# GPT-NeoX's initialisation methods: the standard deviation that each draws with, or why it cannot be recomputed.
-
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What a standard deviation may depend on: the network's sizes, ``init-method-std``, the shard's own shape."""
+    """What a standard deviation may depend on: the network's sizes, ``init-method-std``, the shape of the shard."""
 
     layers: int
     hidden: int
@@ -48,7 +47,8 @@ def _xavier(scale: Scale) -> float:
     return math.sqrt(2.0 / sum(scale.shape))
 
 
-NORMAL: Mapping[str, Callable[[Scale], float]] = {
+# init method -> the standard deviation of the normal numbers that it draws
+NORMAL_STDS: Mapping[str, Callable[[Scale], float]] = {
     "small_init": _small,
     "wang_init": _wang,
     "normal": _normal,
@@ -56,17 +56,17 @@ NORMAL: Mapping[str, Callable[[Scale], float]] = {
     "single_residual_scaled_normal": _single_residual,
     "xavier_normal": _xavier,
 }
-OTHERS: Mapping[str, str] = {
+NOT_RECOMPUTED: Mapping[str, str] = {
     "orthogonal": "keeps only the QR factor of what it draws",
     "scaled_orthogonal": "keeps only the QR factor of what it draws",
-    "xavier_uniform": "draws uniform numbers, not normal ones",
+    "xavier_uniform": "draws uniform numbers",
 }
 DEFAULTS = ("normal", "scaled_normal", 0.02)  # init-method, output-layer-init-method, init-method-std
 
 
 @dataclass(frozen=True, slots=True)
-class Methods:
-    """A run's two methods by GPT-NeoX's names: ``output`` is that of the layers that write into the residual stream."""
+class InitMethods:
+    """A run's two init methods by GPT-NeoX's names; ``output`` is for layers that write into the residual stream."""
 
     init: str
     output: str
@@ -74,12 +74,12 @@ class Methods:
 
     @property
     def obstacle(self) -> str | None:
-        """Why weights of these methods cannot be recomputed; None where they can."""
+        """Why weights of these methods cannot be recomputed; None if they can."""
         for name in (self.init, self.output):
-            if name in OTHERS:
-                return f"init method {name} {OTHERS[name]}, which is not recomputed here"
-            if name not in NORMAL:
-                return f"init method {name!r} is none of GPT-NeoX's"
+            if name in NOT_RECOMPUTED:
+                return f"the init method {name} {NOT_RECOMPUTED[name]}, which cannot be recomputed"
+            if name not in NORMAL_STDS:
+                return f"unknown init method {name!r}"
         return None
 
 
@@ -102,27 +102,27 @@ LAYER: Mapping[str, str] = {
 AFTER: Mapping[str, str] = {"unembedding.weight": INIT}  # absent when tied
 
 _NAME = re.compile(r"layers\.(\d+)\.(.+)")
-_PLACES: Mapping[str, int] = {local: place for place, local in enumerate(LAYER)}
+_ORDER: Mapping[str, int] = {local: number for number, local in enumerate(LAYER)}
 
 
-def role(name: str) -> str | None:
-    """Which of the run's two methods draws the tensor of this canonical name; None where nothing draws it."""
+def init_role(name: str) -> str | None:
+    """Which of the run's two methods draws the tensor of this canonical name; None if it is not drawn."""
     found = _NAME.fullmatch(name)
     return LAYER.get(found[2]) if found else {**BEFORE, **AFTER}.get(name)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
-    """The drawn tensors among ``names``, as they are drawn."""
-    return tuple(sorted((name for name in names if role(name)), key=_place))
+    """The drawn tensors among ``names``, in the order in which they are drawn."""
+    return tuple(sorted((name for name in names if init_role(name)), key=_sort_key))
 
 
-def _place(name: str) -> tuple[int, int, int]:
+def _sort_key(name: str) -> tuple[int, int, int]:
     found = _NAME.fullmatch(name)
     if found:
-        return 1, int(found[1]), _PLACES[found[2]]
+        return 1, int(found[1]), _ORDER[found[2]]
     return (0, 0, 0) if name in BEFORE else (2, 0, 0)
 
 
 def may_begin_a_stage(name: str) -> bool:
-    """Whether a pipeline stage can begin with this tensor: a layer's first, or the final linear."""
+    """Whether a pipeline stage can begin with this tensor: the first one of a layer, or the final linear."""
     return name in AFTER or name.endswith(".attention.query_key_value.weight")

@@ -1,7 +1,8 @@
-"""MT19937 for many seeds at once, as torch's CPU generator seeds and reads it, at near and far places of the stream.
+"""The normal numbers that torch draws on a CPU: MT19937 for many seeds at once, at any position of the stream.
 
-Source: torch ``c10/.../MT19937RNGEngine.h`` (the reference implementation of 2002, low 32 bits of the seed) and
-``aten/src/ATen/native/cpu/DistributionTemplates.h`` (normal_fill).
+A far position needs none of the words before it, since the recurrence is linear over GF(2) (Haramoto et al., 2008).
+Sources: torch ``aten/src/ATen/core/MT19937RNGEngine.h`` (the reference implementation of 2002, low 32 bits of the seed)
+and ``aten/src/ATen/native/cpu/DistributionTemplates.h`` (normal_fill).
 """
 
 from __future__ import annotations
@@ -11,9 +12,6 @@ import functools
 import numpy as np
 from numpy.typing import NDArray
 
-# Far places of an MT19937 stream without drawing what lies before: the recurrence is linear over GF(2).
-
-
 DEGREE = 19937
 _N, _M, _W, _R = 624, 397, 32, 31
 _TWIST = 0x9908B0DF
@@ -21,7 +19,7 @@ _SPREAD = [int(f"{byte:b}", 4) for byte in range(256)]  # bit i goes to bit 2i
 
 
 def _multiply(left: int, right: int) -> int:
-    """The product, fast where ``right`` has few terms."""
+    """The product over GF(2), fast if ``right`` has few terms."""
     product = 0
     while right:
         low = right & -right
@@ -44,7 +42,7 @@ def _power(polynomial: int, exponent: int) -> int:
 
 @functools.cache
 def characteristic() -> int:
-    """The polynomial of degree 19,937 that every bit of the word sequence obeys."""
+    """The polynomial of degree 19,937 that the sequence of words satisfies in every bit."""
     far, near = (1 << _N) | (1 << _M), (1 << (_N - 1)) | (1 << (_M - 1))
     bits = [_TWIST >> i & 1 for i in range(_W)]
     high = _power(far, _W - _R)
@@ -67,7 +65,7 @@ def _reduce(polynomial: int) -> int:
 
 @functools.lru_cache(maxsize=32)
 def jump(distance: int) -> tuple[int, ...]:
-    """Which of the words 0 to 19,936 add up (exclusive or) to word ``distance``; shifted alike for those after it."""
+    """Which of the words 0 to 19,936 give word ``distance`` by exclusive or; shifted by n, word ``distance`` + n."""
     remainder = 1
     for bit in f"{distance:b}":
         remainder = _square(remainder)
@@ -82,12 +80,12 @@ Words32 = NDArray[np.uint32]
 _UPPER, _LOWER = np.uint32(0x80000000), np.uint32(0x7FFFFFFF)
 _TWIST_BITS = np.uint32(0x9908B0DF)
 _ONE = np.uint32(1)
-LANE = 8  # a pair of uniforms lies this far apart: normal_fill works on groups of 16
+LANE = 8  # words between the two uniforms of a pair: normal_fill works on groups of 16
 _BATCH = 256  # seeds at a time: their 20,000 words are 20 MB
 
 
 def seeded(seeds: NDArray[np.uint64]) -> Words32:
-    """The state that each seed starts from, shape (624, seeds)."""
+    """The initial state of each seed, shape (624, seeds)."""
     state = np.empty((_N, seeds.size), np.uint32)
     state[0] = (seeds & np.uint64(0xFFFFFFFF)).astype(np.uint32)
     for i in range(1, _N):
@@ -101,7 +99,7 @@ def words(state: Words32, count: int) -> Words32:
     out = np.empty((_N + -(-count // _N) * _N, state.shape[1]), np.uint32)
     out[:_N] = state
     for block in range(_N, out.shape[0], _N):
-        # a word needs those 624, 623 and 227 places before it, so 227 can be made at once
+        # a word depends on those 624, 623 and 227 before it, so 227 can be computed at once
         for start, end in ((0, _N - _M), (_N - _M, 2 * (_N - _M)), (2 * (_N - _M), _N)):
             at = slice(block + start, block + end)
             old, after = out[block + start - _N : block + end - _N], out[block + start + 1 - _N : block + end + 1 - _N]
@@ -113,7 +111,7 @@ def words(state: Words32, count: int) -> Words32:
 
 
 def tempered(raw: Words32) -> Words32:
-    """What the generator hands out for its words."""
+    """The generator's output for its words."""
     y = raw ^ (raw >> np.uint32(11))
     y ^= (y << np.uint32(7)) & np.uint32(0x9D2C5680)
     y ^= (y << np.uint32(15)) & np.uint32(0xEFC60000)
@@ -122,7 +120,7 @@ def tempered(raw: Words32) -> Words32:
 
 
 def normals_of(first: NDArray[np.float32], second: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The standard normals of uniforms that lie `LANE` apart, as the first eight of a group of sixteen have them."""
+    """The standard normals of uniforms that are `LANE` apart: those of the first eight in a group of sixteen."""
     turn = np.float32(2 * np.pi)
     radius: NDArray[np.float32] = np.sqrt(np.float32(-2) * np.log(np.float32(1) - first))
     radius *= np.cos(turn * second)
@@ -136,7 +134,7 @@ def _uniforms(raw: Words32) -> NDArray[np.float32]:
 def heads(seeds: NDArray[np.uint64], position: int, count: int) -> NDArray[np.float32]:
     """The first ``count`` (at most 8) standard normals after ``position`` words, shape (seeds, count).
 
-    True of tensors with at least 16 elements. Takes 0.1 ms a seed at a far position, and 5 megabytes of words.
+    For tensors with at least 16 elements. A far position takes 0.1 ms a seed, and 20 MB of words.
     """
     return np.concatenate(
         [_heads(seeds[at : at + _BATCH], position, count) for at in range(0, seeds.size, _BATCH)], axis=0
@@ -148,12 +146,12 @@ def _heads(seeds: NDArray[np.uint64], position: int, count: int) -> NDArray[np.f
     stream = words(seeded(seeds), position + 2 * LANE if near else DEGREE + 2 * LANE)
     terms = None if near else np.array(jump(position))
 
-    def word(place: int) -> Words32:
+    def word(index: int) -> Words32:
         if terms is None:
-            near_word: Words32 = stream[position + place]
+            near_word: Words32 = stream[position + index]
             return near_word
-        added: Words32 = np.bitwise_xor.reduce(stream[terms + place], axis=0)
-        return added
+        far_word: Words32 = np.bitwise_xor.reduce(stream[terms + index], axis=0)
+        return far_word
 
-    pairs = [(_uniforms(word(place)), _uniforms(word(place + LANE))) for place in range(count)]
+    pairs = [(_uniforms(word(index)), _uniforms(word(index + LANE))) for index in range(count)]
     return np.stack([normals_of(first, second) for first, second in pairs], axis=1)

@@ -1,7 +1,7 @@
-"""GPUs by the number of threads that they hold at once, which is all that random numbers depend on.
+"""The normal numbers that torch draws on a GPU: Philox4x32-10, ``tensor.normal_``, and the GPUs by their threads.
 
-Streaming multiprocessors x threads of each, from NVIDIA's architecture white papers and the CUDA programming guide's
-table of compute capabilities. Cards that were cut down, or shared as MIG slices, have other numbers.
+Of a GPU, the numbers depend only on how many threads it holds at once. Sources: Random123 (Salmon et al., 2011), CUDA's
+``curand_philox4x32_x.h`` and ``curand_normal.h``, torch ``aten/src/ATen/native/cuda/DistributionTemplates.h``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-# Philox4x32-10 and the normals that curand makes of it, vectorised.
-
 
 Words = NDArray[np.uint64]  # 32-bit words in 64-bit lanes, so that products need no widening
 Normals = NDArray[np.float32]
@@ -44,7 +41,7 @@ def philox(key: tuple[Words, Words], counter: tuple[Words, Words, Words, Words])
 
 
 def box_muller(x: Words, y: Words) -> tuple[Normals, Normals]:
-    """Two standard normals of two words, in float32; a GPU's fast sine and cosine differ in the last bits."""
+    """Two standard normals from two words, in float32; a GPU's fast sine and cosine differ in the last bits."""
     u = x.astype(np.float32) * _SCALE + _SHIFT
     v = (y.astype(np.float32) * _SCALE + _SHIFT) * _TURN
     radius = np.sqrt(np.float32(-2) * np.log(u))
@@ -52,15 +49,12 @@ def box_muller(x: Words, y: Words) -> tuple[Normals, Normals]:
 
 
 def normal4(seed: ArrayLike, call: ArrayLike, thread: ArrayLike, pairs: int = 2) -> tuple[Normals, ...]:
-    """What ``curand_normal4`` gives: four normals (two for ``pairs`` 1) of a seed, a thread and its n-th call.
+    """What ``curand_normal4`` returns: four normals (two for ``pairs`` 1) of a seed, a thread and its n-th call.
 
     ``call`` counts from the start of the stream: the generator's offset / 4 plus the calls made since.
     """
     x, y, z, w = philox(split(seed), (*split(call), *split(thread)))
     return (*box_muller(x, y), *(box_muller(z, w) if pairs == 2 else ()))
-
-
-# ``tensor.normal_`` as torch runs it on a GPU: which thread draws which element, and how far the offset moves.
 
 
 BLOCK = 256  # threads of a block
@@ -74,12 +68,12 @@ def threads_for(elements: int, resident: int) -> int:
 
 
 def advance(elements: int, resident: int) -> int:
-    """By how much a tensor moves the generator's offset."""
+    """By how much drawing a tensor moves the generator's offset."""
     return CALL * (1 + (elements - 1) // (CALL * threads_for(elements, resident)))
 
 
 def standard_normals(seed: int, offset: int, elements: int, resident: int) -> Iterator[tuple[int, Normals]]:
-    """(index of the first element, its standard normal and those after it), in any order, every element once."""
+    """(index of the first element, standard normals from there on), in any order, every element once."""
     threads = threads_for(elements, resident)
     for call in range(-(-elements // (CALL * threads))):
         base = CALL * threads * call
@@ -92,9 +86,9 @@ def standard_normals(seed: int, offset: int, elements: int, resident: int) -> It
 
 
 def heads(seed: int, offsets: NDArray[np.int64], count: int) -> Normals:
-    """The first ``count`` standard normals of a tensor drawn at each offset, shape (offsets, count): no GPU matters.
+    """The first ``count`` standard normals of a tensor drawn at each offset, on any GPU; shape (offsets, count).
 
-    True of tensors with at least ``count`` elements, ``count`` at most 256.
+    For tensors with at least ``count`` elements; ``count`` is at most 256.
     """
     calls = (offsets // CALL).astype(np.uint64)[:, None]
     lanes = np.arange(count, dtype=np.uint64)[None, :]
@@ -104,10 +98,12 @@ def heads(seed: int, offsets: NDArray[np.int64], count: int) -> Normals:
 
 
 def second_turn(seed: int, offset: int, count: int) -> Normals:
-    """The standard normals of the first ``count`` threads' second elements: they stand from index T on."""
+    """The second standard normals of the first ``count`` threads: the elements from index T (the thread count) on."""
     return normal4(seed, offset // CALL, np.arange(count, dtype=np.uint64), pairs=1)[1]
 
 
+# Streaming multiprocessors and the threads of each, from NVIDIA's architecture white papers and the CUDA programming
+# guide's table of compute capabilities. Cards with disabled processors, and MIG slices, have other numbers.
 PROCESSORS: Mapping[str, tuple[int, int]] = {
     "P100": (56, 2048),
     "V100": (80, 2048),
@@ -135,10 +131,10 @@ DISTINCT: tuple[int, ...] = tuple(sorted(set(THREADS.values())))
 
 
 def with_threads(resident: int) -> tuple[str, ...]:
-    """The GPUs that hold exactly this many threads."""
+    """The known GPUs that hold exactly this many threads."""
     return tuple(name for name, threads in THREADS.items() if threads == resident)
 
 
 def with_at_least(resident: int) -> tuple[str, ...]:
-    """The GPUs that hold this many threads or more."""
+    """The known GPUs that hold this many threads or more."""
     return tuple(name for name, threads in THREADS.items() if threads >= resident)

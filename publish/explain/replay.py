@@ -1,20 +1,177 @@
-"""One place in a generator's stream against a whole checkpoint."""
+"""A model drawn again from one position of a generator's stream, and compared value by value."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from publish.explain import reasons
-from publish.explain.answer import ABSENT, DIFFERENT, EQUAL, Origin, TensorResult
-from publish.explain.construction import BEFORE
+from publish.explain.construction import BEFORE, may_begin_a_stage
 from publish.explain.cuda_generator import with_at_least, with_threads
-from publish.explain.stored import DEFAULT, Candidate, rank_seed
-from publish.explain.streams import Place, Walked, positions, walk
-from publish.explain.subject import Subject
+from publish.explain.models import InitialModel
+from publish.explain.stored import DEFAULT, Candidate, RngState, rank_seed
+from publish.explain.streams import StreamPosition, Tally, positions
 from publish.neox.state import CPU, RandomState
 
-# What was drawn before the first tensor, in words, and why.
+EQUAL, DIFFERENT, ABSENT = "equal", "different", "absent"
+# gpt-neox megatron/initialize.py: the inner stages of a pipeline have another seed, the first and last do not
+_INNER_STAGE = 1138
 
+
+@dataclass(frozen=True, slots=True)
+class TensorResult:
+    """One drawn tensor on every rank. ``exact``: only equal bits count, since a CPU drew it."""
+
+    name: str
+    ranks: tuple[Tally, ...]
+    exact: bool
+
+    @property
+    def tally(self) -> Tally:
+        """All ranks together."""
+        return sum(self.ranks, Tally())
+
+    @property
+    def different(self) -> int:
+        """Values that the recomputed ones do not explain."""
+        return sum(map(self.different_in, self.ranks))
+
+    def different_in(self, tally: Tally) -> int:
+        """Of one rank: values that the recomputed ones do not explain."""
+        return tally.values - tally.equal if self.exact else tally.wrong
+
+    def first_different(self, tally: Tally) -> int | None:
+        """The index of the first of them in a rank's shard."""
+        return tally.first_unequal if self.exact else tally.first_wrong
+
+    @property
+    def explained(self) -> bool:
+        return self.different == 0
+
+    @property
+    def nearly_explained(self) -> bool:
+        """Whether at most the last bits differ."""
+        return self.tally.wrong == 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayResult:
+    """One rank's tensors compared with what a stream draws.
+
+    ``ends`` are the states that the generators end in, one for each pipeline stage; ``begins`` names the tensors at
+    which stages after the first begin.
+    """
+
+    tallies: Mapping[str, Tally]
+    ends: tuple[RandomState, ...]
+    begins: tuple[str, ...] = ()
+
+
+def replay(model: InitialModel, rank: int, start: StreamPosition) -> ReplayResult:
+    """Draw every tensor of ``rank`` in order, from where ``start`` says, and compare.
+
+    If the values stop fitting where a pipeline stage may begin, a generator freshly seeded for that stage is tried.
+    """
+    tallies: dict[str, Tally] = {}
+    ends: list[RandomState] = []
+    begins: list[str] = []
+    seed = rank_seed(model, start.seed, rank)
+    stream, position = start.stream(seed), start.position
+    for shard in model.shards[rank].values():
+        found = stream.tally(shard, position)
+        if tallies and model.stages != 1 and may_begin_a_stage(shard.name) and 2 * found.equal < found.values:
+            inner = seed + _INNER_STAGE + (len(ends) + 1) * model.tensor_parallel
+            fresh = next((one for one in map(start.stream, (inner, seed)) if one.matches(shard, 0)), None)
+            if fresh is not None:
+                ends.append(stream.state(position))
+                begins.append(shard.label)
+                stream, position = fresh, 0
+                found = stream.tally(shard, position)
+        tallies[shard.name] = found
+        position = stream.after(shard, position)
+    if ends and model.tied:  # the last stage draws an embedding too, and then takes over the first stage's values
+        position = stream.after(model.first, position)
+    return ReplayResult(tallies, (*ends, stream.state(position)), tuple(begins))
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A position from which the whole model was replayed, and how much of the model it explains."""
+
+    model: InitialModel
+    candidate: Candidate
+    position: StreamPosition
+    ranks: tuple[ReplayResult, ...]
+
+    @classmethod
+    def run(cls, model: InitialModel, candidate: Candidate, position: StreamPosition) -> Trial:
+        """Replay every rank."""
+        ranks = tuple(replay(model, rank, position) for rank in range(model.tensor_parallel))
+        return cls(model, candidate, position, ranks)
+
+    @property
+    def results(self) -> tuple[TensorResult, ...]:
+        exact = self.position.generator == CPU
+        return tuple(
+            TensorResult(shard.label, tuple(rank.tallies[name] for rank in self.ranks), exact)
+            for name, shard in self.model.shards[0].items()
+        )
+
+    @property
+    def ends(self) -> dict[int, RandomState]:
+        """The states that the generators end in, by number of the ``mp_rank`` file."""
+        ranks = len(self.ranks)
+        return {
+            stage * ranks + number: end for number, rank in enumerate(self.ranks) for stage, end in enumerate(rank.ends)
+        }
+
+    @property
+    def stored_state(self) -> str:
+        """Whether the checkpoint stores these states."""
+        states = self.model.states
+        if not any(states) or self.candidate.rng == DEFAULT:  # training draws from the default generator too
+            return ABSENT
+        ends = self.ends
+        same = len(states) == len(ends) and all(
+            state is None or state.same_place(ends[number]) for number, state in enumerate(states)
+        )
+        return EQUAL if same else DIFFERENT
+
+    @property
+    def rng_state(self) -> RngState:
+        position, model = self.position, self.model
+        devices = with_threads(position.resident) if position.threads_known else with_at_least(position.resident)
+        cpu = position.generator == CPU
+        return RngState(
+            generator=position.generator,
+            seed=self.seed,
+            seeds=tuple(rank_seed(model, position.seed, rank) for rank in range(len(self.ranks))),
+            position=position.position,
+            preceding=describe_preceding(model, position),
+            threads=None if cpu or not position.threads_known else position.resident,
+            devices=() if cpu else devices,
+        )
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.position.seed - self.candidate.generator_seed(0)
+
+    @property
+    def complete(self) -> bool:
+        return all(result.explained for result in self.results)
+
+    @property
+    def score(self) -> tuple[int, int, bool]:
+        """How good an explanation it is: tensors, then bits, then whether it names the GPU."""
+        results = self.results
+        return (
+            sum(result.nearly_explained for result in results),
+            sum(result.tally.equal for result in results),
+            self.position.threads_known,
+        )
+
+
+# ---- what was drawn before the first tensor
 
 _TWICE = (
     "GPT2ModelPipe.__init__ builds every layer, then to_sequential() builds every layer again from its specs, and "
@@ -22,124 +179,42 @@ _TWICE = (
 )
 
 
-def describe(subject: Subject, place: Place) -> str:
-    """One or two sentences; nothing is guessed where the amount fits nothing known."""
-    shards = subject.shards[0]
-    stream = place.stream(place.seed)
+def describe_preceding(model: InitialModel, position: StreamPosition) -> str:
+    """What was drawn before the first tensor, in words; an amount that fits nothing known is stated as it is."""
+    shards = model.shards[0]
+    stream = position.stream(position.seed)
     size = positions(shards, stream)[""]
-    unit = "numbers" if place.generator == CPU else "of the offset"
-    if place.position == 0:
-        return _nothing(subject)
-    if place.position % size == 0:
-        built = place.position // size
+    unit = "numbers" if position.generator == CPU else "of the offset"
+    drawn = position.position
+    if drawn == 0:
+        return _nothing_preceding(model)
+    if drawn % size == 0:
+        built = drawn // size
         times = "one whole construction" if built == 1 else f"{built} whole constructions"
-        return f"{times} of the same model ({len(shards)} tensors, {place.position:,} {unit}): {_why(subject, built)}"
-    alike = [shard.shown for shard in shards.values() if place.position == stream.after(shard, 0)]
+        return f"{times} of the same model ({len(shards)} tensors, {drawn:,} {unit}): {_why_built(model, built)}"
+    alike = [shard.label for shard in shards.values() if drawn == stream.after(shard, 0)]
     if alike:
         others = f", as {len(alike) - 1} others do" if len(alike) > 1 else ""
-        return f"as much as the tensor {alike[0]} takes{others} ({place.position:,} {unit})"
-    return f"{place.position:,} {unit}, which are no whole number of constructions of this model nor one of its tensors"
+        return f"as much as the tensor {alike[0]} takes{others} ({drawn:,} {unit})"
+    return f"{drawn:,} {unit}: not a whole number of constructions of this model, and not one of its tensors"
 
 
-def _nothing(subject: Subject) -> str:
-    first = next(iter(BEFORE))
-    begun = f"nothing: {first} is the first that the generator drew after it was seeded"
-    if subject.layout == "sequential":
-        return f"{begun}, although the sequential layout of GPT-NeoX draws every model twice and keeps the second set"
-    if subject.layout == "pipeline":
-        return f"{begun}, as the pipeline layout (pipe-parallel-size 1 or more) has it"
-    return f"{begun}, as GPT-NeoX's pipeline layout (pipe-parallel-size 1 or more) has it"
+def _nothing_preceding(model: InitialModel) -> str:
+    nothing = f"nothing: {next(iter(BEFORE))} is the first tensor drawn after the generator was seeded"
+    if model.layout == "sequential":
+        return f"{nothing}, although the sequential layout of GPT-NeoX draws every model twice and keeps the second set"
+    if model.layout == "pipeline":
+        return f"{nothing}, as in the pipeline layout (pipe-parallel-size 1 or more)"
+    return f"{nothing}, as in GPT-NeoX's pipeline layout (pipe-parallel-size 1 or more)"
 
 
-def _why(subject: Subject, built: int) -> str:
+def _why_built(model: InitialModel, built: int) -> str:
     if built > 1:
         return "the model was built several times before"
-    if subject.layout == "pipeline":
+    if model.layout == "pipeline":
         return (
             "the pipeline layout builds a model once, so this run built it once before, or the files were rewritten "
             f"from the sequential layout, where {_TWICE}"
         )
-    layout = "the sequential layout" if subject.layout else "GPT-NeoX's sequential layout"
+    layout = "the sequential layout" if model.layout else "GPT-NeoX's sequential layout"
     return f"in {layout} (pipe-parallel-size 0) {_TWICE}"
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One place whose every value was compared, and how much of the subject it explains."""
-
-    subject: Subject
-    candidate: Candidate
-    place: Place
-    ranks: tuple[Walked, ...]
-
-    @classmethod
-    def full(cls, subject: Subject, candidate: Candidate, place: Place) -> Trial:
-        """Draw every tensor of every rank, and compare."""
-        ranks = tuple(
-            walk(subject, rank, place.stream(rank_seed(subject, place.seed, rank)), place.position, place.stream)
-            for rank in range(subject.tensor_parallel)
-        )
-        return cls(subject, candidate, place, ranks)
-
-    @property
-    def results(self) -> tuple[TensorResult, ...]:
-        exact = self.place.generator == CPU
-        return tuple(
-            TensorResult(shard.shown, tuple(rank.tallies[name] for rank in self.ranks), exact)
-            for name, shard in self.subject.shards[0].items()
-        )
-
-    @property
-    def ends(self) -> dict[int, RandomState]:
-        """The states that the generators end in, by number of the ``mp_rank`` file."""
-        ranks = len(self.ranks)
-        walked = enumerate(self.ranks)
-        return {stage * ranks + rank: end for rank, one in walked for stage, end in enumerate(one.ends)}
-
-    @property
-    def stored_state(self) -> str:
-        """Whether these are the states that the checkpoint holds."""
-        states = self.subject.states
-        if not any(states) or self.candidate.origin == DEFAULT:  # training draws from the default generator too
-            return ABSENT
-        return DIFFERENT if any(reasons.of_states(states, self.ends)) else EQUAL
-
-    @property
-    def origin(self) -> Origin:
-        place, subject = self.place, self.subject
-        devices = with_threads(place.resident) if place.told else with_at_least(place.resident)
-        cpu = place.generator == CPU
-        return Origin(
-            generator=place.generator,
-            seed=self.seed,
-            seeds=tuple(rank_seed(subject, place.seed, rank) for rank in range(len(self.ranks))),
-            position=place.position,
-            preceding=describe(subject, place),
-            threads=None if cpu or not place.told else place.resident,
-            devices=() if cpu else devices,
-        )
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.place.seed - self.candidate.generator_seed(0)
-
-    @property
-    def reasons(self) -> tuple[str, ...]:
-        found = reasons.of_trial(self.subject, self.candidate, self.place, self.results, self.ranks[0].begins)
-        differ = reasons.of_states(self.subject.states, self.ends) if self.stored_state == DIFFERENT else ()
-        return (*found, *differ)
-
-    @property
-    def complete(self) -> bool:
-        return all(result.explained for result in self.results)
-
-    @property
-    def merit(self) -> tuple[int, int, bool]:
-        """How good an explanation it is: tensors, then bits, then whether it names the GPU."""
-        results = self.results
-        return (
-            sum(result.alike for result in results),
-            sum(result.tally.equal for result in results),
-            self.place.told,
-        )

@@ -1,4 +1,4 @@
-"""What a stored generator state tells by itself: after how many constructions of the model it stands, on which GPUs."""
+"""Random states: what the generators stored in a checkpoint reveal, which seeds to try, and how two states differ."""
 
 from __future__ import annotations
 
@@ -6,69 +6,91 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from publish.explain.answer import Origin
 from publish.explain.construction import in_order
 from publish.explain.cuda_generator import THREADS, advance
+from publish.explain.models import InitialModel
 from publish.explain.streams import CpuStream, words_for
-from publish.explain.subject import Subject
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.state import CPU, CUDA, TRACKER, RandomState, stored_states
-
-# Which seeds are tried, and what the generators are seeded with for each.
-
+from publish.text import count
 
 # deepspeed runtime/activation_checkpointing/checkpointing.py, model_parallel_cuda_manual_seed: rank r's generator of
-# weights is seeded with this + seed + r, the default one with the seed
+# weights is seeded with this + seed + r, the default generator with the seed
 TRACKER_SEED = 2718
-DEFAULT_SEED = 1234  # gpt-neox neox_arguments: seed
 MODEL_PARALLEL, DEFAULT = "model-parallel-rng", "default generator"
-ORIGINS = {MODEL_PARALLEL: TRACKER_SEED, DEFAULT: 0}
-UNSTATED = range(10_000)  # run seeds that are tried where nothing tells one
+SEED_OFFSETS = {MODEL_PARALLEL: TRACKER_SEED, DEFAULT: 0}
+UNSTATED = range(10_000)  # run seeds that are tried if nothing states one
+MOST_CONSTRUCTIONS = 3  # constructions that a stored state is compared with
+_REACH = 1 << 32  # words of a CPU's stream that are drawn at most: 20 seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RngState:
+    """The random state that made a model's weights: generator, seeds, position in the stream, GPU.
+
+    ``seed`` is the run's, ``seeds`` those of the ranks' generators. ``position``: the numbers drawn before the first
+    tensor (CPU) or the generator's offset (CUDA) there; None if only a later state is known. ``preceding`` says in
+    words what was drawn before. ``threads`` of the GPU are None, and ``devices`` all that are possible, if no tensor
+    reveals them. ``after`` is the offset that a GPU's generator has in the checkpoint.
+    """
+
+    generator: str
+    seed: int | None
+    seeds: tuple[int, ...]
+    position: int | None = None
+    preceding: str = ""
+    threads: int | None = None
+    devices: tuple[str, ...] = ()
+    after: int | None = None
+
+
+# ---- what to try
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One kind of generator, and the run seeds to try with it. ``origin`` says what the generator is seeded with.
+    """A kind of generator and the run seeds to try with it.
 
-    ``source`` says in words where the seeds are from.
+    ``rng`` is GPT-NeoX's generator, `MODEL_PARALLEL` or `DEFAULT`, which decides what the kind is seeded with.
+    ``source`` says in words where the seeds come from.
     """
 
     generator: str
     seeds: Sequence[int]
-    origin: str
+    rng: str
     source: str
 
     def generator_seed(self, seed: int) -> int:
-        """What rank 0's generator is seeded with for the run seed."""
-        return ORIGINS[self.origin] + seed
+        """What rank 0's generator is seeded with in a run with ``seed``."""
+        return SEED_OFFSETS[self.rng] + seed
 
 
-def candidates(subject: Subject, asked: Sequence[int] | None) -> Iterator[Candidate]:
-    """What to try, most telling first: ``asked`` alone where given, else the stored state, else the config's seed."""
-    stored = next((state for state in subject.states if state is not None), None)
+def candidates(model: InitialModel, asked: Sequence[int] | None) -> Iterator[Candidate]:
+    """What to try, the likeliest first: only ``asked`` if given, else the stored state, else the config's seed."""
+    stored = model.stored
     kinds = (CPU, CUDA) if stored is None else (stored.generator,)
     if asked is not None:
-        yield from _seeded(subject, kinds, asked, "as asked")
+        yield from _with_seeds(model, kinds, asked, "as requested")
         return
     known = None if stored is None or stored.seed < TRACKER_SEED else stored.seed - TRACKER_SEED
     if stored is not None and known is not None:
         yield Candidate(stored.generator, (known,), MODEL_PARALLEL, "of the stored state")
-    if subject.seed is not None:
-        yield from _seeded(subject, () if subject.seed == known else kinds, (subject.seed,), "of the config")
+    if model.seed is not None:
+        yield from _with_seeds(model, () if model.seed == known else kinds, (model.seed,), "of the config")
     elif stored is None:
-        yield from _seeded(subject, kinds, UNSTATED, "tried for want of a stated one")
+        yield from _with_seeds(model, kinds, UNSTATED, "tried because none is stated")
 
 
-def _seeded(subject: Subject, kinds: Sequence[str], seeds: Sequence[int], source: str) -> Iterator[Candidate]:
+def _with_seeds(model: InitialModel, kinds: Sequence[str], seeds: Sequence[int], source: str) -> Iterator[Candidate]:
     for kind in kinds:
         yield Candidate(kind, seeds, MODEL_PARALLEL, source)
-    if subject.tensor_parallel == 1:  # use_cpu_initialization: whole tensors, the default generator, on a CPU
+    if model.tensor_parallel == 1:  # use_cpu_initialization: whole tensors from the default generator, on a CPU
         yield Candidate(CPU, seeds, DEFAULT, source)
 
 
-def rank_seed(subject: Subject, first: int, rank: int) -> int:
-    """The seed of a rank's generator when rank 0's is ``first``: the stored one where rank 0's is the stored one."""
-    states: tuple[RandomState | None, ...] = subject.states
+def rank_seed(model: InitialModel, first: int, rank: int) -> int:
+    """The seed of a rank's generator if rank 0's is ``first``: the stored one if rank 0's is stored too."""
+    states = model.states
     if rank < len(states) and states[0] is not None and states[0].seed == first:
         stored = states[rank]
         if stored is not None:
@@ -76,13 +98,12 @@ def rank_seed(subject: Subject, first: int, rank: int) -> int:
     return first + rank
 
 
-MOST = 3  # constructions that are looked for
-REACH = 1 << 32  # words of a CPU's stream that are drawn at most: 20 seconds
+# ---- what a stored state reveals
 
 
 @dataclass(frozen=True, slots=True)
-class Constructed:
-    """The state is that after ``times`` constructions of the model; on a GPU, on one of ``devices``."""
+class Constructions:
+    """A state after the model was constructed ``times`` times; on a GPU, on one of ``devices``."""
 
     times: int
     devices: tuple[str, ...] = ()
@@ -90,7 +111,7 @@ class Constructed:
 
 @dataclass(frozen=True, slots=True)
 class StoredGenerator:
-    """One generator in one ``mp_rank`` file. ``run_seed`` and ``constructed`` are those of the weights' generator.
+    """One generator in one ``mp_rank`` file. ``run_seed`` and ``constructions`` are those of the weights' generator.
 
     ``run_seed`` is None for the inner stages of a pipeline, whose generators are seeded otherwise.
     """
@@ -99,10 +120,10 @@ class StoredGenerator:
     name: str
     state: RandomState
     run_seed: int | None = None
-    constructed: tuple[Constructed, ...] = ()
+    constructions: tuple[Constructions, ...] = ()
 
     def document(self) -> dict[str, Any]:
-        """As JSON; the state itself is left out."""
+        """As JSON, without the state itself."""
         return {
             "mp_rank": self.file,
             "name": self.name,
@@ -110,17 +131,17 @@ class StoredGenerator:
             "seed": self.state.seed,
             "offset": self.state.offset,
             "run_seed": self.run_seed,
-            "constructed": [{"times": each.times, "devices": list(each.devices)} for each in self.constructed],
+            "constructed": [{"times": found.times, "devices": list(found.devices)} for found in self.constructions],
         }
 
 
 def stored_generators(checkpoint: RawCheckpoint) -> tuple[StoredGenerator, ...]:
     """Every generator whose state a raw checkpoint holds, decoded without reading a weight.
 
-    How often the model was constructed, and on which GPUs, follows from a CUDA offset alone.
+    A CUDA offset reveals how often the model was constructed, and on which GPUs.
 
     Raises:
-        CheckpointError: a broken file.
+        CheckpointError: a damaged file.
     """
     found = []
     ranks, single = checkpoint.tensor_parallel, checkpoint.pipeline_parallel <= 1
@@ -134,117 +155,102 @@ def stored_generators(checkpoint: RawCheckpoint) -> tuple[StoredGenerator, ...]:
                 continue
             seed = state.seed - TRACKER_SEED - rank
             outer = number // ranks in (0, max(1, checkpoint.pipeline_parallel) - 1)
-            fits = constructed(elements, state) if single and elements and state.generator == CUDA else ()
-            found.append(StoredGenerator(number, name, state, seed if outer and seed >= 0 else None, fits))
+            decided = single and elements and state.generator == CUDA
+            run_seed = seed if outer and seed >= 0 else None
+            constructions = constructions_before(elements, state) if decided else ()
+            found.append(StoredGenerator(number, name, state, run_seed, constructions))
     return tuple(found)
 
 
-def constructed(elements: Mapping[str, int], state: RandomState) -> tuple[Constructed, ...]:
-    """Every number of constructions that leaves ``state``; ``elements`` are those of one rank's drawn tensors.
+def constructions_before(elements: Mapping[str, int], state: RandomState) -> tuple[Constructions, ...]:
+    """Every number of constructions after which a generator is in ``state``.
 
-    No weight is needed. A CPU's stream is drawn as far as three models take, which a GPU's offset spares.
+    ``elements`` are those of one rank's drawn tensors. A CPU's stream is drawn as far as three models take; a GPU's
+    offset needs no drawing.
     """
-    return _by_offset(elements, state) if state.generator == CUDA else _by_drawing(elements, state)
+    if state.generator == CUDA:
+        moved = {gpu: sum(advance(size, threads) for size in elements.values()) for gpu, threads in THREADS.items()}
+        numbers = range(1, MOST_CONSTRUCTIONS + 1)
+        fitting = ((times, tuple(gpu for gpu in moved if times * moved[gpu] == state.offset)) for times in numbers)
+        return tuple(Constructions(times, devices) for times, devices in fitting if devices)
+    size, stream = _words(elements), CpuStream(state.seed)
+    numbers = range(1, constructions_within_reach(elements) + 1)
+    return tuple(Constructions(times) for times in numbers if stream.state(times * size).same_place(state))
 
 
-def _by_offset(elements: Mapping[str, int], state: RandomState) -> tuple[Constructed, ...]:
-    sizes = {name: sum(advance(count, threads) for count in elements.values()) for name, threads in THREADS.items()}
-    found = []
-    for times in range(1, MOST + 1):
-        devices = tuple(name for name, size in sizes.items() if times * size == state.offset)
-        if devices:
-            found.append(Constructed(times, devices))
-    return tuple(found)
+def constructions_within_reach(elements: Mapping[str, int]) -> int:
+    """With how many constructions on a CPU a state is compared."""
+    return min(MOST_CONSTRUCTIONS, _REACH // _words(elements))
 
 
-def _by_drawing(elements: Mapping[str, int], state: RandomState) -> tuple[Constructed, ...]:
-    size = sum(words_for(count) for count in elements.values())
-    stream = CpuStream(state.seed)
-    within = range(1, within_reach(elements) + 1)
-    return tuple(Constructed(times) for times in within if stream.state(times * size).same_place(state))
+def _words(elements: Mapping[str, int]) -> int:
+    return sum(words_for(size) for size in elements.values())
 
 
-def within_reach(elements: Mapping[str, int]) -> int:
-    """How many constructions are looked for on a CPU."""
-    return min(MOST, REACH // sum(words_for(count) for count in elements.values()))
+def stored_rng_state(stored: tuple[StoredGenerator, ...], tensor_parallel: int) -> RngState | None:
+    """What stored states reveal at any step; None if those of the weights' generators are not all there."""
+    weights = [generator for generator in stored if generator.name == TRACKER][:tensor_parallel]
+    if len(weights) < tensor_parallel:
+        return None
+    first = weights[0]
+    return RngState(
+        generator=first.state.generator,
+        seed=first.run_seed,
+        seeds=tuple(generator.state.seed for generator in weights),
+        devices=tuple(dict.fromkeys(gpu for found in first.constructions for gpu in found.devices)),
+        after=first.state.offset,
+    )
 
 
-# How two random states differ, in sentences: generator, seed, ranks, what was drawn before, GPU.
+# ---- how two states differ
 
 
-_KINDS = {CPU: "a CPU (mt19937)"}
+def rng_differences(left: RngState, right: RngState) -> tuple[str, ...]:
+    """Every difference of two random states, in sentences; empty if they are one state.
 
-
-def differences(left: Origin, right: Origin) -> tuple[str, ...]:
-    """Every way in which the numbers of two models come from elsewhere; empty where they come from one state.
-
-    What either side does not tell is not compared.
+    What one of them does not reveal is not compared.
     """
     return tuple(_differences(left, right))
 
 
-def _differences(left: Origin, right: Origin) -> Iterator[str]:
-    if left.generator != right.generator:
-        yield f"the generators differ: {_kind(left)} and {_kind(right)}, which draw other numbers from one seed"
+def _differences(left: RngState, right: RngState) -> Iterator[str]:
     if left.seed != right.seed and None not in (left.seed, right.seed):
         yield f"the seeds differ: {left.seed} and {right.seed}"
     elif left.seeds[:1] != right.seeds[:1]:
         yield f"the generators are seeded with {left.seeds[0]} and {right.seeds[0]}"
+    if left.generator != right.generator:
+        yield f"the generators differ: {_kind(left)} and {_kind(right)}, which draw different numbers from one seed"
     if len(left.seeds) != len(right.seeds):
-        yield (
-            f"the tensors are cut over {_ranks(left)} and {_ranks(right)}, each of which draws its own shard "
-            "with a seed of its own"
-        )
+        ranks = [count(len(side.seeds), "tensor-parallel rank") for side in (left, right)]
+        yield f"the tensors are split across {ranks[0]} and {ranks[1]}, and each rank has its own seed"
     if left.generator == right.generator:
-        yield from _places(left, right)
+        yield from _position_differences(left, right)
 
 
-def _places(left: Origin, right: Origin) -> Iterator[str]:
-    """The same kind of generator, at different places or on different GPUs."""
+def _position_differences(left: RngState, right: RngState) -> Iterator[str]:
     unit = "numbers drawn" if left.generator == CPU else "offset"
     if left.position is not None and right.position is not None and left.position != right.position:
         yield (
-            f"other draws came before ({unit}: {left.position:,} and {right.position:,}). "
+            f"the draws before the first tensor differ ({unit}: {left.position:,} and {right.position:,}). "
             f"Left: {left.preceding}. Right: {right.preceding}"
         )
     if left.after is not None and right.after is not None and left.after != right.after and left.position is None:
         yield (
-            f"the generators stand at offsets {left.after:,} and {right.after:,} afterwards: another GPU, another "
+            f"the generators are at the offsets {left.after:,} and {right.after:,} afterwards: another GPU, another "
             "number of constructions, or another model"
         )
-    if left.threads != right.threads and None not in (left.threads, right.threads):
-        first = min(left.threads or 0, right.threads or 0)
+    if left.threads is not None and right.threads is not None and left.threads != right.threads:
         yield (
             f"the GPUs hold {left.threads:,} and {right.threads:,} threads ({_devices(left)}; {_devices(right)}): "
-            f"tensors differ from element {first:,} on, and later ones are drawn at other offsets"
+            f"tensors differ from element {min(left.threads, right.threads):,} on, later ones start at other offsets"
         )
     elif left.devices and right.devices and not set(left.devices) & set(right.devices):
         yield f"the GPUs differ: {_devices(left)}; {_devices(right)}"
 
 
-def _kind(origin: Origin) -> str:
-    return _KINDS.get(origin.generator, "a GPU (Philox)")
+def _kind(state: RngState) -> str:
+    return "a CPU (mt19937)" if state.generator == CPU else "a GPU (Philox)"
 
 
-def _ranks(origin: Origin) -> str:
-    count = len(origin.seeds)
-    return f"{count} tensor-parallel rank{'s' if count > 1 else ''}"
-
-
-def _devices(origin: Origin) -> str:
-    return " or ".join(origin.devices) or "none of the known GPUs"
-
-
-def origin_of(stored: tuple[StoredGenerator, ...], tensor_parallel: int) -> Origin | None:
-    """What the stored states alone tell, at any step; None where there is no state of the weights' generator."""
-    weights = [each for each in stored if each.name == TRACKER][:tensor_parallel]
-    if len(weights) < tensor_parallel:
-        return None
-    first = weights[0]
-    return Origin(
-        generator=first.state.generator,
-        seed=first.run_seed,
-        seeds=tuple(each.state.seed for each in weights),
-        devices=tuple(dict.fromkeys(name for each in first.constructed for name in each.devices)),
-        after=first.state.offset,
-    )
+def _devices(state: RngState) -> str:
+    return " or ".join(state.devices) or "none of the known GPUs"

@@ -1,47 +1,129 @@
-"""A generator with a place in its stream: what a tensor's values would be there, and where the next one begins.
-
-A CPU's position counts 32-bit words, a GPU's is the generator's offset.
-"""
+"""The streams of torch's generators, and how the values of a tensor compare with what a stream draws."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from publish.explain import cpu_generator, cuda_generator
-from publish.explain.construction import may_begin_a_stage
-from publish.explain.matching import Tally, fit, scaled, tally
-from publish.explain.subject import Bits, Shard, Subject
+from publish.explain.models import Bits, Shard
+from publish.formats.dtypes import from_float32, to_float32
 from publish.neox.state import CPU, CUDA, RandomState, decode
 
 if TYPE_CHECKING:
     import torch
 
-
-HEAD = {CPU: 8, CUDA: 16}  # values of a tensor's start that are compared first
+# In standard deviations: the float32 rounding of an angle up to 2 pi and the error of a GPU's fast sine and cosine
+# (2^-21.4 and more beyond pi: CUDA programming guide, intrinsic functions), times a radius up to 6.7.
+SLACK = 2.0**-16
+UNIT = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}  # relative, of the last place at most
+HEAD = {CPU: 8, CUDA: 16}  # values at a tensor's start that are compared first
 GROUP = 16  # torch's CPU normals are made in groups of this many
-_SKIP = 1 << 20
+_BLOCK = 1 << 18  # elements that are compared at a time
+_NEEDED = 3, 4  # the share of the first values that must fit
+_SKIP = 1 << 20  # words that are drawn at a time to reach a position
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many values of one tensor are equal to the recomputed ones.
+
+    ``one_apart``: they differ by one unit in the last place; ``near``: by more, within the error of a GPU's fast
+    functions; ``wrong``: by more than that. ``first_unequal`` and ``first_wrong`` are indices.
+    """
+
+    values: int = 0
+    equal: int = 0
+    one_apart: int = 0
+    near: int = 0
+    wrong: int = 0
+    first_unequal: int | None = None
+    first_wrong: int | None = None
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.values + other.values,
+            self.equal + other.equal,
+            self.one_apart + other.one_apart,
+            self.near + other.near,
+            self.wrong + other.wrong,
+            _first_of(self.first_unequal, other.first_unequal),
+            _first_of(self.first_wrong, other.first_wrong),
+        )
+
+
+def _first_of(left: int | None, right: int | None) -> int | None:
+    return min((index for index in (left, right) if index is not None), default=None)
+
+
+def tally(stored: Bits, expected: Bits, dtype: str, std: float, start: int = 0) -> Tally:
+    """Compare two flat arrays of ``dtype``; ``start`` is the index of their first element in the tensor."""
+    blocks = (slice(at, at + _BLOCK) for at in range(0, stored.size, _BLOCK))
+    return sum((_tally(stored[at], expected[at], dtype, std, start + at.start) for at in blocks), Tally())
+
+
+def _tally(stored: Bits, expected: Bits, dtype: str, std: float, start: int) -> Tally:
+    same = stored.view(f"u{stored.itemsize}") == expected.view(f"u{expected.itemsize}")
+    equal = int(np.count_nonzero(same))
+    if equal == stored.size:
+        return Tally(equal, equal)
+    unequal = np.flatnonzero(~same)
+    left, right = stored[unequal], expected[unequal]
+    with np.errstate(invalid="ignore", over="ignore"):
+        close = np.abs(to_float32(left, dtype) - to_float32(right, dtype)) <= np.float32(SLACK * std)
+    one_apart = np.abs(_ordered(left) - _ordered(right)) <= 1
+    wrong = ~one_apart & ~close
+    first_wrong = int(unequal[np.argmax(wrong)]) + start if wrong.any() else None
+    one, near, far = (int(np.count_nonzero(which)) for which in (one_apart, ~one_apart & close, wrong))
+    return Tally(stored.size, equal, one, near, far, int(unequal[0]) + start, first_wrong)
+
+
+def _ordered(values: Bits) -> NDArray[np.int64]:
+    """Integers in the order of the numbers: neighbours are one apart, both zeros are 0."""
+    bits = values.view(f"u{values.itemsize}").astype(np.int64)
+    sign = 1 << (8 * values.itemsize - 1)
+    return np.where(bits & sign, -(bits ^ sign), bits)
+
+
+def scaled(normals: NDArray[np.float32], shard: Shard) -> Bits:
+    """Standard normals as the shard would store them."""
+    return from_float32(normals * np.float32(shard.std), shard.dtype)
+
+
+def fit(normals: NDArray[np.float32], head: NDArray[np.float32], std: float, dtype: str) -> NDArray[np.bool_]:
+    """Which rows of ``normals`` (..., count) may have produced ``head`` (the same shape, or broadcast).
+
+    A value fits within a unit and a half in the last place, since it was rounded twice. Three quarters must fit: a few
+    changed values at a tensor's start do not hide it.
+    """
+    finest = 2.0**-24 if dtype == "float16" else 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        slack = np.float32(1.5 * UNIT[dtype]) * np.abs(head) + np.float32(SLACK * std + finest)
+        hits = np.abs(normals * np.float32(std) - head) <= slack
+    found: NDArray[np.bool_] = hits.sum(axis=-1) * _NEEDED[1] >= hits.shape[-1] * _NEEDED[0]
+    return found
 
 
 class Stream(Protocol):
-    """One generator, seeded; ``position`` is where a tensor is drawn."""
+    """A seeded generator. ``position`` is where a tensor is drawn: 32-bit words on a CPU, the offset on a GPU."""
 
     seed: int
 
     def after(self, shard: Shard, position: int) -> int:
-        """The position after the shard was drawn."""
+        """The position after the shard is drawn."""
         ...
 
     def matches(self, shard: Shard, position: int) -> bool:
-        """Whether the shard begins as if drawn there; cheap."""
+        """Whether the shard's first values fit what is drawn there; cheap."""
         ...
 
     def tally(self, shard: Shard, position: int) -> Tally:
-        """Every value of the shard against what is drawn there."""
+        """Compare every value of the shard with what is drawn there."""
         ...
 
     def state(self, position: int) -> RandomState:
@@ -50,7 +132,7 @@ class Stream(Protocol):
 
 
 class CpuStream:
-    """torch's own CPU generator; positions are asked for in ascending order, or it starts anew."""
+    """torch's CPU generator; ascending positions are cheap, since the generator starts again for an earlier one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -68,31 +150,31 @@ class CpuStream:
     def tally(self, shard: Shard, position: int) -> Tally:
         import torch
 
-        generator = self._moved(position)
+        generator = self._generator_at(position)
         drawn = torch.empty(shard.shape, dtype=getattr(torch, shard.dtype))
         drawn.normal_(0, shard.std, generator=generator)
         self._at = self.after(shard, position)
         return tally(shard.read(None).reshape(-1), bits_of(drawn), shard.dtype, shard.std)
 
     def state(self, position: int) -> RandomState:
-        found = decode(self._moved(position).get_state().numpy().tobytes())
+        found = decode(self._generator_at(position).get_state().numpy().tobytes())
         assert found is not None
         return found
 
-    def _moved(self, position: int) -> torch.Generator:
+    def _generator_at(self, position: int) -> torch.Generator:
         import torch
 
         if self._generator is None or position < self._at:
             self._generator, self._at = torch.Generator().manual_seed(self.seed), 0
         while self._at < position:
             step = min(_SKIP, position - self._at)
-            torch.rand(step, generator=self._generator)  # one word a number, as normals take them
+            torch.rand(step, generator=self._generator)  # one word a number, as for normals
             self._at += step
         return self._generator
 
 
 def words_for(elements: int) -> int:
-    """Words that ``normal_`` takes: one a value, and 16 more for a last group that is not full."""
+    """The words that ``normal_`` consumes: one a value, and 16 more for a last group that is not full."""
     return elements + (GROUP if elements % GROUP and elements > GROUP else 0)
 
 
@@ -108,7 +190,7 @@ def bits_of(tensor: torch.Tensor) -> Bits:
 
 
 class CudaStream:
-    """CUDA's generator on a GPU with ``resident`` threads."""
+    """torch's CUDA generator on a GPU with ``resident`` threads."""
 
     def __init__(self, seed: int, resident: int) -> None:
         self.seed = seed
@@ -134,77 +216,27 @@ class CudaStream:
         return RandomState(CUDA, self.seed, position, struct.pack("<Qq", self.seed, position))
 
 
-# A generator, and where in its stream the first tensor lies.
-
-
 @dataclass(frozen=True, slots=True)
-class Place:
-    """``position`` is that of rank 0's first tensor in the stream of ``seed`` (words on a CPU, offset on a GPU).
+class StreamPosition:
+    """Where rank 0's first tensor was drawn: the ``position`` in the stream of ``seed``.
 
-    ``resident`` are the threads of the GPU; ``told``: some tensor is large enough to tell them, else they are the
-    fewest that make no difference.
+    ``resident`` are the threads of the GPU. If no tensor is large enough to reveal them, ``threads_known`` is False and
+    they are the fewest that give the same numbers.
     """
 
     generator: str
     seed: int
     position: int
     resident: int = 0
-    told: bool = True
+    threads_known: bool = True
 
     def stream(self, seed: int) -> Stream:
-        """A stream of this kind, on this GPU, of another seed."""
+        """A stream of this kind, on this GPU, of any seed."""
         return CpuStream(seed) if self.generator == CPU else CudaStream(seed, self.resident)
 
 
-# One rank's tensors in the order of construction against a stream, value by value.
-
-
-# gpt-neox megatron/initialize.py: a pipeline's inner stages have a seed of their own, the first and last do not
-_INNER_STAGE = 1138
-
-
-@dataclass(frozen=True, slots=True)
-class Walked:
-    """What one rank's tensors were found to be.
-
-    ``ends`` are the generators' states afterwards, one for each pipeline stage; ``begins`` names the tensors at which
-    stages after the first begin.
-    """
-
-    tallies: Mapping[str, Tally]
-    ends: tuple[RandomState, ...]
-    begins: tuple[str, ...] = ()
-
-
-def walk(subject: Subject, rank: int, stream: Stream, position: int, open_stream: Callable[[int], Stream]) -> Walked:
-    """Draw every tensor of ``rank`` from ``stream``, whose first lies at ``position``, and compare.
-
-    Where a pipeline may have a boundary and the values do not go on, a stage that starts its own generator
-    (``open_stream`` of its seed) is looked for.
-    """
-    tallies: dict[str, Tally] = {}
-    ends: list[RandomState] = []
-    begins: list[str] = []
-    seed = stream.seed
-    for shard in subject.shards[rank].values():
-        found = stream.tally(shard, position)
-        if tallies and subject.stages != 1 and may_begin_a_stage(shard.name) and 2 * found.equal < found.values:
-            inner = seed + _INNER_STAGE + (len(ends) + 1) * subject.tensor_parallel
-            fresh = next((each for each in map(open_stream, (inner, seed)) if each.matches(shard, 0)), None)
-            if fresh is not None:
-                ends.append(stream.state(position))
-                begins.append(shard.shown)
-                stream, position = fresh, 0
-                found = stream.tally(shard, position)
-        tallies[shard.name] = found
-        position = stream.after(shard, position)
-    if ends and subject.tied:  # the last stage builds the embedding too, and then takes over the first one's values
-        position = stream.after(subject.first, position)
-    return Walked(tallies, (*ends, stream.state(position)), tuple(begins))
-
-
 def positions(shards: Mapping[str, Shard], stream: Stream, start: int = 0) -> dict[str, int]:
-    """Where each tensor lies in the stream when the first one lies at ``start``; the end under the empty name."""
+    """Where each tensor is drawn if the first one is drawn at ``start``; the end under the empty name."""
     found = {}
     for name, shard in shards.items():
         found[name] = start

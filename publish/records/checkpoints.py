@@ -102,7 +102,7 @@ class CheckpointRecord:
             equal=tuple(sorted(equal)),
         )
 
-    def again(self, record: CheckpointRecord) -> CheckpointRecord:
+    def merge_metadata(self, record: CheckpointRecord) -> CheckpointRecord:
         """``record`` of the same step, later: while its weights are the same, what a suite says of them stays."""
         if self.weights != record.weights or self.published is None or record.published is None:
             return record

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import types
 from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
 from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from publish.errors import HubError
@@ -19,7 +20,9 @@ def canonical(document: object) -> bytes:
     return text.encode() + b"\n"
 
 
-def _fields(record: Any) -> dict[str, Any]:
+def _fields(record: Any) -> Any:
+    if isinstance(record, Path):
+        return str(record)
     return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
@@ -37,15 +40,19 @@ def read_record(kind: type[T], content: bytes, where: object) -> T:
 
 
 def _value(kind: Any, value: Any, key: str, where: object) -> Any:
-    """`value` as `kind`, one of: Any, scalars, None unions, tuple[X, ...], Mapping, dataclasses."""
+    """`value` as `kind`, one of: Any, scalars, paths, unions with None or of a scalar and a tuple, tuple[X, ...],
+    Mapping, dataclasses."""
     if kind is Any:
         return value
     origin = get_origin(kind)
     if origin in (Union, types.UnionType):
         if value is None:
             return None
-        kind = next(each for each in get_args(kind) if each is not types.NoneType)
-        return _value(kind, value, key, where)
+        kinds = [each for each in get_args(kind) if each is not types.NoneType]
+        of_lists = [each for each in kinds if get_origin(each) is tuple]
+        return _value((of_lists if isinstance(value, list) and of_lists else kinds)[0], value, key, where)
+    if kind is Path:
+        return Path(_of_type(str, value, key, where))
     if origin is tuple:
         items = _of_type(list, value, key, where)
         item = get_args(kind)[0]

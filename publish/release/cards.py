@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -28,8 +28,9 @@ from publish.release.job import Job, make_job
 from publish.release.main_branch import as_listed, listing, suite_card
 from publish.release.main_plots import MainPlots, PlotsThere, main_plots
 from publish.release.outcome import Failure
-from publish.release.progress import Progress
+from publish.release.progress import Progress, Silent
 from publish.release.published_cards import READERS, PublishedCards, StepCard, published_cards, read_card, read_manifest
+from publish.release.state import ReleaseState
 from publish.release_file import Release
 from publish.text import some
 
@@ -224,10 +225,23 @@ WORKERS = 4
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """The branches that got a commit, and the steps that did not for a reason (-1: ``main``)."""
+    """The branches that got a commit, and those that could not get one."""
 
     branches: tuple[str, ...]
     failed: tuple[Failure, ...]
+
+
+NOTHING_PUSHED = Pushed((), ())
+
+
+def update_stale_cards(job: Job, client: Client, state: ReleaseState) -> Pushed:
+    """Push the cards of the steps of which only the card is stale. No weight is read for it."""
+    stale = state.stale_cards()
+    if not stale:
+        return NOTHING_PUSHED
+    cards = make_cards(job.release, client, job.templates)
+    chosen = tuple(card for card in cards.cards if card.step is None or card.step in stale)
+    return push_cards(replace(cards, cards=chosen), client, Silent())
 
 
 def push_cards(cards: ReleaseCards, client: Client, progress: Progress) -> Pushed:
@@ -245,7 +259,7 @@ def push_cards(cards: ReleaseCards, client: Client, progress: Progress) -> Pushe
     with ThreadPoolExecutor(WORKERS) as pool:
         try:
             for card, failure in zip(todo, pool.map(push.step, todo), strict=True):
-                progress.step(-1 if card.step is None else card.step, "failed" if failure else "published")
+                progress.step(card.branch, "failed" if failure else "published")
         except KeyboardInterrupt:
             if client.interrupt is not None:
                 client.interrupt.set()
@@ -276,11 +290,11 @@ class _Push:
             files = [card.file, BranchFile.of_bytes(manifest.NAME, record.to_bytes())]
             commit = self._commit(card.branch, tip, files, f"Card of step {card.step:,}")
         except PublishError as error:
-            failure = Failure.of(card.step, error)
+            failure = Failure.of(card.branch, card.step, error)
             self.failed.append(failure)
             return failure
         self.manifests[card.step] = record
-        self.records[card.step] = self.records[card.step].again(CheckpointRecord.of(record, commit))
+        self.records[card.step] = self.records[card.step].merge_metadata(CheckpointRecord.of(record, commit))
         return None
 
     def main(self) -> None:
@@ -296,13 +310,13 @@ class _Push:
         try:
             self._commit(MAIN, self.cards.published.branches[MAIN], files, f"Card and {checkpoints.NAME}")
         except PublishError as error:
-            self.failed.append(Failure.of(-1, error))
+            self.failed.append(Failure.of(MAIN, None, error))
 
     def _commit(self, branch: str, tip: str, files: Iterable[BranchFile], message: str) -> str:
         """The branch's commit with ``files`` in place of those of their names, all others kept as they are."""
         new: Mapping[str, BranchFile] = {file.path: file for file in files}
         kept = [BranchFile.kept(each) for each in list_tree(self.client, self.repo, tip) if each.path not in new]
-        outcome = publish_branch(self.client, self.base, branch, [*new.values(), *kept], message, tip=tip)
-        if outcome.committed:
+        published = publish_branch(self.client, self.base, branch, [*new.values(), *kept], message, tip=tip)
+        if published.committed:
             self.made.append(branch)
-        return outcome.commit
+        return published.commit

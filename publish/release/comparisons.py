@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from publish.compare.pair import SideFacts, compare
+from publish.compare.model import HfModel, Provenance, open_model
+from publish.compare.pair import ModelFacts, compare
 from publish.compare.report import COLUMNS, Report
-from publish.compare.side import Account, HfSide, open_side
 from publish.errors import ReleaseError
+from publish.hf.checkpoint import HfCheckpoint
 from publish.plots.records import Ratio
 from publish.records.manifest import ComparisonRecord
 from publish.release.job import Job
@@ -43,19 +44,21 @@ def compared_with(release: Release, step: int) -> tuple[str, ...]:
     return tuple(_name(parse_location(each.other, release.base)) for each in wanted)
 
 
-def comparisons_of(job: Job, step: int, folder: Path, account: Callable[[], Account]) -> tuple[ComparisonRecord, ...]:
-    """What the release wants ``step`` compared with; ``folder`` holds it, ``account`` gives the raw checkpoint's.
+def comparisons_of(
+    job: Job, step: int, folder: Path, provenance: Callable[[], Provenance]
+) -> tuple[ComparisonRecord, ...]:
+    """What the release wants ``step`` compared with; ``folder`` holds it, ``provenance`` gives the raw checkpoint's.
 
     Raises:
         PublishError: the other model cannot be read.
     """
     wanted = [each for each in job.release.compare if each.step == step]
-    return tuple(_compared(job, each, folder, account()) for each in wanted)
+    return tuple(_compared(job, each, folder, provenance()) for each in wanted)
 
 
-def _compared(job: Job, wanted: WantedComparison, folder: Path, account: Account) -> ComparisonRecord:
+def _compared(job: Job, wanted: WantedComparison, folder: Path, provenance: Provenance) -> ComparisonRecord:
     location = parse_location(wanted.other, job.release.base)
-    ours, theirs = HfSide(LocalFiles(folder), wanted.step), open_side(location, wanted.step)
+    ours, theirs = HfModel(HfCheckpoint.open(LocalFiles(folder)), wanted.step), open_model(location, wanted.step)
     try:
         found = compare(ours, theirs)
     finally:
@@ -65,7 +68,7 @@ def _compared(job: Job, wanted: WantedComparison, folder: Path, account: Account
     report = Report(
         replace(
             found,
-            left=SideFacts(name, "neox", account),
+            left=ModelFacts(name, "neox", provenance),
             right=replace(found.right, where=other),
         )
     )
@@ -78,7 +81,7 @@ def _compared(job: Job, wanted: WantedComparison, folder: Path, account: Account
         rows=report.rows(),
         ratios=tuple(
             Ratio(each.name, _short(each.ratio), _short(each.error))
-            for each in report.evidence.types
+            for each in report.tests.types
             if math.isfinite(each.ratio)
         ),
     )

@@ -1,81 +1,141 @@
-"""Where the steps of a release are made: an engine makes them, the release publishes what it gives."""
+"""Where the steps of a release are made. An executor makes branches and the committer publishes them."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from queue import Empty, SimpleQueue
+from typing import Protocol
 
-from publish.release.job import Job
-from publish.release.line import Line, know_model
-from publish.release.making import Making
-from publish.release.preflight import sane_workers
-from publish.release.step import ProvenStep
+from publish.interrupt import Stop, stop_if
+from publish.release.job import Job, StepTask
+from publish.release.outcome import Failure
+from publish.release.preflight import disk_needed
+from publish.release.step import VerifiedBranch, make_step
+from publish.verify.hf_model import import_torch
 
-GRACE = 5.0  # seconds that steps in flight get to end after Ctrl-C; then the process ends without them
-T = TypeVar("T")
+_POLL = 0.2  # seconds between two looks at the stop event
+_MOST = 8  # more commits in flight gain nothing under any quota
+_IMPORTS = 660 << 20  # bytes that the process takes for what it imports and for one model's logits
+_STEP = 64 << 20  # bytes that a step takes beside its largest tensors: chunks, an index
 
 
-class Engine(Protocol):
-    """Makes steps, several at once, and hands each to ``then`` as it is proven."""
+class Executor(Protocol):
+    """Makes steps, several at once, and begins one only while fewer than its limit are in flight.
 
-    def usual_workers(self, job: Job, folder: Path) -> int:
-        """Steps in flight where nobody says; ``folder`` is the work folder, which need not be there yet."""
+    A step is in flight from its start until the last of its branches is closed.
+    """
+
+    @property
+    def limit(self) -> int:
+        """Steps in flight at most: so many may lie on the disk."""
         ...
 
-    def run(
-        self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
-    ) -> Generator[tuple[int, Future[T | None]], None, None]:
-        """Each step once, in the order in which they end, with what ``then`` made of it or why it failed.
+    def make(
+        self, tasks: Sequence[StepTask], stop: Stop, refused: threading.Event
+    ) -> Generator[VerifiedBranch | Failure, None, None]:
+        """The branches and failures of all tasks, as they come. Once ``refused`` is set no further step is begun.
 
-        The result is None for a step that was not begun, since all hope was lost.
-
-        ``then`` is called in other threads and owns the folder that it is given. Closed or interrupted, an engine
-        ends what is in flight, within :data:`GRACE`.
+        A generator that is closed or interrupted sets ``stop`` and gives the steps in flight the time that it leaves.
 
         Raises:
-            PublishError: it can make no step at all.
+            Interrupted: ``stop`` was set. PublishError: the executor can make no step.
         """
         ...
 
 
-@dataclass(frozen=True)
-class LocalEngine:
-    """Threads of this process: hashing, reading and uploading release the interpreter lock."""
-
-    def usual_workers(self, job: Job, folder: Path) -> int:
-        return sane_workers(job, folder)
-
-    def run(
-        self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
-    ) -> Generator[tuple[int, Future[T | None]], None, None]:
-        pool = ThreadPoolExecutor(making.workers + 1, "step")
-        with closing(Line(making, steps, then)) as line, broken_off(pool, line.running, making.stop):
-            ready = pool.submit(know_model, making.job)
-            while line.fill(pool, known=ready.done()):
-                awaited = line.running if ready.done() else (*line.running, ready)
-                ended, _ = wait(awaited, timeout=0.2, return_when=FIRST_COMPLETED)
-                for future in ended - {ready}:
-                    if (step := line.ended(future)) is not None:
-                        yield step, future
-                if not ready.done():
-                    making.progress.note(f"{line.begun} converted, transformers is loading")
+@dataclass(frozen=True, slots=True)
+class _Made:
+    result: VerifiedBranch | Failure
 
 
-@contextmanager
-def broken_off(pool: ThreadPoolExecutor, waiting: Mapping[Future[T], object], stop: threading.Event) -> Iterator[None]:
-    """Shuts the pool at the end; on an exception sets ``stop``, and what is ``waiting`` gets :data:`GRACE` to end."""
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class LocalExecutor:
+    """Makes up to ``workers`` steps at once in threads, each in a folder below ``folder``.
+
+    Reading, hashing and writing release the interpreter lock. torch is imported before the first step begins: beside
+    a busy thread the import takes ten times as long.
+    """
+
+    workers: int
+    folder: Path
+
+    @property
+    def limit(self) -> int:
+        return self.workers
+
+    def make(
+        self, tasks: Sequence[StepTask], stop: Stop, refused: threading.Event
+    ) -> Generator[VerifiedBranch | Failure, None, None]:
+        """See :meth:`Executor.make`."""
+        if tasks:
+            import_torch()
+        waiting = deque(tasks)
+        making: dict[Path, Future[None]] = {}
+        in_flight: dict[Path, int] = {}  # folder of a step -> its open branches, and one more while it is being made
+        events: SimpleQueue[_Made | _Ended | VerifiedBranch] = SimpleQueue()  # a branch comes back when it is closed
+        pool = ThreadPoolExecutor(self.workers, "step")
+        try:
+            while waiting or in_flight:
+                stop_if(stop)
+                if refused.is_set():
+                    waiting.clear()
+                while waiting and len(in_flight) < self.workers:
+                    task = waiting.popleft()
+                    folder = self.folder / f"step{task.ref.step}"
+                    in_flight[folder] = 1
+                    making[folder] = pool.submit(_run, task, folder, events, stop)
+                try:
+                    event = events.get(timeout=_POLL)
+                except Empty:
+                    continue
+                if isinstance(event, _Made):
+                    if isinstance(event.result, VerifiedBranch):
+                        in_flight[event.result.folder] += 1
+                    yield event.result
+                    continue
+                if isinstance(event, _Ended):
+                    making.pop(event.folder).result()  # raises what ended the thread: an interruption, or a bug
+                in_flight[event.folder] -= 1
+                if not in_flight[event.folder]:
+                    del in_flight[event.folder]
+                    shutil.rmtree(event.folder, ignore_errors=True)
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait(making.values(), timeout=stop.remaining)
+
+
+def _run(task: StepTask, folder: Path, events: SimpleQueue[_Made | _Ended | VerifiedBranch], stop: Stop) -> None:
     try:
-        yield
-    except BaseException:
-        stop.set()
-        for future in waiting:
-            future.cancel()
-        wait(waiting, timeout=GRACE)
-        raise
+        for result in make_step(task.job, task.ref, folder, stop):
+            events.put(_Made(replace(result, released=events) if isinstance(result, VerifiedBranch) else result))
     finally:
-        pool.shutdown(wait=False)
+        events.put(_Ended(folder))
+
+
+def default_workers(job: Job, folder: Path) -> int:
+    """Steps to make at once on this machine: one a core, as far as memory and the disk of ``folder`` allow.
+
+    Each takes memory for two of the largest tensors. ``folder`` need not exist yet.
+    """
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - _IMPORTS
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
+    disk = shutil.disk_usage(existing).free
+    workers = min(_MOST, len(os.sched_getaffinity(0)), memory // (2 * job.plan.largest_tensor + _STEP), len(job.chosen))
+    while workers > 1 and disk_needed(job, workers) > disk:
+        workers -= 1
+    return max(1, workers)

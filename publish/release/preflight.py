@@ -1,10 +1,8 @@
-"""What a release will take, known before it begins."""
+"""What a release takes, and everything that can be checked before it reads a weight."""
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from publish.cards import metadata
 from publish.cards.lint import METADATA, lint_card, lint_claims
 from publish.convert.folder import small_files
 from publish.errors import CardError, StorageError
-from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
 from publish.hub.rate_limits import HOUR, PER_HOUR, seconds_to_commit
 from publish.hub.repository import (
@@ -27,48 +24,33 @@ from publish.hub.repository import (
     validate_card,
     whoami,
 )
-from publish.hub.transaction import Published, publish_branch
-from publish.release.card_facts import README, run_facts
+from publish.release.card_facts import run_facts
 from publish.release.job import Job
-from publish.release.state import MAIN, Standing
-from publish.release.step import ProvenStep
-from publish.verify.hf_model import MEMORY
+from publish.text import count
 
-# The target before anything is written to it, and ``main`` at the end.
+_SPARE = 64 << 20  # bytes for cards and tokenizers, and for what a file system takes
 
 
-_SPARE = 64 << 20  # bytes for cards, ledger, and what a file system takes
-_AHEAD = 32 << 20  # bytes of steps that are begun ahead
+def preflight(job: Job, client: Client, folder: Path, in_flight: int, *, private: bool) -> Base:
+    """Check all that can fail before a weight is read: name, card, disk, token, right to write. Creates the repo.
 
-Begin = Callable[[str, Sequence[BranchFile]], str | None]  # (branch, its files) -> the tip to publish them on
-
-
-@dataclass(frozen=True)
-class Target:
-    """The repo that is released to, ready to be written to."""
-
-    client: Client
-    base: Base
-
-
-def preflight(job: Job, client: Client, work: Path, workers: int, *, private: bool) -> Target:
-    """All that can go wrong before a weight is read: name, card, disk, token, right to write. Creates the repo.
+    ``in_flight`` is how many steps may lie in ``folder`` at once. The result is the commit that branches start from.
 
     Raises:
         CardError: the release file's words make no valid card, or contradict the config.
         HubError: the Hub refuses, or cannot be reached. StorageError: the disk is too small or not writable.
     """
-    target = job.release.target
+    target = job.model.repo
     check_name(target)
     card = check_card(job)
-    check_disk(job, work, workers)
+    check_disk(job, folder, in_flight)
     check_may_write(whoami(client), target)
     validate_card(client, card, job.release.where)
     if not ensure_repo(client, target, private=private):
         probe_write(client, target)
         if private:
             check_private(client, target)
-    return Target(client, find_base(client, target))
+    return find_base(client, target)
 
 
 def check_card(job: Job) -> str:
@@ -88,75 +70,30 @@ def check_card(job: Job) -> str:
     return card
 
 
-def check_disk(job: Job, work: Path, workers: int) -> None:
-    """Room for the steps in flight, the last step that waits for ``main``, and the spool of a remote source.
+def check_disk(job: Job, folder: Path, in_flight: int) -> None:
+    """Refuse a disk without room for the steps in flight.
 
     Raises:
         StorageError: with both numbers.
     """
     try:
-        work.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(work).free
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
     except OSError as error:
-        raise StorageError(f"cannot write: {error.strerror}", work, "name another --work-dir") from error
-    needed = disk_needed(job, workers)
+        raise StorageError(f"cannot write: {error.strerror}", folder, "name another --work-dir") from error
+    needed = disk_needed(job, in_flight)
     if free < needed:
         raise StorageError(
-            f"{needed:,} bytes are needed for {workers} steps in flight and {free:,} are free",
-            work,
+            f"{needed:,} bytes are needed for {count(in_flight, 'step')} in flight and {free:,} are free",
+            folder,
             "free some space, name another --work-dir, or lower --workers",
         )
 
 
-def disk_needed(job: Job, workers: int) -> int:
-    """Bytes in the work folder at most."""
-    return job.plan.weight_bytes * (2 * workers + 1) + _SPARE + _AHEAD
-
-
-def steps_ahead(job: Job) -> int:
-    """Steps that may be begun and wait, beyond those in flight: none where they are large."""
-    small = sum(len(content) for content in small_files(job.plan, job.tokenizer).values())
-    return _AHEAD // (2 * job.plan.weight_bytes + small)
-
-
-def push_main(target: Target, final: ProvenStep, now: Standing, begin: Begin | None = None) -> Published:
-    """``main``: the final step's files with the suite's card, its plots and ``checkpoints.json``.
-
-    ``begin`` tells what to publish on, in a repair.
-
-    Raises:
-        HubError: the Hub refuses. StorageError: a local file is gone.
-    """
-    files = [*(file for file in final.files if file.path != README), *now.main_files]
-    tip = now.branches.get(MAIN)
-    return publish_branch(
-        target.client,
-        target.base,
-        MAIN,
-        files,
-        f"{now.job.release.card.title}: {len(now.records)} checkpoints, step {final.step} on main",
-        tip=begin(MAIN, files) if begin else tip,
-    )
-
-
-# How many steps to have in flight, where nobody says: as many as cores, memory and disk allow.
-
-
-MOST = 8  # more commits on their way at once gain nothing under any quota
-_IMPORTS = (150 << 20) + MEMORY  # bytes that the process takes without a step, and the one that computes with models
-_STEP = 64 << 20  # chunks, logits, an index: what a step takes beside its largest tensors
-
-
-def sane_workers(job: Job, work: Path) -> int:
-    """Between 1 and :data:`MOST`: one a core, each with memory for two of the largest tensors and room on disk."""
-    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - _IMPORTS
-    existing = next(folder for folder in (work.absolute(), *work.absolute().parents) if folder.is_dir())
-    disk = shutil.disk_usage(existing).free
-    fit = memory // (2 * job.plan.largest_tensor + _STEP)
-    most = min(MOST, len(os.sched_getaffinity(0)), fit, len(job.chosen))
-    while most > 1 and disk_needed(job, most) > disk:
-        most -= 1
-    return max(1, most)
+def disk_needed(job: Job, in_flight: int) -> int:
+    """Bytes that the steps in flight take at most: the converted weights, and for a source on a Hub what it fetched."""
+    copies = 1 if job.run.steps[job.chosen[0]].commit is None else 2
+    return job.plan.weight_bytes * copies * in_flight + _SPARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +112,7 @@ class ReleasePlan:
     tokenizer: str | None
 
     def document(self) -> dict[str, Any]:
-        """The JSON of ``CLI.md``."""
+        """The JSON of ``publish plan`` (docs/cli.md)."""
         return {
             "source": self.source,
             "target": self.target,
@@ -190,25 +127,25 @@ class ReleasePlan:
         }
 
 
-def plan_release(job: Job, workers: int) -> ReleasePlan:
+def plan_release(job: Job, in_flight: int) -> ReleasePlan:
     """The figures, from the first step's index: all steps of a run have its sizes.
 
     Cards and manifests are small and left out of ``upload_bytes``. ``commits`` is one a step, the repo's first, and
     the one on ``main``; the quota (128 an hour, unless the release says otherwise) lets so many pass at once, and one
     more as each of them turns an hour old.
     """
-    count = len(job.chosen)
-    commits = count + 2
+    chosen = len(job.chosen)
+    commits = chosen + 2
     small = sum(len(content) for content in small_files(job.plan, job.tokenizer).values())
     return ReleasePlan(
         source=job.release.source,
         target=job.release.target,
         architecture=job.plan.architecture,
         steps=job.chosen,
-        weight_bytes=job.plan.weight_bytes * count,
-        upload_bytes=(job.plan.weight_bytes + small) * count,
+        weight_bytes=job.plan.weight_bytes * chosen,
+        upload_bytes=(job.plan.weight_bytes + small) * chosen,
         commits=commits,
         hours_at_quota=round(seconds_to_commit(commits - 1, job.release.commits_per_hour or PER_HOUR) / HOUR, 2),
-        disk_bytes=disk_needed(job, workers),
+        disk_bytes=disk_needed(job, in_flight),
         tokenizer=job.tokenizer.where if job.tokenizer else None,
     )

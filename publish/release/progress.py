@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class Progress(Protocol):
-    """What a release tells while it runs."""
+    """How a release reports while it runs."""
 
     def start(self, total: int, done: int) -> None: ...
 
-    def step(self, step: int, outcome: str) -> None: ...
+    def step(self, branch: str, outcome: str) -> None: ...
 
     def wait(self, wait: Wait) -> None: ...
 
@@ -25,11 +25,11 @@ class Progress(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """Reports nothing."""
 
     def start(self, total: int, done: int) -> None: ...
 
-    def step(self, step: int, outcome: str) -> None: ...
+    def step(self, branch: str, outcome: str) -> None: ...
 
     def wait(self, wait: Wait) -> None: ...
 
@@ -39,7 +39,7 @@ class Silent:
 
 
 class Bar:
-    """A bar with steps done, failed and left, and what is waited for."""
+    """A progress bar: steps done, failed and left, and what is waited for."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -63,9 +63,9 @@ class Bar:
         self._bar.start()
         self._bar.update(self._task, total=total, completed=done)
 
-    def step(self, step: int, outcome: str) -> None:
+    def step(self, branch: str, outcome: str) -> None:
         self._failed += outcome == "failed"
-        note = f"step{step}" + (f", {self._failed} failed" if self._failed else "")
+        note = branch + (f", {self._failed} failed" if self._failed else "")
         self._bar.update(self._task, advance=1, note=note)
 
     def wait(self, wait: Wait) -> None:
@@ -80,5 +80,5 @@ class Bar:
 
 
 def progress() -> Progress:
-    """A bar on a terminal, else silence."""
+    """A progress bar where stderr is a terminal, else nothing."""
     return Bar() if sys.stderr.isatty() else Silent()

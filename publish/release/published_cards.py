@@ -75,7 +75,7 @@ def _again(listed: CheckpointRecord | None, card: StepCard | None) -> StepCard |
     """The step with what ``main`` lists of the same weights."""
     if listed is None or card is None:
         return card
-    return replace(card, record=listed.again(card.record))
+    return replace(card, record=listed.merge_metadata(card.record))
 
 
 def read_card(client: Client, repo: str, commit: str) -> str:

@@ -1,4 +1,4 @@
-"""Where a release keeps its ledger and the steps in flight, on this machine."""
+"""The folder in which a release keeps the steps in flight."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
-    """``folder`` stays (the ledger), ``work`` is this process's and goes when it ends."""
+class WorkDir:
+    """``folder`` stays; ``steps``, a folder in it, is this process's and is removed when it ends."""
 
     folder: Path
-    work: Path
+    steps: Path
 
 
 def default_folder(endpoint: str, target: str) -> Path:
-    """One folder for each target on each Hub, below ``HF_HOME``."""
+    """A folder for each target on each Hub, below ``HF_HOME``."""
     hub = hashlib.sha256(endpoint.encode()).hexdigest()[:8]
     return _base() / f"{target.replace('/', '--')}-{hub}"
 
@@ -39,10 +39,10 @@ def _base() -> Path:
 
 
 @contextmanager
-def workplace(folder: Path) -> Iterator[Workplace]:
-    """Make the folder and a work folder in it; sweep away those of processes that are gone, on whatever machine.
+def open_work_dir(folder: Path) -> Iterator[WorkDir]:
+    """Make ``folder`` and this process's folder in it, and remove those of processes that have ended.
 
-    A process holds a lock in its work folder as long as it lives: a folder may be shared by machines.
+    A process holds a lock in its own folder as long as it lives, so ``folder`` may be shared by machines.
 
     Raises:
         StorageError: it cannot be written.
@@ -59,7 +59,7 @@ def workplace(folder: Path) -> Iterator[Workplace]:
                 held.enter_context(_locked(work / _LOCK))
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", folder, "name another --work-dir") from error
-        yield Workplace(folder, work)
+        yield WorkDir(folder, work)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _gone(work: Path) -> bool:
-    """Whether no process holds the lock of a work folder."""
+    """Whether no process holds the lock of its folder."""
     try:
         with (work / _LOCK).open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

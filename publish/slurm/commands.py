@@ -42,7 +42,6 @@ OURS = frozenset(
     ]
 )
 SHORT = {"-a": "--array", "-M": "--clusters", "-J": "--job-name", "-o": "--output", "-e": "--error", "-W": "--wait"}
-_NAMED = ("partition", "account", "time", "mem", "cpus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +73,6 @@ class Settings:
         if self.cpus is not None:
             given.append(f"--cpus-per-task={self.cpus}")
         return given + [part for option in self.further for part in option.split(maxsplit=1)]
-
-    def given(self) -> tuple[str, ...]:
-        """The names of those that were set."""
-        return tuple(name for name in (*_NAMED, "further") if getattr(self, name))
 
 
 # What Slurm says of a task or to a submission, and what a maintainer can do about it.
@@ -176,7 +171,7 @@ class Slurm:
 
     def __init__(self) -> None:
         if missing := [name for name in NEEDED if shutil.which(name) is None]:
-            fix = "run publish on a login node of the cluster, or leave out --engine slurm"
+            fix = "run publish on a login node of the cluster, or leave out --executor slurm"
             raise SlurmError(f"Slurm's {missing[0]} is not on this machine", "PATH", fix)
 
     def largest_array(self) -> int:
@@ -242,7 +237,7 @@ class Slurm:
         for name in names:
             _run("scancel", "--quiet", *_mine(), f"--name={name}")
 
-    def fate(self, name: str, index: int) -> str | None:
+    def sacct_state(self, name: str, index: int) -> str | None:
         """How a task ended, as accounting has it; None where there is no accounting or it knows nothing."""
         if shutil.which("sacct") is None:
             return None

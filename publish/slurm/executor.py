@@ -1,37 +1,37 @@
-"""Steps made by the tasks of a job array. The driver submits, follows, submits again, and publishes what they leave."""
+"""Steps made by the tasks of job arrays: submitted, followed, and submitted again where one is lost."""
 
 from __future__ import annotations
 
 import shlex
+import threading
 import time
 import uuid
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from queue import Empty, SimpleQueue
 
 from publish.errors import PublishError, SlurmError
-from publish.interrupt import stop_if
-from publish.release.executors import broken_off
-from publish.release.job import Job
-from publish.release.making import Making
-from publish.release.step import ProvenStep
+from publish.interrupt import Stop, stop_if
+from publish.release.job import Job, StepTask
+from publish.release.outcome import Failure
+from publish.release.progress import Progress
+from publish.release.step import VerifiedBranch
+from publish.schedule import branch_of
 from publish.slurm.commands import Settings, Slurm, TaskState, fix_of_loss
-from publish.slurm.folder import Attempt, Batch, JobDescription, SharedFolder, locked
+from publish.slurm.folder import Attempt, Batch, JobFile, SharedFolder, driver_lock
 
-# The steps of a release as tasks of job arrays: submitted, followed, and submitted again where one got lost.
-
-
-TRIES = 3  # tasks for one step that may end without a result
+TRIES = 3  # a step fails after so many lost tasks
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
-    """Seconds. ``results`` and ``queue``: between two looks. ``grace``: until a task that Slurm has ended counts as
-    lost, for its result may be seen late over NFS (its directories are cached for 30 s). ``silence``: how long the
-    controller may not answer. ``refused``: until sbatch is asked again after it said no while tasks are under way.
+class PollIntervals:
+    """Seconds. ``results`` and ``queue``: between two polls.
+
+    ``grace``: until a task that Slurm has ended counts as lost; NFS caches directories for 30 s, so its result may be
+    seen late. ``silence``: how long the controller may not answer. ``refused``: until sbatch is asked again after it
+    refused while other tasks were under way.
     """
 
     results: float = 0.5
@@ -41,29 +41,29 @@ class Pace:
     refused: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What became of a step: it is proven, or why it is not."""
-
-    attempt: Attempt
-    step: int
-    outcome: ProvenStep | PublishError
-
-
-class Array:
+class JobArray:
     """At most ``workers`` tasks run at once, and at most twice as many steps lie in the folder.
 
     Every missing step is submitted at once, as far as an array is long. A task that finds the folder full leaves
     without starting its step; from then on only as many are submitted as there is room for.
     """
 
-    def __init__(self, slurm: Slurm, settings: Settings, pace: Pace, folder: SharedFolder, workers: int) -> None:
-        self.slurm, self.settings, self.pace = slurm, settings, pace
-        self.folder, self.workers, self.places = folder, workers, 2 * workers
+    def __init__(
+        self,
+        slurm: Slurm,
+        settings: Settings,
+        intervals: PollIntervals,
+        folder: SharedFolder,
+        workers: int,
+        repo: str,
+    ) -> None:
+        self.slurm, self.settings, self.intervals = slurm, settings, intervals
+        self.folder, self.workers, self.slots, self.repo = folder, workers, 2 * workers, repo
         self.longest = slurm.largest_array()
         self.waiting: deque[int] = deque()
-        self.flying: dict[Attempt, int] = {}
-        self.held: set[Attempt] = set()  # proven, and being published
+        self.in_flight: dict[Attempt, int] = {}
+        self.held: dict[Path, Attempt] = {}  # folders of verified branches that are being committed
+        self.closed: SimpleQueue[VerifiedBranch] = SimpleQueue()
         self.full = False
         self.lost: Counter[int] = Counter()
         self._states: dict[Attempt, TaskState] = {}
@@ -73,18 +73,18 @@ class Array:
 
     @property
     def busy(self) -> bool:
-        """Whether a step is not made yet."""
-        return bool(self.waiting or self.flying)
+        """Whether a step is not made yet, or its branch is not closed yet."""
+        return bool(self.waiting or self.in_flight or self.held)
 
     def begin(self, steps: Sequence[int]) -> None:
         """Take over what an earlier driver left of these steps; the others are to be submitted."""
         for name, batch in self.folder.batches().items():
             for index, step in batch.steps.items():
-                if step in steps and step not in self.flying.values():
-                    self.flying[Attempt(name, int(index))] = step
-        for attempt in self.folder.attempts() - self.flying.keys():
+                if step in steps and step not in self.in_flight.values():
+                    self.in_flight[Attempt(name, int(index))] = step
+        for attempt in self.folder.attempts() - self.in_flight.keys():
             self.folder.settle(attempt)
-        under_way = set(self.flying.values())
+        under_way = set(self.in_flight.values())
         self.waiting.extend(step for step in steps if step not in under_way)
 
     def submit(self) -> None:
@@ -99,78 +99,76 @@ class Array:
         steps = [self.waiting.popleft() for _ in range(count)]
         name = uuid.uuid4().hex[:12]
         numbered = {str(index): step for index, step in enumerate(steps)}
-        self.folder.add(name, Batch(numbered, self.places))
-        array = f"0-{count - 1}%{self.workers - len(self.flying)}"
+        self.folder.add(name, Batch(numbered, self.slots))
+        array = f"0-{count - 1}%{self.workers - len(self.in_flight)}"
         log = self.folder.root / "logs" / f"{name}-%a.log"
         try:
             arguments = (str(self.folder.root), name)
             self.slurm.submit(job_name(name), self.folder.script, arguments, array, log, self.settings)
         except SlurmError:
-            self.folder.add(name, Batch({}, self.places))  # should it have been submitted, its tasks end at once
+            self.folder.add(name, Batch({}, self.slots))  # should it have been submitted, its tasks end at once
             self.waiting.extendleft(reversed(steps))
-            if not self.flying and not self.held:
+            if not self.in_flight and not self.held:
                 raise
             self._refused = time.monotonic()
             return
-        self.flying |= {Attempt(name, index): step for index, step in enumerate(steps)}
+        self.in_flight |= {Attempt(name, index): step for index, step in enumerate(steps)}
 
     def _room(self) -> int:
         """How many steps to submit now.
 
         Only when at most half of the workers are busy, and the new array gets the others: arrays do not add up.
         """
-        if not self.waiting or len(self.flying) > self.workers // 2:
+        if not self.waiting or len(self.in_flight) > self.workers // 2:
             return 0
-        if (self.flying or self.held) and time.monotonic() < self._refused + self.pace.refused:
+        if (self.in_flight or self.held) and time.monotonic() < self._refused + self.intervals.refused:
             return 0
         most = min(len(self.waiting), self.longest)
         if not self.full:
             return most
-        owners = set(self.folder.places().values())
-        room = min(most, self.places - len(owners | self.flying.keys()))
+        owners = set(self.folder.slots().values())
+        room = min(most, self.slots - len(owners | self.in_flight.keys()))
         return room if room >= min(len(self.waiting), self.workers) else 0
 
-    def collect(self) -> Iterator[Made]:
-        """The steps that ended since the last call. A proven one keeps its place until :meth:`settle`."""
-        for attempt in self.folder.results():
-            if attempt in self.held:
-                continue
-            if attempt not in self.flying:
-                self.folder.settle(attempt)  # a task that was given up had ended after all
-            elif made := self._ended(attempt):
-                yield made
-        if time.monotonic() >= self._looked + self.pace.queue:
+    def collect(self) -> Iterator[VerifiedBranch | Failure]:
+        """The results since the last call. A verified branch keeps its slot until it is closed."""
+        for attempt in self.folder.results() - set(self.held.values()):
+            if attempt not in self.in_flight:
+                self.folder.settle(attempt)  # a cancelled task had ended after all
+            elif result := self._result(attempt):
+                yield result
+        if time.monotonic() >= self._looked + self.intervals.queue:
             self._looked = time.monotonic()
             yield from self._look()
 
-    def _ended(self, attempt: Attempt) -> Made | None:
-        step = self.flying[attempt]
+    def _result(self, attempt: Attempt) -> VerifiedBranch | Failure | None:
+        """What a task left; None where its step waits for another task."""
+        step = self.in_flight[attempt]
         try:
             result = self.folder.result(attempt)
-            proven = result.proven() if result.error is None and result.folder else None
+            branch = result.branch(self.repo) if result.folder else None
         except PublishError as error:
             return self._lost(attempt, f"its result cannot be used: {error.what}")
-        del self.flying[attempt]
-        if proven is not None:
-            self.held.add(attempt)
-            return Made(attempt, step, proven)
+        del self.in_flight[attempt]
+        if branch is not None:
+            self.held[branch.folder] = attempt
+            return replace(branch, released=self.closed)
         self.settle(attempt)
-        if result.error is not None:
-            return Made(attempt, step, result.error.error())
-        self.full = True
-        self.waiting.append(step)
-        return None
+        if result.failure is None:  # the folder was full
+            self.full = True
+            self.waiting.append(step)
+        return result.failure
 
-    def _look(self) -> Iterator[Made]:
-        """Ask Slurm for the tasks under way; the lost ones that are not tried again."""
+    def _look(self) -> Iterator[Failure]:
+        """Ask Slurm for the tasks under way: the failures of steps whose tasks were lost too often."""
         try:
-            known = self.slurm.tasks(sorted({job_name(each.batch) for each in self.flying}))
+            known = self.slurm.tasks(sorted({job_name(attempt.batch) for attempt in self.in_flight}))
         except SlurmError:
-            if time.monotonic() > self._answered + self.pace.silence:
+            if time.monotonic() > self._answered + self.intervals.silence:
                 raise
             return
         now = self._answered = time.monotonic()
-        for attempt in tuple(self.flying):
+        for attempt in tuple(self.in_flight):
             state = known.get((job_name(attempt.batch), attempt.index))
             if state is not None:
                 self._states[attempt] = state
@@ -178,60 +176,73 @@ class Array:
             if state is not None and not state.ended:
                 self._gone.pop(attempt, None)
                 continue
-            overdue = now >= self._gone.setdefault(attempt, now) + self.pace.grace
-            if overdue and attempt not in self.folder.results() and (made := self._lost(attempt, self._how(attempt))):
-                yield made
+            overdue = now >= self._gone.setdefault(attempt, now) + self.intervals.grace
+            if (
+                overdue
+                and attempt not in self.folder.results()
+                and (failure := self._lost(attempt, self._how(attempt)))
+            ):
+                yield failure
 
     def _how(self, attempt: Attempt) -> str:
         """How a task ended, as far as anybody knows."""
         seen = self._states.get(attempt)
-        told = self.slurm.fate(job_name(attempt.batch), attempt.index)
+        told = self.slurm.sacct_state(job_name(attempt.batch), attempt.index)
         return told or (seen.state if seen else "Slurm does not know it")
 
-    def _lost(self, attempt: Attempt, how: str) -> Made | None:
-        """Have another task make the step, unless enough have tried."""
-        step = self.flying.pop(attempt)
-        words = self.folder.last_words(attempt)
+    def _lost(self, attempt: Attempt, how: str) -> Failure | None:
+        """Have another task make the step, unless as many as :data:`TRIES` were lost."""
+        step = self.in_flight.pop(attempt)
+        tail = self.folder.log_tail(attempt)
         self.settle(attempt)
         self.lost[step] += 1
         if self.lost[step] < TRIES:
             self.waiting.append(step)
             return None
-        wrote = f"; it wrote: {words}" if words else ""
-        what = f"{TRIES} tasks ended without a result, the last one so: {how}{wrote}"
+        wrote = f"; it wrote: {tail}" if tail else ""
+        what = f"{TRIES} tasks ended without a result; the last one: {how}{wrote}"
         where = f"job {job_name(attempt.batch)}, task {attempt.index}"
-        return Made(attempt, step, SlurmError(what, where, fix_of_loss(how)))
+        return Failure.of(branch_of(step), step, SlurmError(what, where, fix_of_loss(how)))
 
     def settle(self, attempt: Attempt) -> None:
-        """Nothing of the task is needed any more."""
+        """Remove what the task left, and free its slot."""
         self.folder.settle(attempt)
-        self.held.discard(attempt)
         self._states.pop(attempt, None)
         self._gone.pop(attempt, None)
 
+    def settle_closed(self, timeout: float) -> None:
+        """Settle the tasks whose branches were closed; wait up to ``timeout`` seconds for the first one."""
+        try:
+            branch = self.closed.get(timeout=timeout)
+            while True:
+                self.settle(self.held.pop(branch.folder))
+                branch = self.closed.get_nowait()
+        except Empty:
+            return
+
     def cancel(self) -> None:
-        """End the tasks under way. Results that are there stay for the next driver.
+        """Cancel the tasks under way. Results that are there stay for the next driver.
 
         Raises:
             SlurmError: the controller does not answer.
         """
-        self.slurm.cancel(sorted({job_name(each.batch) for each in self.flying}))
-        for attempt in self.flying.keys() - self.folder.results():
+        self.slurm.cancel(sorted({job_name(attempt.batch) for attempt in self.in_flight}))
+        for attempt in self.in_flight.keys() - self.folder.results():
             self.folder.settle(attempt)
 
     def give_up(self) -> None:
-        """End the tasks under way, and begin no other."""
+        """Cancel the tasks under way, and submit no other."""
         self.cancel()
-        self.flying.clear()
+        self.in_flight.clear()
         self.waiting.clear()
 
     def note(self) -> str:
-        """Where the tasks are, in a few words."""
-        states = [self._states[each] for each in self.flying if each in self._states]
+        """How many tasks run and wait, for the progress bar."""
+        states = [self._states[attempt] for attempt in self.in_flight if attempt in self._states]
         running = sum(state.running for state in states)
         reasons = Counter(state.reason for state in states if not state.running and state.reason not in ("", "None"))
         why = f" ({reasons.most_common(1)[0][0]})" if reasons else ""
-        queued = len(self.flying) - running + len(self.waiting)
+        queued = len(self.in_flight) - running + len(self.waiting)
         return f"tasks: {running} running, {queued} waiting{why}; steps to commit: {len(self.held)}"
 
 
@@ -241,98 +252,72 @@ def job_name(batch: str) -> str:
 
 
 FOLDER = "slurm"  # in the work folder
-TASKS = 16
-COMMITTERS = 4  # commits on their way at once; the quota is one for all
+DEFAULT_TASKS = 16
 SCRIPT = """#!/bin/sh
 # A task of publish's job array: $1 is the shared folder, $2 the array's name in it.
 exec {python} -m publish.slurm "$1" "$2" "$SLURM_ARRAY_TASK_ID"
 """
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class SlurmEngine:
-    """An :class:`publish.run.engine.Engine`. ``workers`` tasks run at once, and up to twice as many steps lie waiting.
+class SlurmExecutor:
+    """An executor whose steps are made by tasks of job arrays. ``workers`` tasks run at once.
 
-    A driver that was killed is taken over by the next of the same job: results that are there are used, tasks that
-    run or wait in the queue are followed, nothing is submitted twice.
+    Twice as many steps may lie in ``work_dir``, which all nodes share. When a driver was killed, the next driver of the
+    same job uses the results that are there and follows the tasks that run or wait: nothing is submitted twice.
     """
 
     slurm: Slurm
+    workers: int
+    work_dir: Path
+    preupload: bool
+    progress: Progress
     settings: Settings = field(default_factory=Settings)
-    pace: Pace = field(default_factory=Pace)
+    intervals: PollIntervals = field(default_factory=PollIntervals)
 
-    def usual_workers(self, job: Job, _folder: Path) -> int:
-        """Tasks at once: the cluster's cores are not this machine's, and the commit quota is the narrow place."""
-        return min(TASKS, len(job.chosen))
+    @property
+    def limit(self) -> int:
+        return 2 * self.workers
 
-    def run(
-        self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
-    ) -> Generator[tuple[int, Future[T | None]], None, None]:
-        """As :meth:`publish.run.engine.Engine.run`; the pending and running tasks of a broken-off run are cancelled.
+    def make(
+        self, tasks: Sequence[StepTask], stop: Stop, refused: threading.Event
+    ) -> Generator[VerifiedBranch | Failure, None, None]:
+        """See :meth:`publish.release.executors.Executor.make`; all tasks are of one release.
+
+        When it is interrupted, pending and running tasks are cancelled; results stay for the next driver.
 
         Raises:
             SlurmError: Slurm refuses, or another driver works in this folder. StorageError: it cannot be written.
         """
-        if not steps:
+        if not tasks:
             return
-        with locked(making.place.folder):
-            folder = SharedFolder(making.place.folder.absolute() / FOLDER)
-            self._prepare(folder, making)
-            array = Array(self.slurm, self.settings, self.pace, folder, making.workers)
+        job, steps = tasks[0].job, [task.ref.step for task in tasks if task.ref.step is not None]
+        with driver_lock(self.work_dir):
+            folder = SharedFolder(self.work_dir.absolute() / FOLDER)
+            self._prepare(folder, job)
+            array = JobArray(self.slurm, self.settings, self.intervals, folder, self.workers, job.model.repo)
             array.begin(steps)
             try:
-                yield from self._follow(array, making, then)
+                while array.busy:
+                    stop_if(stop)
+                    if refused.is_set():
+                        array.give_up()
+                    array.submit()
+                    yield from array.collect()
+                    self.progress.note(array.note())
+                    array.settle_closed(timeout=self.intervals.results)
             except BaseException:
+                stop.set()
                 array.cancel()
                 raise
             folder.clear()
 
-    def _prepare(self, folder: SharedFolder, making: Making) -> None:
-        """Keep the folder of the same job; make any other anew, its tasks cancelled."""
-        description = JobDescription.of(making)
-        if folder.is_of(description):
+    def _prepare(self, folder: SharedFolder, job: Job) -> None:
+        """Keep the folder of the same job. Cancel the tasks of any other, and start from an empty folder."""
+        job_file = JobFile.of(job, preupload=self.preupload)
+        if folder.is_of(job_file):
             return
         self.slurm.cancel([job_name(batch) for batch in folder.batches()])
         folder.clear()
-        tokenizer = making.job.tokenizer.files if making.job.tokenizer else {}
-        folder.describe(description, tokenizer, SCRIPT.format(python=shlex.quote(description.python)))
-
-    def _follow(
-        self, array: Array, making: Making, then: Callable[[ProvenStep], T]
-    ) -> Generator[tuple[int, Future[T | None]], None, None]:
-        pool = ThreadPoolExecutor(COMMITTERS, "commit")
-        committing: dict[Future[T | None], Made] = {}
-        with broken_off(pool, committing, making.stop):
-            while array.busy or committing:
-                stop_if(making.stop)
-                if making.hopeless.is_set():
-                    array.give_up()
-                array.submit()
-                for made in array.collect():
-                    if isinstance(made.outcome, ProvenStep):
-                        committing[pool.submit(then, _kept(making, made.outcome))] = made
-                    else:
-                        yield made.step, _failed(made.outcome)
-                making.progress.note(array.note())
-                if not committing:
-                    making.stop.wait(self.pace.results)
-                for future in wait(committing, self.pace.results, FIRST_COMPLETED).done:
-                    made = committing.pop(future)
-                    array.settle(made.attempt)
-                    yield made.step, future
-
-
-def _kept(making: Making, proven: ProvenStep) -> ProvenStep:
-    """The last step in the driver's own folder, since the release keeps it for ``main``; any other as it is."""
-    if proven.step != making.job.steps[-1]:
-        return proven
-    folder = proven.folder.rename(making.place.work / proven.folder.name)
-    files = tuple(replace(file, content=folder / file.path) for file in proven.files)
-    return replace(proven, folder=folder, files=files)
-
-
-def _failed(error: PublishError) -> Future[T]:
-    future: Future[T] = Future()
-    future.set_exception(error)
-    return future
+        tokenizer = job.tokenizer.files if job.tokenizer else {}
+        folder.describe(job_file, tokenizer, SCRIPT.format(python=shlex.quote(job_file.python)))

@@ -5,9 +5,9 @@
     job.json                what every task needs
     tokenizer/              the release's tokenizer
     batches/B.json          the arrays that were submitted: index -> step
-    places/N                a link to the task that holds place N; as many as steps may lie here
-    tasks/B-I/stepN/        a proven step
-    results/B-I.json        what became of task I of array B
+    slots/N                a link to the task that holds slot N; there are as many as steps may lie here
+    tasks/B-I/stepN/        a verified branch
+    results/B-I.json        the result of task I of array B
     logs/B-I.log            its output
 
 Only the driver removes anything, so what is there after a crash can be told apart from what is not.
@@ -24,95 +24,71 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
-from publish import __version__, errors
+from publish import __version__
 from publish.convert.tokenizer import NONE
-from publish.errors import HubError, PublishError, SlurmError, StorageError
+from publish.errors import HubError, SlurmError, StorageError
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
 from publish.records.codec import canonical, read_record
 from publish.records.files import FileRecord
 from publish.records.manifest import NAME, Manifest
-from publish.release.job import Job, Wishes, make_job
-from publish.release.lineage import sketch_of
-from publish.release.making import Making
-from publish.release.step import ProvenStep
-from publish.release_file import CardText, ExpectedEqual, ExpectedJump, Override, Release, WantedComparison
+from publish.release.job import Job, make_job
+from publish.release.outcome import Failure
+from publish.release.statistics import sketch_of
+from publish.release.step import VerifiedBranch
+from publish.release_file import Release
 from publish.sources.runs import CheckpointRef
-
-# The job as every task needs it: ``job.json`` in the work folder. It holds no credential.
-
 
 JOB_FILE = "job.json"
 TOKENIZER = "tokenizer"
+LOCK = "slurm.lock"
+_TAIL = 2000  # bytes of a log that an error quotes
 
 
 @dataclass(frozen=True, slots=True)
-class JobDescription:
-    """All that makes a step what it is. Two drivers of one description may take over each other's tasks.
+class JobFile:
+    """``job.json``: the release, and what its steps are pinned to. It holds no credential.
 
-    ``planned``: the step whose plan the release has, and ``plan`` that plan's digest. ``commits``: what pins each
-    step's source. ``ahead``: tasks upload large files, since the target is on the Hub of their environment.
+    Two drivers with the same job file may take over each other's tasks. ``planned`` is the step whose plan the release
+    has, ``plan`` that plan's digest, ``commits`` pin each step's source, ``tokenizer`` is a fingerprint.
+    ``preupload``: tasks upload large files, since the target is on the Hub of their environment.
     """
 
     version: str
     python: str
-    source: str
-    base: str
-    target: str
-    card: CardText
-    steps: tuple[int, ...]
+    release: Release
     planned: int
     plan: str
     commits: Mapping[str, str | None]
     tokenizer: str | None
-    dtype: str | None
-    overrides: tuple[Override, ...]
-    expect: tuple[ExpectedEqual, ...]
-    jumps: tuple[ExpectedJump, ...]
-    compare: tuple[WantedComparison, ...]
-    where: str
+    verify_logits: str
     hub: str
-    templates: str | None
-    logits: str
-    ahead: bool
+    templates: Path | None
+    preupload: bool
 
     @classmethod
-    def of(cls, making: Making) -> JobDescription:
-        """The description of a release under way."""
-        job, release = making.job, making.job.release
-        expected = making.expected
+    def of(cls, job: Job, *, preupload: bool) -> JobFile:
+        """The job file of a release."""
         return cls(
             version=__version__,
             python=sys.executable,
-            source=release.source,
-            base=str(release.base.absolute()),
-            target=release.target,
-            card=release.card,
-            steps=job.steps,
+            release=replace(job.release, schedule=job.steps, base=job.release.base.absolute()),
             planned=job.chosen[0],
             plan=job.plan.digest,
-            commits={str(step): each.source_commit for step, each in expected.items()},
-            tokenizer=making.tokenizer,
-            dtype=release.dtype,
-            overrides=release.overrides,
-            expect=release.expect,
-            jumps=release.jumps,
-            compare=release.compare,
-            where=release.where,
+            commits={str(step): commit for step, commit in job.pins.items()},
+            tokenizer=job.tokenizer.fingerprint() if job.tokenizer else None,
+            verify_logits=job.verify_logits,
             hub=job.hub,
-            templates=str(job.templates.absolute()) if job.templates else None,
-            logits=making.logits,
-            ahead=making.client.endpoint.url == Endpoint.from_environment().url,
+            templates=job.templates.absolute() if job.templates else None,
+            preupload=preupload,
         )
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
         return canonical(self)
 
-    def source_of(self, job: Job, step: int) -> CheckpointRef:
+    def ref(self, job: Job, step: int) -> CheckpointRef:
         """The step's checkpoint, pinned to what it was when the release began."""
         return replace(job.run.steps[step], commit=self.commits[str(step)])
 
@@ -120,109 +96,74 @@ class JobDescription:
         """The job again, in a task; the tokenizer's files are in ``folder``.
 
         Raises:
-            SlurmError: it is not the driver's job: another version of the tool, or a source that changed.
-            PublishError: as :func:`publish.run.job.make_job` does.
+            SlurmError: it is not the driver's job: another version of this tool, or a source that changed.
+            PublishError: the source cannot be read.
         """
-        release = Release(
-            source=self.source,
-            target=self.target,
-            card=self.card,
-            schedule=self.steps,
-            dtype=self.dtype,
-            overrides=self.overrides,
-            expect=self.expect,
-            jumps=self.jumps,
-            compare=self.compare,
-            where=self.where,
-            base=Path(self.base),
-        )
         tokenizer = str(folder / TOKENIZER) if self.tokenizer else NONE
-        job = make_job(release, Wishes(str(self.planned), tokenizer), client)
+        job = make_job(self.release, steps=str(self.planned), tokenizer=tokenizer, client=client)
         if (__version__, job.plan.digest) != (self.version, self.plan):
-            what = f"this node plans otherwise than the driver: publish {__version__}, plan {job.plan.digest[:12]}"
+            what = f"this node has another plan than the driver: publish {__version__}, plan {job.plan.digest[:12]}"
             fix = "use one installation on a file system that all nodes share, and run again"
-            raise SlurmError(f"{what} for {self.version}, {self.plan[:12]}", job.run.where, fix)
-        return replace(job, hub=self.hub, templates=Path(self.templates) if self.templates else None)
-
-
-# What a task leaves: a proven step in a folder, the error that ended it, or that there was no place for it.
-
-
-Outcome = Literal["proven", "failed", "no-place"]
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorRecord:
-    """A :class:`PublishError`: its class in :mod:`publish.errors`, and its words."""
-
-    kind: str
-    what: str
-    where: str
-    fix: str
-
-    @classmethod
-    def of(cls, error: PublishError) -> ErrorRecord:
-        """The record; an error of a class that is not in the one tree counts as its nearest kind there."""
-        kind = next(each.__name__ for each in type(error).__mro__ if each.__module__ == errors.__name__)
-        return cls(kind, error.what, error.where, error.fix)
-
-    def error(self) -> PublishError:
-        """The error again."""
-        kind = getattr(errors, self.kind, None)
-        if isinstance(kind, type) and issubclass(kind, PublishError):
-            return kind(self.what, self.where, self.fix)
-        return SlurmError(self.what, self.where, self.fix)
+            raise SlurmError(f"{what} instead of {self.version}, {self.plan[:12]}", job.run.where, fix)
+        return replace(job, verify_logits=self.verify_logits, hub=self.hub, templates=self.templates)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One attempt at one step. ``folder`` and ``files`` are those of a proven one, ``host`` says where it ran."""
+    """The result of one task: a verified branch in ``folder``, a failure, or neither where no slot was free.
+
+    ``host`` says where the task ran.
+    """
 
     step: int
-    outcome: str
-    host: str = ""
+    host: str
     folder: str = ""
     files: tuple[FileRecord, ...] = ()
     fingerprint: str = ""
     bytes_read: int = 0
-    error: ErrorRecord | None = None
+    failure: Failure | None = None
 
     @classmethod
-    def of(cls, proven: ProvenStep, host: str) -> Result:
-        """The result of a proven step; what it holds in memory is written beside its weights.
+    def of(cls, branch: VerifiedBranch, host: str) -> Result:
+        """The result of a verified branch. Its files that are in memory are written beside its weights.
 
         Raises:
             StorageError: the folder cannot be written.
         """
-        for file in proven.files:
+        for file in branch.files:
             if isinstance(file.content, bytes):
                 try:
-                    (proven.folder / file.path).write_bytes(file.content)
+                    (branch.folder / file.path).write_bytes(file.content)
                 except OSError as error:
-                    raise StorageError(f"cannot write: {error.strerror}", proven.folder, "free some space") from error
-        files = tuple(FileRecord(file.path, file.size, file.sha256) for file in proven.files)
-        folder = str(proven.folder)
-        return cls(proven.step, "proven", host, folder, files, proven.fingerprint, proven.bytes_read)
+                    raise StorageError(f"cannot write: {error.strerror}", branch.folder, "free some space") from error
+        files = tuple(FileRecord(file.path, file.size, file.sha256) for file in branch.files)
+        return cls(branch.step, host, str(branch.folder), files, branch.fingerprint, branch.bytes_read)
 
-    def proven(self) -> ProvenStep:
-        """The step as it was proven on its node.
+    def branch(self, repo: str) -> VerifiedBranch:
+        """The branch as it was verified on its node.
 
         Raises:
             StorageError, HubError: its folder is gone, or does not hold what the task wrote.
         """
         folder = Path(self.folder)
-        files = tuple(BranchFile(each.path, folder / each.path, each.size, each.sha256) for each in self.files)
+        files = tuple(BranchFile(file.path, folder / file.path, file.size, file.sha256) for file in self.files)
         for file in files:
             file.check()
         manifest = Manifest.from_bytes((folder / NAME).read_bytes(), folder / NAME)
         sketch = sketch_of(manifest)
         if sketch is None:
-            raise HubError("the manifest keeps no sketch of the weights", folder / NAME, "make the step again")
-        return ProvenStep(self.step, folder, files, manifest, self.fingerprint, sketch, self.bytes_read)
-
-
-LOCK = "slurm.lock"
-_TAIL = 2000  # bytes of a log that an error quotes
+            raise HubError("the manifest has no sketch of the weights", folder / NAME, "make the step again")
+        return VerifiedBranch(
+            repo=repo,
+            name=manifest.branch,
+            step=self.step,
+            folder=folder,
+            files=files,
+            manifest=manifest,
+            fingerprint=self.fingerprint,
+            sketch=sketch,
+            bytes_read=self.bytes_read,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +188,7 @@ class Batch:
     """An array: index -> step of the tasks that are not settled yet, and how many steps may lie in the folder."""
 
     steps: Mapping[str, int]
-    places: int
+    slots: int
 
 
 class SharedFolder:
@@ -259,31 +200,31 @@ class SharedFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def describe(self, description: JobDescription, tokenizer: Mapping[str, bytes], script: str) -> None:
+    def describe(self, job_file: JobFile, tokenizer: Mapping[str, bytes], script: str) -> None:
         """Fill an empty folder; ``job.json`` comes last and says that it is complete."""
         try:
-            for name in ("batches", "places", "tasks", "results", "logs", TOKENIZER):
+            for name in ("batches", "slots", "tasks", "results", "logs", TOKENIZER):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             for name, content in tokenizer.items():
                 (self.root / TOKENIZER / name).write_bytes(content)
             self.script.write_text(script)
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", self.root, "name another --work-dir") from error
-        _replace(self.root / JOB_FILE, description.to_bytes())
+        _replace(self.root / JOB_FILE, job_file.to_bytes())
 
     @property
     def script(self) -> Path:
         """What sbatch is given."""
         return self.root / "task.sh"
 
-    def is_of(self, description: JobDescription) -> bool:
+    def is_of(self, job_file: JobFile) -> bool:
         """Whether the folder is complete and of this very job."""
         path = self.root / JOB_FILE
-        return path.is_file() and path.read_bytes() == description.to_bytes()
+        return path.is_file() and path.read_bytes() == job_file.to_bytes()
 
-    def description(self) -> JobDescription:
+    def job_file(self) -> JobFile:
         """The job."""
-        return read_record(JobDescription, _given(self.root / JOB_FILE), self.root / JOB_FILE)
+        return read_record(JobFile, _given(self.root / JOB_FILE), self.root / JOB_FILE)
 
     def batch(self, name: str) -> Batch:
         """An array."""
@@ -306,37 +247,37 @@ class SharedFolder:
         """Remove all that a task left; its step is published, has failed, or is to be made by another task."""
         (self.root / "results" / f"{attempt}.json").unlink(missing_ok=True)
         shutil.rmtree(self.task(attempt), ignore_errors=True)
-        for place, owner in self.places().items():
+        for slot, owner in self.slots().items():
             if owner == attempt:
-                (self.root / "places" / place).unlink(missing_ok=True)
+                (self.root / "slots" / slot).unlink(missing_ok=True)
         batch = self.batches().get(attempt.batch)
         if batch is None:
             return
-        self.add(attempt.batch, Batch({i: s for i, s in batch.steps.items() if i != str(attempt.index)}, batch.places))
+        self.add(attempt.batch, Batch({i: s for i, s in batch.steps.items() if i != str(attempt.index)}, batch.slots))
 
-    def take_place(self, attempt: Attempt, places: int) -> bool:
-        """Take one of the places, in a task; False: all are held, so that no step may be started now."""
+    def take_slot(self, attempt: Attempt, slots: int) -> bool:
+        """Take a slot, in a task. False: all are taken, so no step may be started now."""
         folder = self.task(attempt)
-        for place in range(places):
+        for slot in range(slots):
             with suppress(FileExistsError):  # a link is made whole or not at all, on NFS too
-                (self.root / "places" / str(place)).symlink_to(f"../tasks/{attempt}")
+                (self.root / "slots" / str(slot)).symlink_to(f"../tasks/{attempt}")
                 folder.mkdir()
                 return True
         return False
 
-    def places(self) -> dict[str, Attempt]:
-        """Which task holds which place."""
-        return {path.name: Attempt.parse(path.readlink().name) for path in (self.root / "places").iterdir()}
+    def slots(self) -> dict[str, Attempt]:
+        """Which task holds which slot."""
+        return {path.name: Attempt.parse(path.readlink().name) for path in (self.root / "slots").iterdir()}
 
     def task(self, attempt: Attempt) -> Path:
-        """The folder of a task that has a place."""
+        """The folder of a task that has a slot."""
         return self.root / "tasks" / str(attempt)
 
     def log(self, attempt: Attempt) -> Path:
         """A task's output."""
         return self.root / "logs" / f"{attempt}.log"
 
-    def last_words(self, attempt: Attempt) -> str:
+    def log_tail(self, attempt: Attempt) -> str:
         """The end of a task's output, on one line; empty where it wrote nothing."""
         try:
             return " ".join(self.log(attempt).read_bytes()[-_TAIL:].decode("utf-8", "replace").split())
@@ -364,7 +305,7 @@ class SharedFolder:
         """Every task that is named anywhere in the folder."""
         made = frozenset(Attempt.parse(path.name) for path in (self.root / "tasks").iterdir())
         listed = (Attempt(name, int(index)) for name, batch in self.batches().items() for index in batch.steps)
-        return self.results() | made | frozenset(self.places().values()) | frozenset(listed)
+        return self.results() | made | frozenset(self.slots().values()) | frozenset(listed)
 
     def clear(self) -> None:
         """Remove everything."""
@@ -372,13 +313,13 @@ class SharedFolder:
 
 
 @contextmanager
-def locked(place: Path) -> Iterator[None]:
+def driver_lock(folder: Path) -> Iterator[None]:
     """One driver a work folder, on whatever node; a driver that died holds nothing.
 
     Raises:
         SlurmError: another one runs. StorageError: the file system has no locks, or cannot be written.
     """
-    path = place / LOCK
+    path = folder / LOCK
     with ExitStack() as held:
         try:
             file = held.enter_context(path.open("a+", encoding="utf-8"))

@@ -1,61 +1,54 @@
-"""One task of the array: a step made and proven, its large files sent ahead, its result left for the driver."""
+"""One task of the array: makes and verifies a step, uploads its large files, leaves its result for the driver."""
 
 from __future__ import annotations
 
 import socket
 import sys
-import threading
 from pathlib import Path
 
 from publish.errors import HubError, PublishError
 from publish.hub.client import Client
 from publish.hub.transaction import preupload_lfs
-from publish.release.step import ProvenStep, make_step
-from publish.slurm.folder import Attempt, ErrorRecord, JobDescription, Result, SharedFolder
+from publish.interrupt import Stop
+from publish.release.outcome import Failure
+from publish.release.step import VerifiedBranch, make_step
+from publish.schedule import branch_of
+from publish.slurm.folder import Attempt, Result, SharedFolder
 
 
 def run_task(root: Path, attempt: Attempt) -> int:
-    """Do the task; its exit code. Anything but a PublishError is a bug: it ends the task without a result.
+    """Run the task and leave its result; its exit code. A bug ends the task without a result.
 
     Raises:
-        PublishError: the shared folder cannot be used.
+        PublishError: the shared folder cannot be used, or the release cannot be opened on this node.
     """
     folder, host = SharedFolder(root), socket.gethostname()
-    batch, description = folder.batch(attempt.batch), folder.description()
+    batch, job_file = folder.batch(attempt.batch), folder.job_file()
     step = batch.steps[str(attempt.index)]
-    if not folder.take_place(attempt, batch.places):
-        folder.leave(attempt, Result(step, "no-place", host))
+    if not folder.take_slot(attempt, batch.slots):
+        folder.leave(attempt, Result(step, host))
         return 0
+    client = Client()
     try:
-        client = Client()
-        proven = _proven(folder, description, attempt, step, client)
-        if description.ahead:
-            _send(client, description.target, proven)
-        folder.leave(attempt, Result.of(proven, host))
+        job = job_file.open(folder.root, client)
+        (branch,) = make_step(job, job_file.ref(job, step), folder.task(attempt) / branch_of(step), Stop())
+        if isinstance(branch, VerifiedBranch):
+            if job_file.preupload:
+                _preupload(client, branch)
+            result = Result.of(branch, host)
+        else:
+            result = Result(step, host, failure=branch)
     except PublishError as error:
-        sys.stderr.write(f"Error: {error}\n")
-        folder.leave(attempt, Result(step, "failed", host, error=ErrorRecord.of(error)))
-        return error.exit_code
-    return 0
+        result = Result(step, host, failure=Failure.of(branch_of(step), step, error))
+    if result.failure is not None:
+        sys.stderr.write(f"Error: {result.failure.detail}\n")
+    folder.leave(attempt, result)
+    return 1 if result.failure else 0
 
 
-def _proven(
-    folder: SharedFolder, description: JobDescription, attempt: Attempt, step: int, client: Client
-) -> ProvenStep:
-    job = description.open(folder.root, client)
-    return make_step(
-        job,
-        description.source_of(job, step),
-        folder.task(attempt),
-        logits=description.logits,
-        tokenizer=description.tokenizer,
-        stop=threading.Event(),
-    )
-
-
-def _send(client: Client, target: str, proven: ProvenStep) -> None:
-    """Spare the driver the bytes. Where this node cannot reach the Hub, the driver sends them itself."""
+def _preupload(client: Client, branch: VerifiedBranch) -> None:
+    """Upload large files from here. Where this node cannot reach the Hub, the driver uploads them."""
     try:
-        preupload_lfs(client, target, proven.files)
+        preupload_lfs(client, branch.repo, branch.files)
     except HubError as error:
-        sys.stderr.write(f"not uploaded ahead, which is left to the driver: {error}\n")
+        sys.stderr.write(f"not uploaded from this node, so the driver will: {error}\n")

@@ -25,14 +25,14 @@ VOCABULARY = 50_304
 CODE = """
 import resource, sys, time
 from publish.compare.pair import compare
-from publish.compare.side import open_side
+from publish.compare.model import open_model
 from publish.compare.report import Report
 from publish.sources.runs import parse_location
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 best = 1e9
 for _ in range(int(sys.argv[3])):
     begin = time.process_time()
-    sides = [open_side(parse_location(path)) for path in sys.argv[1:3]]
+    sides = [open_model(parse_location(path)) for path in sys.argv[1:3]]
     Report(compare(*sides)).document()
     best = min(best, time.process_time() - begin)
 print(best, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

@@ -32,7 +32,7 @@ from publish.convert.folder import write_folder
 from publish.convert.plan import ConversionPlan, make_plan
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
-from publish.release.job import Wishes, make_job
+from publish.release.job import make_job
 from publish.release.step import make_step
 from publish.release_file import CardText, Release
 from publish.sources.files import LocalFiles
@@ -86,7 +86,7 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
     for step in range(1, steps + 1):  # no step 0: its initialisation would be explained, once a release
         write(run / f"global_step{step}", shape, ranks=ranks, step=step, seed=step)
     schedule = tuple(range(1, steps + 1))
-    job = make_job(Release(str(run), "bench/bench", CardText("bench"), schedule), Wishes(tokenizer="none"))
+    job = make_job(Release(str(run), "bench/bench", CardText("bench"), schedule), tokenizer="none")
     sources = [job.run.steps[step] for step in job.steps]
 
     def made(source: CheckpointRef, logits: str = "off") -> None:

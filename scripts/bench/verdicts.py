@@ -39,9 +39,9 @@ def compared(seeds: tuple[int, int], folder: Path, factors: dict[str, float] | N
         path.unlink()
     left.rmdir()
     right.rmdir()
-    tests = found.evidence.tests
-    worst = max(abs(value) for test in tests for value in (test.std, test.mean, test.correlation))
-    return found.verdict.name, worst / found.evidence.limit, found.verdict.reasons[0]
+    tests = found.tests
+    worst = max(abs(z) for test in tests.tensors for z in (test.std_z, test.mean_z, test.correlation_z))
+    return found.verdict.name, worst / tests.limit, found.verdict.reasons[0]
 
 
 def main(pairs: int) -> None:

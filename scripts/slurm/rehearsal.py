@@ -51,7 +51,19 @@ class Rehearsal:
 
     def driver(self) -> subprocess.Popen[str]:
         arguments = ["all-steps", str(self.run), TARGET, "--work-dir", str(self.work), "--workers", str(AT_ONCE)]
-        slurm = ["--engine", "slurm", "--partition", "debug", "--time", "20", "--cpus", "1", "--mem", "1900M", "--json"]
+        slurm = [
+            "--executor",
+            "slurm",
+            "--partition",
+            "debug",
+            "--time",
+            "20",
+            "--cpus",
+            "1",
+            "--mem",
+            "1900M",
+            "--json",
+        ]
         code = "from publish.cli import main; main()"
         env = {
             **self.cluster.environment,

@@ -22,8 +22,8 @@ EXPECT = "expect:\n  - {equal: [0, 1], because: the learning rate is 0 on the fi
 @pytest.fixture
 def published(samples: Path, tmp_path: Path, hub: RehearsalHub) -> Planted:
     client = Client(Endpoint(hub.url, "hf_alice"), quota_dir=tmp_path / "quota", commits_per_hour=MANY)
-    outcome = run_release(few(samples, tmp_path), client, tmp_path, logits="off")
-    assert (outcome.published, outcome.main) == (FEW, "published")
+    outcome = run_release(few(samples, tmp_path), client, tmp_path, verify_logits="off")
+    assert (outcome.published, outcome.main.status) == (FEW, "published")
     return Planted(hub.root, TARGET)
 
 

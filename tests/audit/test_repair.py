@@ -16,7 +16,7 @@ from publish.hub.client import Client
 from publish.hub.failures import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release.cards import make_cards
-from publish.release.job import propose
+from publish.release.proposal import propose
 from publish.release.repair import read_repair
 from tests.audit.conftest import MANY
 from tests.audit.suites import Planted
@@ -34,7 +34,7 @@ class Published:
         self.hub, self.folder = hub, folder
         self.client = Client(Endpoint(hub.url, "hf_alice"), quota_dir=folder / "quota", commits_per_hour=MANY)
         self.run = few(samples, folder, STEPS)
-        assert not run_release(self.run, self.client, folder, logits="off").failed
+        assert not run_release(self.run, self.client, folder, verify_logits="off").failed
         self.plant = Planted(hub.root, TARGET)
 
     def audit(self) -> tuple[int, Path]:
@@ -48,7 +48,7 @@ class Published:
         return {branch.name: branch.target_commit for branch in api.list_repo_refs(TARGET).branches}
 
     def repair(self, audit: Path) -> object:
-        return run_release(self.run, self.client, self.folder, logits="off", repair=read_repair(audit, TARGET))
+        return run_release(self.run, self.client, self.folder, verify_logits="off", repair=read_repair(audit, TARGET))
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_every_defect_is_repaired_recorded_and_gone(published: Published) -> Non
     }
     outcome = published.repair(audit)
     wrong = (2, 4, 8, 16, 32, 64, 128, 256, 1000)
-    assert (outcome.published, outcome.failed, outcome.main) == (wrong, (), "published")  # type: ignore[attr-defined]
+    assert (outcome.published, outcome.failed, outcome.main.status) == (wrong, (), "published")  # type: ignore[attr-defined]
     assert outcome.commits == len(wrong) + 1 + 1  # type: ignore[attr-defined]  # main; emptying step64
     code, again = published.audit()
     assert code == 0, again.read_text()
@@ -102,7 +102,7 @@ def test_every_defect_is_repaired_recorded_and_gone(published: Published) -> Non
     check_records(published, planted, after)
     assert make_cards(propose(str(published.run), TARGET), published.client).changed == ()  # publish cards --check
     assert published.repair(audit).commits == 0  # type: ignore[attr-defined]
-    assert run_release(published.run, published.client, published.folder, logits="off").commits == 0
+    assert run_release(published.run, published.client, published.folder, verify_logits="off").commits == 0
     assert published.tips() == after
 
 
@@ -214,7 +214,7 @@ def test_a_repair_of_main_keeps_its_plots(published: Published) -> None:
     published.plant.put("main", {"README.md": before["README.md"], ".gitattributes": LFS_README}, lfs=("README.md",))
     _, audit = published.audit()
     outcome = published.repair(audit)
-    assert (outcome.failed, outcome.main) == ((), "published")  # type: ignore[attr-defined]
+    assert (outcome.failed, outcome.main.status) == ((), "published")  # type: ignore[attr-defined]
     after = published.plant.read("main")
     assert {path: text for path, text in after.items() if path.startswith("plots/")} == {
         path: text for path, text in before.items() if path.startswith("plots/")

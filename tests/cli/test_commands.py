@@ -176,7 +176,7 @@ def test_a_release_by_the_command_line(samples: Path, tmp_path: Path) -> None:
 def test_the_demo_publishes_all_154_steps(tmp_path: Path) -> None:
     done = publish("demo", "--work-dir", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
-    assert "published      154 steps" in done.stdout
+    assert "published          154 steps" in done.stdout
     assert "GPTNeoXForCausalLM, 14,784 parameters" in done.stdout
 
 

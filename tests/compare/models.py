@@ -6,15 +6,16 @@ import json
 import math
 import struct
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from publish.compare.model import open_model
 from publish.compare.pair import compare
 from publish.compare.report import Report
-from publish.compare.side import open_side
 from publish.sources.runs import parse_location
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -89,9 +90,8 @@ def save(folder: Path, tensors: Mapping[str, np.ndarray[Any, Any]], config: Mapp
 
 def report(left: str | Path, right: str | Path, step: int | None = None) -> Report:
     """Two locations compared."""
-    sides = [open_side(parse_location(str(left)), step), open_side(parse_location(str(right)), step)]
-    try:
-        return Report(compare(*sides))
-    finally:
-        for side in sides:
-            side.close()
+    with ExitStack() as stack:
+        models = [open_model(parse_location(str(location)), step) for location in (left, right)]
+        for model in models:
+            stack.callback(model.close)
+        return Report(compare(*models))

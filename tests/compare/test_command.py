@@ -52,7 +52,7 @@ def test_tables_for_people_and_for_cards(pair: tuple[Path, Path], tmp_path: Path
 
 
 def test_what_cannot_be_compared_is_refused(pair: tuple[Path, Path], tmp_path: Path) -> None:
-    refused(publish("compare", pair[0], tmp_path), "no checkpoint of its own", str(tmp_path))
+    refused(publish("compare", pair[0], tmp_path), "no checkpoint found in this folder", str(tmp_path))
     refused(publish("compare", *pair, "--plot", tmp_path / "ratio.txt"), "no picture format .txt")
     refused(publish("compare", *pair, "--plot", tmp_path / "absent" / "ratio.svg"), "cannot write")
     damaged = shutil.copytree(pair[0], tmp_path / "damaged")

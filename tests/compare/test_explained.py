@@ -17,13 +17,13 @@ def reasons(*arguments: str) -> list[str]:
     return json.loads(done.stdout)["reasons"]
 
 
-def test_stored_states_tell_the_seeds_without_reading_more() -> None:
-    told = reasons()
-    assert "the seeds differ: 1234 and 1" in told
-    assert not any("bit for bit" in each for each in told)
+def test_stored_states_reveal_the_seeds_without_reading_more() -> None:
+    found = reasons()
+    assert found[-1] == "the seeds differ: 1234 and 1"
+    assert not any("bit for bit" in reason for reason in found)
 
 
 def test_both_are_recomputed_when_asked() -> None:
-    told = reasons("--explain")
-    assert sum("14,336 of 14,336 values bit for bit" in each for each in told) == 2
-    assert told[-1] == "the seeds differ: 1234 and 1"
+    found = reasons("--explain")
+    assert sum("14,336 of 14,336 values bit for bit" in reason for reason in found) == 2
+    assert [reason for reason in found if "differ" in reason] == ["the seeds differ: 1234 and 1"]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from publish.compare.pair import BITWISE, BLOCK, DIFFERENT, ZERO_SIGN, Pair, PairStatistics, Scratch, side_by_side
+from publish.compare.pair import BITWISE, BLOCK, DIFFERENT, ZERO_SIGN, PairStatistics, PairSums, Scratch, paired_chunks
 from publish.formats.dtypes import from_float32, to_float32
 
 VIEW = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "float64": "<f8"}
@@ -30,9 +30,9 @@ def chunked(bits: np.ndarray, elements: int) -> list[memoryview]:
 
 
 def paired(left: np.ndarray, right: np.ndarray, dtypes: tuple[str, str], chunks: tuple[int, int]) -> PairStatistics:
-    pair = Pair(*dtypes, Scratch())
+    pair = PairSums(*dtypes, Scratch())
     sizes = (left.itemsize, right.itemsize)
-    for both in side_by_side(chunked(left, chunks[0]), chunked(right, chunks[1]), sizes):
+    for both in paired_chunks(chunked(left, chunks[0]), chunked(right, chunks[1]), sizes):
         pair.add(*both)
     return pair.result()
 
@@ -68,7 +68,7 @@ def test_figures_are_those_of_numpy(
 
 
 @pytest.mark.parametrize("dtype", VIEW)
-def test_equal_bits_equal_values_and_the_sign_of_zero_are_told_apart(dtype: str) -> None:
+def test_equal_bits_equal_values_and_the_sign_of_zero_are_distinguished(dtype: str) -> None:
     values = np.concatenate([np.random.default_rng(0).normal(0, 1, 3 * BLOCK), [0.0, -0.0, np.inf, np.nan]])
     ours = bits_of(values, dtype)
     flipped = bits_of(np.where(values == 0, -values, values), dtype)
@@ -82,7 +82,7 @@ def test_equal_bits_equal_values_and_the_sign_of_zero_are_told_apart(dtype: str)
     assert (other.left.nans, other.left.infinities) == (1, 1)
 
 
-def test_other_dtypes_are_compared_by_value() -> None:
+def test_tensors_of_different_dtypes_are_compared_by_value() -> None:
     half = np.random.default_rng(0).normal(0, 1, 1000).astype("f2")
     wide = half.astype("f4")
     assert paired(half, wide, ("float16", "float32"), (7, 11)).outcome == BITWISE
@@ -99,7 +99,7 @@ def test_not_finite_values_are_left_out_of_the_figures_and_counted() -> None:
     assert found.left.mean == pytest.approx(7 / 3)
 
 
-def test_a_constant_has_exactly_no_deviation() -> None:
+def test_a_constant_has_a_standard_deviation_of_exactly_zero() -> None:
     values = np.full(3 * BLOCK + 5, 1.1, "f2")
     found = paired(values, values + np.float16(0.1), ("float16", "float16"), (1000, 1000))
     assert (found.left.std, found.right.std) == (0.0, 0.0)

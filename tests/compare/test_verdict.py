@@ -46,7 +46,7 @@ def test_two_seeds_of_14m_are_the_same_initialisation(pythia_14m: Path, tmp_path
     stds = {"embedding": 0.0559, "QKV": 0.0559, "attention dense": 0.0295, "MLP up": 0.0559, "MLP down": 0.0295}
     for name, std in stds.items():
         assert types[name]["left_std"] == pytest.approx(std, abs=2e-4)
-        assert abs(types[name]["ratio"] - 1) < found.evidence.limit * types[name]["ratio_error"]
+        assert abs(types[name]["ratio"] - 1) < found.tests.limit * types[name]["ratio_error"]
     assert "8 L + 2 of 12 L + 4" in document["reasons"][0]
     assert "50 of 76" in document["reasons"][0]
 
@@ -75,7 +75,7 @@ def test_the_real_14m_against_a_made_one(tmp_path: Path) -> None:
         tar.extractall(tmp_path, filter="data")
     found = report(tmp_path / "global_step0", save(tmp_path / "made", Model().draw(3)))
     assert (found.verdict.name, found.comparison.left.format) == ("same-init-different-rng", "neox")
-    predicted = {each.name: each.expected[0] for each in found.evidence.types if each.expected[0]}
+    predicted = {each.name: each.expected[0] for each in found.tests.types if each.expected[0]}
     assert predicted["embedding"] == predicted["unembedding"] == pytest.approx(0.0559, abs=5e-5)
     assert predicted["attention dense"] == predicted["MLP down"] == pytest.approx(0.0295, abs=5e-5)
 

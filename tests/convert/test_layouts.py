@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from publish.errors import ConfigError
 from publish.release.convert import Conversion, Wanted, convert_one
-from publish.sources.runs import open_ref, parse_location
+
+from publish.checkpoints import find_checkpoint
+from publish.errors import ConfigError
+from publish.sources.runs import parse_location
 from tests.convert.rawfiles import SEQUENTIAL, write
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, written_arrays
 from tests.convert.test_merge import cases
@@ -39,7 +40,7 @@ NAMED = {
 
 
 def converted(folder: Path, out: Path) -> Conversion:
-    source, files = open_ref(parse_location(str(folder)), None)
+    source, files = find_checkpoint(parse_location(str(folder)), None)
     try:
         return convert_one(source, files, out, Wanted(tokenizer="none"))
     finally:

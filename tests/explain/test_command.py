@@ -59,7 +59,7 @@ def test_bad_arguments_are_refused(samples: Path, tmp_path: Path) -> None:
         assert publish("explain", samples, "--step", "0", "--seed", seeds).returncode == 2
     refused(publish("explain", samples), "no step is named")
     (tmp_path / "empty").mkdir()
-    refused(publish("explain", tmp_path / "empty"), "no checkpoints here")
+    refused(publish("explain", tmp_path / "empty"), "no checkpoint found in this folder: expected model.safetensors")
 
 
 def test_both_formats_on_a_hub(tmp_path: Path) -> None:
@@ -94,12 +94,11 @@ def test_a_14m_model_takes_little_time_and_memory(tmp_path: Path, case: str) -> 
     code = (
         "import json, resource, sys, time, torch\n"
         "from pathlib import Path\n"
-        "from publish.explain.explain import explain_one, open_any\n"
+        "from publish.explain.explain import explain_location\n"
         "from publish.sources.runs import Location\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"before, start = peak(), time.process_time()\n"
-        "source, files = open_any(Location(Path(sys.argv[1])), None)\n"
-        f"answer = explain_one(source, files, {seeds})\n"
+        f"answer = explain_location(Location(Path(sys.argv[1])), None, {seeds})\n"
         "print(json.dumps([answer.outcome, time.process_time() - start, (peak() - before) * 1024]))"
     )
     env = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -35,11 +35,11 @@ def test_five_gpus(
     drawn = on_gpu(big(gpu, seed, dtype, ranks), THREADS[gpu], offset, filler=ranks == 2, perturb=perturb)
     answer = ask(drawn.write(tmp_path / "step0"))
     assert answer.outcome == "reproduced", answer.reasons
-    origin = answer.origin
-    assert origin is not None
-    assert (origin.generator, origin.seed, origin.position, origin.threads) == (CUDA, seed, offset, THREADS[gpu])
-    assert origin.seeds == tuple(2718 + seed + rank for rank in range(ranks))
-    assert gpu in origin.devices
+    state = answer.rng_state
+    assert state is not None
+    assert (state.generator, state.seed, state.position, state.threads) == (CUDA, seed, offset, THREADS[gpu])
+    assert state.seeds == tuple(2718 + seed + rank for rank in range(ranks))
+    assert gpu in state.devices
     assert answer.stored_state == "equal"
     if dtype != "float32":
         assert answer.within_one_ulp > 0.999 * answer.values
@@ -52,24 +52,24 @@ def test_offset_and_threads_without_a_stored_state(tmp_path: Path) -> None:
     drawn = on_gpu(big("T4", 1234, "float16", 1), THREADS["T4"], 48, stored=False)
     answer = ask(drawn.write(tmp_path / "step0"), seeds=range(1000, 2000))
     assert answer.outcome == "reproduced"
-    assert answer.origin is not None
-    assert (answer.origin.seed, answer.origin.position, answer.origin.threads) == (1234, 48, 40_960)
+    assert answer.rng_state is not None
+    assert (answer.rng_state.seed, answer.rng_state.position, answer.rng_state.threads) == (1234, 48, 40_960)
     assert answer.stored_state == "absent"
 
 
-def test_a_small_model_tells_no_gpu(tmp_path: Path) -> None:
+def test_a_small_model_does_not_reveal_the_gpu(tmp_path: Path) -> None:
     answer = ask(on_gpu(Model(sequential=False), 163_840).write(tmp_path / "step0"))
     assert (answer.outcome, answer.stored_state) == ("reproduced", "equal")
-    assert answer.origin is not None
-    assert (answer.origin.threads, set(answer.origin.devices)) == (None, set(THREADS))
+    assert answer.rng_state is not None
+    assert (answer.rng_state.threads, set(answer.rng_state.devices)) == (None, set(THREADS))
 
 
 @pytest.mark.parametrize("resident", [512, 1024, 3840, 8192])
-def test_a_gpu_of_no_table_is_told_by_its_threads(tmp_path: Path, resident: int) -> None:
+def test_an_unknown_gpu_is_named_by_its_threads(tmp_path: Path, resident: int) -> None:
     answer = ask(on_gpu(Model(tensor_parallel=2, vocabulary=512, hidden=64), resident, 4).write(tmp_path / "step0"))
     assert (answer.outcome, answer.stored_state) == ("reproduced", "equal")
-    assert answer.origin is not None
-    assert (answer.origin.threads, answer.origin.devices) == (resident, ())
+    assert answer.rng_state is not None
+    assert (answer.rng_state.threads, answer.rng_state.devices) == (resident, ())
 
 
 def test_the_sequential_layout_is_the_second_set_on_a_gpu_too(tmp_path: Path) -> None:
@@ -78,14 +78,14 @@ def test_the_sequential_layout_is_the_second_set_on_a_gpu_too(tmp_path: Path) ->
     size = int.from_bytes((once.states[0] or b"")[8:], "little")
     answer = ask(on_gpu(model, resident, size).write(tmp_path / "step0"))
     assert answer.outcome == "reproduced"
-    assert answer.origin is not None
-    assert answer.origin.position == size
-    assert "to_sequential() builds every layer again" in answer.origin.preceding
+    assert answer.rng_state is not None
+    assert answer.rng_state.position == size
+    assert "to_sequential() builds every layer again" in answer.rng_state.preceding
 
 
 @pytest.mark.parametrize("name", ["0.word_embeddings.weight", "2.attention.dense.weight", "6.final_linear.weight"])
 @pytest.mark.parametrize("index", [0, 500])
-def test_one_changed_value_is_told(tmp_path: Path, name: str, index: int) -> None:
+def test_one_changed_value_is_found(tmp_path: Path, name: str, index: int) -> None:
     drawn = on_gpu(Model(), 2048)
     drawn.ranks[0][name].view(-1)[index] += 0.01
     answer = ask(drawn.write(tmp_path / "step0"))
@@ -101,11 +101,11 @@ def test_an_exchanged_embedding_leaves_the_rest_explained(tmp_path: Path) -> Non
     answer = ask(drawn.write(tmp_path / "step0"))
     assert answer.outcome == "partly"
     assert [result.name for result in answer.results if not result.explained] == ["embedding.weight"]
-    assert answer.origin is not None
-    assert answer.origin.position == 16
+    assert answer.rng_state is not None
+    assert answer.rng_state.position == 16
 
 
-def test_the_state_of_another_gpu_is_told(tmp_path: Path) -> None:
+def test_the_stored_state_of_another_gpu_is_reported(tmp_path: Path) -> None:
     drawn, other = on_gpu(Model(), 1024), on_gpu(Model(), 2048)
     answer = ask(Drawn(drawn.model, drawn.ranks, other.states).write(tmp_path / "step0"))
     assert (answer.outcome, answer.stored_state) == ("reproduced", "different")

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
 from publish.errors import CheckpointError, ConfigError, ConversionError, PublishError
+from publish.hf.checkpoint import HfCheckpoint
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.sources.files import LocalFiles
@@ -27,8 +29,8 @@ def converted(drawn: Drawn, folder: Path, dtype: str | None = None) -> Path:
 
 def assert_reproduced(answer: Answer, seed: int, ranks: int) -> None:
     assert answer.outcome == "reproduced", answer.reasons
-    assert answer.origin is not None
-    assert (answer.origin.seed, answer.tensor_parallel, answer.stored_state) == (seed, ranks, "absent")
+    assert answer.rng_state is not None
+    assert (answer.rng_state.seed, answer.tensor_parallel, answer.stored_state) == (seed, ranks, "absent")
     assert answer.bit_equal == answer.values
 
 
@@ -53,12 +55,24 @@ def test_llama(tmp_path: Path, kind: str, kv_heads: int, ranks: int) -> None:
     assert " + ".join(attention) in names
 
 
+def test_torch_files_are_explained_as_safetensors_are(tmp_path: Path) -> None:
+    folder = converted(on_cpu(Model()), tmp_path)
+    checkpoint = HfCheckpoint.open(LocalFiles(folder))
+    tensors = {
+        name: torch.from_numpy(checkpoint.read(tensor, 0, tensor.shape[0]).copy())
+        for name, tensor in checkpoint.tensors.items()
+    }
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin")
+    assert_reproduced(ask(folder), 1234, 1)
+
+
 def test_a_gpus_model_on_two_ranks(tmp_path: Path) -> None:
     model = Model(tensor_parallel=2, vocabulary=512, hidden=64)
     answer = ask(converted(on_gpu(model, 2048, 8), tmp_path), seeds=range(1200, 1300))
     assert (answer.outcome, answer.tensor_parallel) == ("reproduced", 2)
-    assert answer.origin is not None
-    assert (answer.origin.threads, answer.origin.position) == (2048, 8)
+    assert answer.rng_state is not None
+    assert (answer.rng_state.threads, answer.rng_state.position) == (2048, 8)
 
 
 def test_pipeline_stages_are_found_without_a_config(tmp_path: Path) -> None:
@@ -73,7 +87,7 @@ def test_weights_that_were_upcast_are_what_was_drawn_in_half_precision(tmp_path:
     assert_reproduced(answer, 1234, 1)
 
 
-def test_a_standard_deviation_of_no_method_is_said(tmp_path: Path) -> None:
+def test_a_standard_deviation_of_no_method_is_reported(tmp_path: Path) -> None:
     drawn = on_cpu(Model())
     for tensor in drawn.ranks[0].values():
         tensor *= 1.5

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from publish.explain.explain import explain
-from publish.explain.subject import Bits, Shard, Subject
+from publish.explain.models import Bits, InitialModel, Shard
 from publish.formats.dtypes import from_float32
 from publish.neox.state import RandomState, decode
 from tests.explain.neoxfiles import Model, on_cpu, on_gpu
@@ -21,7 +21,7 @@ def rows(values: Bits, count: int | None) -> Bits:
     return values[:count]
 
 
-def random_subject(number: int, state: RandomState | None) -> Subject:
+def random_model(number: int, state: RandomState | None) -> InitialModel:
     """numpy's PCG64 draws it; the dtypes take turns, so do layouts and what is stored."""
     random = np.random.default_rng(number)
     dtype = ("float16", "bfloat16", "float32")[number % 3]
@@ -32,7 +32,7 @@ def random_subject(number: int, state: RandomState | None) -> Subject:
         name = {"0": "embedding.weight", "5": "unembedding.weight"}.get(index, f"layers.0.{local}")
         shards[name] = Shard(name, name, shape, dtype, std, partial(rows, values))
     layout = ("sequential", "pipeline")[number % 2]
-    return Subject("memory", (shards,), layout=layout, stages=1, seed=number, states=(state,) if state else ())
+    return InitialModel("memory", (shards,), layout=layout, stages=1, seed=number, states=(state,) if state else ())
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,11 @@ def states() -> list[RandomState | None]:
 def test_none_is_claimed(states: list[RandomState | None]) -> None:
     outcomes = set()
     for number in range(MODELS):
-        answer = explain([random_subject(number, states[number % len(states)])], 0)
+        answer = explain([random_model(number, states[number % len(states)])], 0)
         outcomes.add((answer.outcome, answer.bit_equal))
     assert outcomes == {("not-reproduced", 0)}
 
 
 def test_none_is_claimed_among_ten_thousand_seeds() -> None:
-    answer = explain([random_subject(1, None)], 0, range(10_000))  # in bfloat16, where chance fits most easily
+    answer = explain([random_model(1, None)], 0, range(10_000))  # in bfloat16, where chance fits most easily
     assert (answer.outcome, answer.bit_equal) == ("not-reproduced", 0)

@@ -13,14 +13,22 @@ import torch
 
 from publish.cards.facts import explanation
 from publish.cards.render import _environment
+from publish.checkpoints import find_checkpoint
 from publish.cli.inspect import inspect
-from publish.explain.answer import Answer, Origin
-from publish.explain.stored import Constructed, constructed, differences, origin_of, stored_generators
+from publish.explain.answer import Answer
+from publish.explain.stored import (
+    Constructions,
+    RngState,
+    constructions_before,
+    rng_differences,
+    stored_generators,
+    stored_rng_state,
+)
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.state import CPU, CUDA, TRACKER, decode, stored_states
 from publish.records.codec import canonical, read_record
 from publish.sources.files import LocalFiles
-from publish.sources.runs import Location, open_ref
+from publish.sources.runs import Location
 from tests.conftest import shared
 from tests.explain.neoxfiles import Drawn, Model, on_cpu, on_gpu
 from tests.explain.test_explain import ask
@@ -52,7 +60,7 @@ def test_forms_that_torch_writes_are_decoded_and_others_are_not() -> None:
 def test_an_offset_tells_gpus_and_constructions(offset: int, times: int, device: str) -> None:
     state = decode(struct.pack("<Qq", 3952, offset))
     assert state is not None
-    found = constructed(PYTHIA_14M, state)
+    found = constructions_before(PYTHIA_14M, state)
     assert any(each.times == times and device in each.devices for each in found) == bool(times)
 
 
@@ -60,7 +68,7 @@ def test_inspect_decodes_every_rank_and_reads_no_weight(tmp_path: Path) -> None:
     drawn = on_cpu(Model(tensor_parallel=2, vocabulary=4096, hidden=128))
     states = [struct.pack("<Qq", 3952 + rank, 320) for rank in range(2)]
     files = LocalFiles(Drawn(drawn.model, drawn.ranks, states).write(tmp_path / "step0"))
-    source, _ = open_ref(Location(tmp_path / "step0"), None)
+    source, _ = find_checkpoint(Location(tmp_path / "step0"))
     document = json.loads(json.dumps(inspect(source, files).document(tensors=False)))
     assert [one["run_seed"] for one in document["generators"]] == [1234, 1234]
     assert [one["seed"] for one in document["generators"]] == [3952, 3953]
@@ -78,50 +86,50 @@ def test_states_of_real_checkpoints(case: str) -> None:
     assert [each.state.seed for each in found] == [3952 + each.file % checkpoint.tensor_parallel for each in found]
 
 
-def origin(folder: Path, drawn: Drawn) -> Origin:
-    found = ask(drawn.write(folder)).origin
+def rng_state(folder: Path, drawn: Drawn) -> RngState:
+    found = ask(drawn.write(folder)).rng_state
     assert found is not None
     return found
 
 
 def test_how_two_initialisations_differ(tmp_path: Path) -> None:
-    base = origin(tmp_path / "base", on_cpu(Model()))
-    assert differences(base, base) == ()
+    base = rng_state(tmp_path / "base", on_cpu(Model()))
+    assert rng_differences(base, base) == ()
     others = {
         "seeds differ: 1234 and 7": on_cpu(Model(seed=7)),
-        "other draws came before": on_cpu(Model(sequential=False)),
-        "cut over 1 tensor-parallel rank and 2 tensor-parallel ranks": on_cpu(Model(tensor_parallel=2)),
+        "the draws before the first tensor differ": on_cpu(Model(sequential=False)),
+        "split across 1 tensor-parallel rank and 2 tensor-parallel ranks": on_cpu(Model(tensor_parallel=2)),
         "generators differ: a CPU (mt19937) and a GPU (Philox)": on_gpu(Model(), 1024),
     }
     for number, (said, drawn) in enumerate(others.items()):
-        sentences = differences(base, origin(tmp_path / str(number), drawn))
+        sentences = rng_differences(base, rng_state(tmp_path / str(number), drawn))
         assert any(said in sentence for sentence in sentences), sentences
 
 
 def test_how_two_gpus_differ(tmp_path: Path) -> None:
     model = Model(hidden=64)
-    left, right = (origin(tmp_path / str(threads), on_gpu(model, threads)) for threads in (1024, 2048))
-    (sentence,) = differences(left, right)
+    left, right = (rng_state(tmp_path / str(threads), on_gpu(model, threads)) for threads in (1024, 2048))
+    (sentence,) = rng_differences(left, right)
     assert "1,024 and 2,048 threads" in sentence
     assert "from element 1,024 on" in sentence
     named = replace(left, threads=None, devices=("V100",)), replace(left, threads=None, devices=("A100", "A30"))
-    assert differences(*named) == ("the GPUs differ: V100; A100 or A30",)
+    assert rng_differences(*named) == ("the GPUs differ: V100; A100 or A30",)
 
 
 def test_stored_states_alone_are_compared_at_any_step(tmp_path: Path, samples: Path) -> None:
     late = RawCheckpoint.open(LocalFiles(samples / "global_step143000"))
-    one = origin_of(stored_generators(late), 1)
+    one = stored_rng_state(stored_generators(late), 1)
     assert one is not None
     assert (one.seed, one.seeds, one.position) == (1234, (3952,), None)
     gpus = []
     for threads in (1024, 2048):
         folder = on_gpu(Model(hidden=64), threads).write(tmp_path / str(threads))
-        gpus.append(origin_of(stored_generators(RawCheckpoint.open(LocalFiles(folder))), 1))
+        gpus.append(stored_rng_state(stored_generators(RawCheckpoint.open(LocalFiles(folder))), 1))
     assert None not in gpus
-    (sentence,) = differences(*gpus)  # type: ignore[arg-type]
-    assert "stand at offsets" in sentence
+    (sentence,) = rng_differences(*gpus)  # type: ignore[arg-type]
+    assert "are at the offsets" in sentence
     without = Drawn(Model(), on_cpu(Model()).ranks, [None]).write(tmp_path / "without")
-    assert origin_of(stored_generators(RawCheckpoint.open(LocalFiles(without))), 1) is None
+    assert stored_rng_state(stored_generators(RawCheckpoint.open(LocalFiles(without))), 1) is None
 
 
 def test_a_card_states_the_explanation_where_it_was_reproduced(tmp_path: Path, samples: Path) -> None:
@@ -146,4 +154,4 @@ def test_constructed_on_a_cpu_is_counted() -> None:
     state = decode(drawn.states[0] or b"")
     assert state is not None
     elements = {name: rows * columns for name, (rows, columns), _ in drawn.model.drawn()}
-    assert constructed(elements, state) == (Constructed(2),)
+    assert constructions_before(elements, state) == (Constructions(2),)

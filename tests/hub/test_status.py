@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from publish.release.ledger import Ledger
 
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
@@ -12,7 +13,6 @@ from publish.hub.transaction import publish_branch
 from publish.records.checkpoints import CheckpointRecord, Checkpoints
 from publish.records.files import FileRecord
 from publish.records.manifest import ComparisonRecord, Manifest
-from publish.release.ledger import Ledger
 from publish.release.state import Expected, Seen, judge, look
 from tests.hub.smallhub import SmallHub
 from tests.hub.test_manifest import example

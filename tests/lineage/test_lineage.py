@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from publish.lineage.order import Course
 from publish.lineage.repeats import (
     FLAT,
     JUMP,
@@ -21,8 +20,8 @@ from publish.lineage.repeats import (
     Repeats,
     repeats,
 )
-from publish.lineage.sketch import places
-from publish.lineage.suite import trace
+from publish.lineage.sketch import sample_indices
+from publish.lineage.suite import Trajectory, trace
 from publish.neox.checkpoint import RawCheckpoint
 from publish.sources.files import LocalFiles
 from tests.conftest import shared
@@ -59,7 +58,7 @@ def test_sampled_distances_are_those_of_all_weights(suite: Suite) -> None:
         return {name: checkpoint.read(tensor).astype(float) for name, tensor in checkpoint.ranks[0].items()}
 
     chosen = {step: suite[step] for step in (0, 1000, 143000)}
-    course = Course(chosen)
+    trajectory = Trajectory(chosen)
     steps = {step: whole(step) for step in chosen}
     matrices = [name for name, array in steps[0].items() if array.ndim == 2]
     typical = {name: np.median([np.sqrt(np.square(each[name]).mean()) for each in steps.values()]) for name in matrices}
@@ -67,7 +66,7 @@ def test_sampled_distances_are_those_of_all_weights(suite: Suite) -> None:
         for column, another in enumerate(chosen):
             squares = [np.square((steps[one][n] - steps[another][n]) / typical[n]).mean() for n in matrices]
             exact = np.sqrt(np.mean(squares))
-            assert course.distance(row, column) == pytest.approx(exact, rel=4 * course.error)
+            assert trajectory.distance(row, column) == pytest.approx(exact, rel=4 * trajectory.error)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -171,10 +170,10 @@ def test_a_zeroed_tensor_is_named(suite: Suite, step: int, name: str) -> None:
     assert {each.steps for each in findings} == {(step,)}
 
 
-def test_sampled_places_are_spread_ascending_and_fixed() -> None:
+def test_sample_indices_are_spread_ascending_and_fixed() -> None:
     for elements, count in ((1, 5), (16, 16), (17, 16), (1000, 64), (6_438_912, 157)):
-        at = places(elements, count)
-        assert len(at) == min(elements, count)
-        assert (np.diff(at) > 0).all()
-        assert at.max(initial=0) < elements
-    assert places(1000, 4).tolist() == [154, 309, 713, 868]
+        indices = sample_indices(elements, count)
+        assert len(indices) == min(elements, count)
+        assert (np.diff(indices) > 0).all()
+        assert indices.max(initial=0) < elements
+    assert sample_indices(1000, 4).tolist() == [154, 309, 713, 868]

@@ -135,10 +135,10 @@ class Campaign:
             return f"{error.what} ({error.fix})"
         if outcome.failed:
             return "; ".join(f"{each.detail} ({each.fix})" for each in outcome.failed)
-        return None if outcome.main in ("published", "as it should be") else outcome.main
+        return None if outcome.main.status in ("published", "unchanged") else outcome.main.status
 
     def clean(self) -> None:
-        """No target, no ledger, no memory of the quota."""
+        """No target, no work folder, no memory of the quota."""
         self.hub.inject(None)
         HfApi(endpoint=self.hub.url, token="hf_alice").delete_repo(TARGET, missing_ok=True)
         for name in ("work", "quota"):

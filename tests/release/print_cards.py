@@ -20,7 +20,7 @@ from tests.release.releases import FEW, TARGET, run_release
 def main(run: str, root: Path, workers: int) -> None:
     with RehearsalHub(root, api_quota=10**6, resolver_quota=10**6) as hub:
         client = Client(Endpoint(hub.url, "hf_alice"), quota_dir=root, commits_per_hour=10**6)
-        assert not run_release(run, client, root, workers=workers, logits="off").failed
+        assert not run_release(run, client, root, workers=workers, verify_logits="off").failed
         api = HfApi(endpoint=hub.url, token=False)
         for branch in ("main", *(f"step{step}" for step in FEW)):
             print(Path(api.hf_hub_download(TARGET, "README.md", revision=branch)).read_text("utf-8"))

@@ -1,18 +1,21 @@
-"""Short ways to a release of a few of the sample run's steps."""
+"""Short ways to release a few of the sample run's steps."""
 
 from __future__ import annotations
 
 import shutil
-import threading
 from dataclasses import replace
 from pathlib import Path
 
 from publish.hub.client import Client
-from publish.release.job import Wishes, make_job, propose
+from publish.interrupt import Stop
+from publish.release.executors import LocalExecutor
+from publish.release.job import make_job
 from publish.release.outcome import Outcome
 from publish.release.progress import Silent
+from publish.release.proposal import propose
+from publish.release.repair import Repair
 from publish.release.runner import Options, release
-from publish.release.work_dir import workplace
+from publish.release.work_dir import open_work_dir
 from publish.release_file import Release
 
 FEW = (0, 1, 2, 512)
@@ -29,10 +32,21 @@ def few(samples: Path, folder: Path, steps: tuple[int, ...] = FEW) -> Path:
 
 
 def run_release(
-    source: str | Path, client: Client, folder: Path, change: dict[str, object] | None = None, **options: object
+    source: str | Path,
+    client: Client,
+    folder: Path,
+    change: dict[str, object] | None = None,
+    *,
+    workers: int = 2,
+    tokenizer: str | None = None,
+    verify_logits: str = "changed",
+    private: bool = False,
+    repair: Repair | None = None,
+    stop: Stop | None = None,
 ) -> Outcome:
-    """Release ``source`` to alice/tiny and say what became of it."""
+    """Release ``source`` to alice/tiny; ``change`` replaces fields of the proposed release."""
     proposed: Release = replace(propose(str(source), TARGET, client), **(change or {}))  # type: ignore[arg-type]
-    job = make_job(proposed, Wishes(tokenizer=str(options.pop("tokenizer", "")) or None), client)
-    with workplace(folder / "work") as place:
-        return release(job, client, place, Options(**options), Silent(), threading.Event())  # type: ignore[arg-type]
+    job = replace(make_job(proposed, tokenizer=tokenizer, client=client), verify_logits=verify_logits)
+    with open_work_dir(folder / "work") as work_dir:
+        executor = LocalExecutor(workers, work_dir.steps)
+        return release(job, client, work_dir, Options(private, repair), executor, stop or Stop(), Silent())

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,14 +22,17 @@ from publish.cli.group import main
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
 from publish.hub.repository import validate_card
+from publish.interrupt import Stop
 from publish.records.manifest import Manifest
 from publish.rehearsal.server import RehearsalHub
 from publish.release.card_facts import hub_address
 from publish.release.cards import make_cards
-from publish.release.job import Wishes, make_job, propose, write_release
+from publish.release.executors import LocalExecutor
+from publish.release.job import make_job
 from publish.release.progress import Silent
+from publish.release.proposal import propose, write_release
 from publish.release.runner import Options, release
-from publish.release.work_dir import workplace
+from publish.release.work_dir import open_work_dir
 from publish.release_file import read_release
 from tests.cards.markdown import body, live_html, shown, tokens
 from tests.release.releases import FEW, TARGET, few, run_release
@@ -73,7 +75,9 @@ def add_note(release: Path, line: str) -> None:
 def test_an_unchanged_release_costs_three_requests_and_no_source(released: Path, hub: RehearsalHub) -> None:
     code, report = cards(released, "--check")
     assert (code, report["ok"]) == (0, True)
-    assert report["cards"] == [{"branch": branch, "changed": False, "reason": ""} for branch in BRANCHES]
+    assert [(card["repo"], card["branch"], card["changed"]) for card in report["cards"]] == [
+        (TARGET, branch, False) for branch in BRANCHES
+    ]
     assert hub.stats().requests == {"refs": 1, "tree": 1, "resolve": 1}
     assert hub.stats().commits == {}
 
@@ -82,7 +86,7 @@ def test_154_steps_cost_three_requests_and_one_changed_note_is_found_in_every_ca
     samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
 ) -> None:
     client = client_of("hf_alice")
-    assert not run_release(samples, client, tmp_path, logits="off").failed
+    assert not run_release(samples, client, tmp_path, verify_logits="off").failed
     hub.reset_stats()
     release = propose(str(samples), TARGET)
     found = make_cards(release, client)
@@ -229,9 +233,9 @@ def test_before_main_is_published_the_source_tells_the_steps(
     run = few(samples, tmp_path)
     client = client_of("hf_alice")
     proposed = propose(str(run), TARGET)
-    job = make_job(proposed, Wishes(steps="0,2"))
-    with workplace(tmp_path / "work") as place:
-        release(job, client, place, Options(), Silent(), threading.Event())
+    job = make_job(proposed, steps="0,2")
+    with open_work_dir(tmp_path / "work") as place:
+        release(job, client, place, Options(), LocalExecutor(2, place.steps), Stop(), Silent())
     found = make_cards(proposed, client)
     assert [(card.branch, card.reason) for card in found.cards] == [("step0", ""), ("step2", "")]
 

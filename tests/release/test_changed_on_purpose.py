@@ -13,7 +13,8 @@ from huggingface_hub import HfApi
 from publish.errors import ConfigError
 from publish.hub.client import Client
 from publish.rehearsal.server import RehearsalHub
-from publish.release.job import make_job, propose
+from publish.release.job import make_job
+from publish.release.proposal import propose
 from publish.release_file import Override
 from tests.release.releases import TARGET, few, run_release
 

@@ -65,6 +65,6 @@ def test_every_checkpoint_is_asked(samples: Path, tmp_path: Path, client_of: Cal
     run = few(samples, tmp_path)
     config = next((run / "global_step2" / "configs").glob("*.yml"))
     config.write_text(config.read_text().replace("{", '{"seed": 7, ', 1))
-    outcome = run_release(run, client_of("hf_alice"), tmp_path, logits="off")
+    outcome = run_release(run, client_of("hf_alice"), tmp_path, verify_logits="off")
     assert [failure.step for failure in outcome.failed] == [2]
     assert "seed is 7 here and 1234" in outcome.failed[0].detail

@@ -11,8 +11,8 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from publish.rehearsal.server import RehearsalHub
 from publish.release import main_plots
 from publish.release.cards import make_cards, push_cards
-from publish.release.job import propose
 from publish.release.progress import Silent
+from publish.release.proposal import propose
 from publish.release_file import WantedComparison
 from tests.release.releases import TARGET, few, run_release
 from tests.release.test_cards import ClientOf

@@ -15,7 +15,8 @@ from publish.errors import CardError, HubError, PublishError, StorageError
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
 from publish.rehearsal.server import RehearsalHub
-from publish.release_file import CardText, line
+from publish.release import executors
+from publish.release_file import CardText
 from tests.clock import ManualClock
 from tests.release.releases import TARGET, few, run_release
 
@@ -79,10 +80,10 @@ CASES = {
 
 @pytest.fixture
 def never(monkeypatch: pytest.MonkeyPatch) -> None:
-    def begin_step(*_: object, **__: object) -> None:
+    def make_step(*_: object, **__: object) -> None:
         raise AssertionError("a weight would have been read")
 
-    monkeypatch.setattr(line, "begin_step", begin_step)
+    monkeypatch.setattr(executors, "make_step", make_step)
 
 
 @pytest.mark.usefixtures("never")

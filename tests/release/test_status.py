@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 from publish.cli.group import main
 from publish.hub.client import Client
 from publish.rehearsal.server import RehearsalHub
-from publish.release.job import propose, release_yaml
+from publish.release.proposal import propose, release_yaml
 from tests.release.releases import TARGET, few, run_release
 
 ClientOf = Callable[[str], Client]
@@ -28,25 +28,21 @@ def release(samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientO
     run = few(samples, tmp_path)
     file = tmp_path / "release.yaml"
     file.write_text(release_yaml(propose(str(run), TARGET), None))
-    assert run_release(run, client_of("hf_alice"), tmp_path).main == "published"
+    assert run_release(run, client_of("hf_alice"), tmp_path).main.status == "published"
     return file
 
 
 @pytest.fixture
 def status(hub: RehearsalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Status:
-    """Step -> state and reason, by the command itself; with the release's ledger and without one."""
+    """Step -> state and reason, by the command itself."""
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
 
     def ask(file: Path, code: int = 1) -> dict[int, tuple[str, str]]:
-        found: list[dict[int, tuple[str, str]]] = []
-        for work in (tmp_path / "work", tmp_path / "no ledger"):
-            result = CliRunner().invoke(main, ["status", str(file), "--work-dir", str(work), "--json"])
-            assert result.exit_code == code, result.output
-            document: dict[str, Any] = json.loads(result.stdout)
-            assert document["ok"] is (code == 0)
-            found.append({each["step"]: (each["state"], each["reason"]) for each in document["steps"]})
-        assert found[0] == found[1]
-        return found[0]
+        result = CliRunner().invoke(main, ["status", str(file), "--json"])
+        assert result.exit_code == code, result.output
+        document: dict[str, Any] = json.loads(result.stdout)
+        assert document["ok"] is (code == 0)
+        return {row["step"]: (row["state"], row["reason"]) for row in document["steps"]}
 
     return ask
 
@@ -62,15 +58,15 @@ def test_missing(release: Path, status: Status, hub: RehearsalHub, samples: Path
     api.delete_branch(TARGET, branch="step2")
     api.create_branch(TARGET, branch="step2", revision=first)
     found = status(release)
-    assert found[1] == ("missing", "there is no such branch")
-    assert found[2] == ("missing", "the branch is there, without a commit of its own")
+    assert found[1] == ("missing", "the branch does not exist")
+    assert found[2] == ("missing", "the branch has no commit yet")
     assert found[512][0] == "published"
 
 
 def test_nothing_is_there(tmp_path: Path, samples: Path, status: Status) -> None:
     file = tmp_path / "release.yaml"
     file.write_text(release_yaml(propose(str(few(samples, tmp_path)), TARGET), None))
-    assert set(status(file).values()) == {("missing", "there is no such branch")}
+    assert set(status(file).values()) == {("missing", "the branch does not exist")}
 
 
 def test_stale_by_its_source(release: Path, status: Status) -> None:
@@ -83,7 +79,7 @@ def test_stale_by_its_source(release: Path, status: Status) -> None:
 
 
 def test_stale_by_its_plan(release: Path, status: Status, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("publish.convert.recipes.FORMAT", 99)  # another version writes the tensors otherwise
+    monkeypatch.setattr("publish.convert.plan.FORMAT", 99)  # another version writes the tensors otherwise
     assert {(state, reason.split()[0]) for state, reason in status(release).values()} == {("stale", "plan")}
 
 
@@ -107,7 +103,7 @@ def test_stale_by_somebodys_weights(release: Path, status: Status, hub: Rehearsa
     api = HfApi(endpoint=hub.url, token="hf_alice")
     api.upload_file(path_or_fileobj=b"x" * 100, path_in_repo="model.safetensors", repo_id=TARGET, revision="step1")
     assert status(release)[1][0] == "stale"
-    assert status(release)[1][1].startswith("files: model.safetensors has 100 bytes, not ")
+    assert status(release)[1][1].startswith("files: model.safetensors has 100 bytes instead of ")
 
 
 def test_foreign(release: Path, status: Status, hub: RehearsalHub) -> None:
@@ -125,7 +121,7 @@ def test_foreign(release: Path, status: Status, hub: RehearsalHub) -> None:
     )
     api.upload_file(path_or_fileobj=b"{", path_in_repo="publish.json", repo_id=TARGET, revision="step512")
     found = status(release)
-    assert found[1] == ("foreign", "there is no publish.json among its 7 files")
-    assert found[2] == ("foreign", "its publish.json says step 3")
+    assert found[1] == ("foreign", "none of its 7 files is publish.json")
+    assert found[2] == ("foreign", "its publish.json is for step 3")
     assert found[512][0] == "foreign"
     assert "cannot be read" in found[512][1]

@@ -1,4 +1,4 @@
-"""A fake cluster first in PATH, a rehearsal Hub that its tasks reach, and an engine in a hurry."""
+"""A fake cluster first in PATH, a rehearsal Hub that its tasks reach, and an executor that polls often."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ import pytest
 
 from publish.hub.client import Client
 from publish.hub.failures import Endpoint
+from publish.interrupt import Clock, Stop
 from publish.rehearsal.server import RehearsalHub
-from publish.release.executors import Engine
+from publish.release.executors import LocalExecutor
+from publish.release.job import make_job
 from publish.release.outcome import Outcome
+from publish.release.progress import Silent
+from publish.release.proposal import propose
+from publish.release.runner import Options, release
+from publish.release.work_dir import open_work_dir
 from publish.slurm.commands import Settings, Slurm
-from publish.slurm.executor import Pace, SlurmEngine
-from tests.release.releases import run_release
+from publish.slurm.executor import PollIntervals, SlurmExecutor
+from tests.release.releases import TARGET
 from tests.slurm.fake import FakeSlurm
 
 MANY = 10**6
-QUICK = Pace(results=0.1, queue=0.3, grace=1.0, silence=5.0, refused=0.5)
+QUICK = PollIntervals(results=0.1, queue=0.3, grace=1.0, silence=5.0, refused=0.5)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -43,11 +49,27 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RehearsalHu
 
 @pytest.fixture
 def release_on(hub: RehearsalHub, tmp_path: Path) -> Callable[..., Outcome]:
-    """Release a run, on the cluster unless another engine is named."""
+    """Release a run on the cluster, or in this process."""
 
-    def release(run: Path, settings: Settings | None = None, engine: Engine | None = None, workers: int = 2) -> Outcome:
-        client = Client(Endpoint(hub.url, "hf_alice"), quota_dir=tmp_path / "quota", commits_per_hour=MANY)
-        engine = engine or SlurmEngine(Slurm(), settings or Settings(), QUICK)
-        return run_release(run, client, tmp_path, engine=engine, workers=workers)
+    def run(
+        source: Path,
+        settings: Settings | None = None,
+        *,
+        workers: int = 2,
+        local: bool = False,
+        held: Clock | None = None,
+    ) -> Outcome:
+        endpoint, quota = Endpoint(hub.url, "hf_alice"), tmp_path / "quota"
+        client = Client(endpoint, clock=held, quota_dir=quota, commits_per_hour=1 if held else MANY)
+        if held:
+            client.commits.reserve(TARGET)  # every commit of the release waits for that clock
+        job = make_job(propose(str(source), TARGET, client), client=client)
+        with open_work_dir(tmp_path / "work") as folder:
+            executor = (
+                LocalExecutor(workers, folder.steps)
+                if local
+                else SlurmExecutor(Slurm(), workers, folder.folder, True, Silent(), settings or Settings(), QUICK)
+            )
+            return release(job, client, folder, Options(), executor, Stop(), Silent())
 
-    return release
+    return run

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from publish.errors import ConversionError, GateError, HubError, SlurmError
-from publish.hub.failures import Unavailable
+from publish.errors import GateError, SlurmError
+from publish.release.outcome import Failure
 from publish.slurm.commands import Settings, Slurm, TaskState
-from publish.slurm.executor import Array, Pace
-from publish.slurm.folder import Attempt, Batch, ErrorRecord, Result, SharedFolder, locked
+from publish.slurm.executor import JobArray, PollIntervals
+from publish.slurm.folder import Attempt, Batch, Result, SharedFolder, driver_lock
 from tests.slurm.fake import FakeSlurm
 
 Programs = Callable[..., Slurm]
@@ -73,11 +73,11 @@ def test_the_queue_is_read_with_whatever_is_in_it(programs: Programs) -> None:
 
 
 def test_accounting_is_used_where_there_is_one(programs: Programs) -> None:
-    assert programs(sacct="printf '7_0|COMPLETED|0:0\\n7_1|OUT_OF_MEMORY|0:125\\n'").fate("publish-a", 1) == (
+    assert programs(sacct="printf '7_0|COMPLETED|0:0\\n7_1|OUT_OF_MEMORY|0:125\\n'").sacct_state("publish-a", 1) == (
         "OUT_OF_MEMORY, exit code 0:125"
     )
-    assert programs(sacct="echo 'Slurm accounting storage is disabled' >&2; exit 1").fate("publish-a", 1) is None
-    assert programs(sacct="exit 0").fate("publish-a", 1) is None
+    assert programs(sacct="echo 'Slurm accounting storage is disabled' >&2; exit 1").sacct_state("publish-a", 1) is None
+    assert programs(sacct="exit 0").sacct_state("publish-a", 1) is None
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_tasks_that_will_never_run_end_it(programs: Programs, tmp_path: Path) ->
     """Slurm takes a job that is longer than its partition allows, and lets it wait for ever."""
     lines = "publish-a|0|PENDING|PartitionTimeLimit\\n"
     slurm = programs(squeue=f"printf '{lines}'", scontrol="echo 'MaxArraySize = 1001'")
-    array = Array(slurm, Settings(), Pace(queue=0), empty(tmp_path), 2)
+    array = JobArray(slurm, Settings(), PollIntervals(queue=0), empty(tmp_path), 2, "alice/tiny")
     array.folder.add("a", Batch({"0": 512}, 4))
     array.begin([512])
     with pytest.raises(SlurmError, match="PartitionTimeLimit") as caught:
@@ -104,12 +104,12 @@ def test_tasks_that_will_never_run_end_it(programs: Programs, tmp_path: Path) ->
 
 def test_a_silent_controller_loses_nobody(programs: Programs, tmp_path: Path) -> None:
     slurm = programs(squeue="exit 1", scontrol="echo 'MaxArraySize = 1001'")
-    array = Array(slurm, Settings(), Pace(queue=0, grace=0, silence=3600), empty(tmp_path), 2)
+    array = JobArray(slurm, Settings(), PollIntervals(queue=0, grace=0, silence=3600), empty(tmp_path), 2, "alice/tiny")
     array.folder.add("a", Batch({"0": 512}, 4))
     array.begin([512])
     assert list(array.collect()) == list(array.collect()) == []
-    assert list(array.flying.values()) == [512]
-    array.pace = Pace(queue=0, grace=0, silence=0)
+    assert list(array.in_flight.values()) == [512]
+    array.intervals = PollIntervals(queue=0, grace=0, silence=0)
     with pytest.raises(SlurmError, match="squeue failed"):
         list(array.collect())
 
@@ -117,9 +117,9 @@ def test_a_silent_controller_loses_nobody(programs: Programs, tmp_path: Path) ->
 def test_a_refusal_that_may_pass_is_waited_out_and_not_pressed(programs: Programs, tmp_path: Path) -> None:
     """A limit of submitted jobs is reached while tasks are under way: their end makes room."""
     slurm = programs(sbatch=f"echo x >> {tmp_path}/asked; exit 1", scontrol="echo 'MaxArraySize = 1001'")
-    array = Array(slurm, Settings(), Pace(), empty(tmp_path), 4)
+    array = JobArray(slurm, Settings(), PollIntervals(), empty(tmp_path), 4, "alice/tiny")
     array.begin([0, 1])
-    array.held.add(Attempt("a", 0))
+    array.held[tmp_path] = Attempt("a", 0)
     for _ in range(3):
         array.submit()
     assert (tmp_path / "asked").read_text().count("x") == 1
@@ -131,7 +131,7 @@ def test_a_refusal_that_may_pass_is_waited_out_and_not_pressed(programs: Program
 
 def empty(tmp_path: Path) -> SharedFolder:
     folder = SharedFolder(tmp_path / "slurm")
-    for name in ("batches", "places", "tasks", "results", "logs"):
+    for name in ("batches", "slots", "tasks", "results", "logs"):
         (folder.root / name).mkdir(parents=True)
     return folder
 
@@ -140,24 +140,26 @@ def test_what_a_driver_left_is_taken_over_and_the_rest_swept(programs: Programs,
     folder = empty(tmp_path)
     folder.add("a", Batch({"0": 0, "1": 1, "2": 2}, 4))
     for index in (1, 2):
-        assert folder.take_place(Attempt("a", index), 4)
-    assert folder.take_place(Attempt("gone", 7), 4)
-    folder.leave(Attempt("gone", 7), Result(8, "no-place"))
-    array = Array(programs(scontrol="echo 'MaxArraySize = 1001'"), Settings(), Pace(), folder, 2)
+        assert folder.take_slot(Attempt("a", index), 4)
+    assert folder.take_slot(Attempt("gone", 7), 4)
+    folder.leave(Attempt("gone", 7), Result(8, "node"))
+    array = JobArray(
+        programs(scontrol="echo 'MaxArraySize = 1001'"), Settings(), PollIntervals(), folder, 2, "alice/tiny"
+    )
     array.begin([0, 2, 4])  # step 1 was published meanwhile
-    assert array.flying == {Attempt("a", 0): 0, Attempt("a", 2): 2}
+    assert array.in_flight == {Attempt("a", 0): 0, Attempt("a", 2): 2}
     assert list(array.waiting) == [4]
-    assert folder.attempts() == array.flying.keys()
-    assert set(folder.places().values()) == {Attempt("a", 2)}
+    assert folder.attempts() == array.in_flight.keys()
+    assert set(folder.slots().values()) == {Attempt("a", 2)}
 
 
-def test_a_folder_has_as_many_places_as_it_says(tmp_path: Path) -> None:
+def test_a_folder_has_as_many_slots_as_it_says(tmp_path: Path) -> None:
     folder = empty(tmp_path)
-    taken = [folder.take_place(Attempt("a", index), 3) for index in range(5)]
+    taken = [folder.take_slot(Attempt("a", index), 3) for index in range(5)]
     assert taken == [True, True, True, False, False]
     folder.settle(Attempt("a", 1))
-    assert folder.take_place(Attempt("b", 0), 3)
-    assert not folder.take_place(Attempt("b", 1), 3)
+    assert folder.take_slot(Attempt("b", 0), 3)
+    assert not folder.take_slot(Attempt("b", 1), 3)
 
 
 def test_a_task_that_was_given_up_ends_without_a_step(tmp_path: Path) -> None:
@@ -170,26 +172,27 @@ def test_a_task_that_was_given_up_ends_without_a_step(tmp_path: Path) -> None:
         assert "all nodes share" in done.stderr
 
 
-def test_errors_come_back_as_they_were() -> None:
-    for error, kind in ((GateError("w", "at", "f"), GateError), (Unavailable("w", "at", "f"), HubError)):
-        again = ErrorRecord.of(error).error()
-        assert (type(again), str(again), again.exit_code) == (kind, str(error), kind.exit_code)
-    assert ErrorRecord.of(ConversionError("w", "at", "f")).kind == "ConversionError"
+def test_a_failure_reaches_the_driver_as_it_was(tmp_path: Path) -> None:
+    folder, attempt = empty(tmp_path), Attempt("a", 0)
+    failure = Failure.of("step8", 8, GateError("what", "where", "fix"))
+    folder.leave(attempt, Result(8, "node", failure=failure))
+    assert folder.result(attempt).failure == failure
+    assert (failure.kind, failure.detail, failure.fix) == ("gate", "what (at where)", "fix")
 
 
 def test_a_lock_is_for_one_driver(tmp_path: Path) -> None:
-    with locked(tmp_path), pytest.raises(SlurmError, match=f"process {os.getpid()}"), locked(tmp_path):
+    with driver_lock(tmp_path), pytest.raises(SlurmError, match=f"process {os.getpid()}"), driver_lock(tmp_path):
         pass
-    with locked(tmp_path):
+    with driver_lock(tmp_path):
         pass
 
 
 def test_the_command_line_says_what_is_wrong_before_it_begins(tmp_path: Path, cluster: FakeSlurm) -> None:
     code = "from publish.cli import main; main()"
     cases = {
-        ("--partition", "debug"): "--partition is for Slurm",
-        ("--engine", "slurm", "--sbatch-option=--array=3"): "--array cannot be passed on",
-        ("--engine", "slurm"): "is not on this machine",
+        ("--partition", "debug"): "--partition is an option for Slurm",
+        ("--executor", "slurm", "--sbatch-option=--array=3"): "--array cannot be passed on",
+        ("--executor", "slurm"): "is not on this machine",
     }
     for options, words in cases.items():
         env = {**os.environ, "PATH": "/nowhere"} if "not on this machine" in words else None

@@ -8,30 +8,24 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from huggingface_hub import HfApi
 
 from publish.errors import SlurmError
 from publish.rehearsal.server import RehearsalHub
-from publish.release.executors import LocalEngine
-from publish.release.making import Making
 from publish.release.outcome import Outcome
-from publish.release.step import ProvenStep
-from publish.slurm.commands import Settings, Slurm
-from publish.slurm.executor import SlurmEngine
+from publish.slurm.commands import Settings
 from tests.release.campaign import state
 from tests.release.processes import CODE
 from tests.release.releases import TARGET, few
-from tests.slurm.conftest import QUICK
+from tests.release.test_disk import HeldClock
 from tests.slurm.fake import FakeSlurm
 
 STEPS = (0, 1, 512)
-T = TypeVar("T")
 Release = Callable[..., Outcome]
 
 
@@ -44,7 +38,7 @@ def once(*steps: int) -> dict[str, int]:
 
 
 def driver(run: Path, work: Path, *further: str) -> subprocess.Popen[str]:
-    arguments = ["all-steps", str(run), TARGET, "--work-dir", str(work), "--engine", "slurm", *further]
+    arguments = ["all-steps", str(run), TARGET, "--work-dir", str(work), "--executor", "slurm", *further]
     pipe = subprocess.PIPE
     return subprocess.Popen([sys.executable, "-c", CODE, *arguments], stdout=pipe, stderr=pipe, text=True)
 
@@ -61,12 +55,12 @@ def test_it_is_the_same_release_to_the_byte(
 ) -> None:
     run = few(samples, tmp_path, STEPS)
     outcome = release_on(run, Settings("debug", "lab", "10", "2G", 1, ("--qos=low", "-N 1")))
-    assert (outcome.published, outcome.failed, outcome.main) == (STEPS, (), "published")
+    assert (outcome.published, outcome.failed, outcome.main.status) == (STEPS, (), "published")
     assert commits(hub) == once(*STEPS)
     on_the_cluster = state(hub.url)
     HfApi(endpoint=hub.url, token="hf_alice").delete_repo(TARGET)
     shutil.rmtree(tmp_path / "work")
-    again = release_on(run, engine=LocalEngine())
+    again = release_on(run, local=True)
     assert (again.published, again.bytes_read) == (STEPS, outcome.bytes_read)
     assert state(hub.url) == on_the_cluster
     (call,) = cluster.calls("sbatch")
@@ -81,7 +75,7 @@ def test_tasks_killed_and_lost_in_short_arrays_are_made_up_for(
     cluster.configure(max_array_size=2, lose=1, kill=1)
     hub.inject([{"route": "/preupload/main", "status": 403, "nth": 1, "count": len(STEPS)}])  # nothing goes ahead
     outcome = release_on(few(samples, tmp_path, STEPS))
-    assert (outcome.published, outcome.failed, outcome.main) == (STEPS, (), "published")
+    assert (outcome.published, outcome.failed, outcome.main.status) == (STEPS, (), "published")
     assert commits(hub) == once(*STEPS)
     assert all(int(array.split("%")[0].split("-")[1]) < 2 for array in cluster.arrays())
     assert len(cluster.tasks()) + 1 == len(STEPS) + 2  # one vanished, two were made twice
@@ -122,7 +116,7 @@ def test_a_killed_driver_is_taken_over_and_nothing_is_submitted_twice(
     assert process.returncode == 0, err
     assert commits(hub) == once(*STEPS)
     assert len(cluster.tasks()) == len(STEPS)
-    assert sorted(path.name for path in work.iterdir()) == [".lock", "ledger.jsonl", "slurm.lock"]
+    assert sorted(path.name for path in work.iterdir()) == [".lock", "slurm.lock"]
 
 
 def test_ctrl_c_cancels_its_tasks_and_a_rerun_goes_on(
@@ -152,37 +146,28 @@ def content(path: Path) -> bytes:
         return b""
 
 
-class Stalled:
-    """An engine whose steps are published only once ``condition`` holds."""
-
-    def __init__(self, condition: Callable[[], object]) -> None:
-        self.condition = condition
-
-    def run(
-        self, making: Making, steps: Sequence[int], then: Callable[[ProvenStep], T]
-    ) -> Generator[tuple[int, Future[T]], None, None]:
-        def later(proven: ProvenStep) -> T:
-            until(self.condition)
-            return then(proven)
-
-        return SlurmEngine(Slurm(), Settings(), QUICK).run(making, steps, later)
-
-
 def test_no_step_is_started_while_the_folder_is_full(
     samples: Path, tmp_path: Path, hub: RehearsalHub, cluster: FakeSlurm, release_on: Release
 ) -> None:
-    lying = []
+    clock, lying = HeldClock(), []
 
     def all_have_run() -> bool:
         assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file() and b"hf_alice" in content(path)]
         lying.append(len(list(tmp_path.glob("work/slurm/tasks/*/step*/README.md"))))
         return [state for _, state, _ in cluster.tasks()].count("COMPLETED") >= len(STEPS)
 
-    outcome = release_on(few(samples, tmp_path, STEPS), engine=Stalled(all_have_run), workers=1)
+    run = few(samples, tmp_path, STEPS)
+    with ThreadPoolExecutor(1) as pool:
+        released = pool.submit(release_on, run, workers=1, held=clock)
+        try:
+            until(all_have_run)
+        finally:
+            clock.released.set()
+        outcome = released.result(60)
     assert (outcome.published, outcome.failed) == (STEPS, ())
     assert commits(hub) == once(*STEPS)
     assert max(lying) == 2
-    assert len(cluster.tasks()) == len(STEPS) + 1  # one found no place, left at once, and came again
+    assert len(cluster.tasks()) == len(STEPS) + 1  # one found no slot, left at once, and came again
     assert [array.split("%")[0] for array in cluster.arrays()] == ["0-2", "0-0"]
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from publish.release.convert import Conversion
 from transformers import AutoModelForCausalLM
 
 from publish.records.gates import Gate
-from publish.release.convert import Conversion
 from tests.convert.rawfiles import write
 from tests.convert.rawmodel import LLAMA, NEOX, Case
 from tests.convert.test_layouts import converted

@@ -53,7 +53,7 @@ class Rule:
         return route == self.route if named else re.search(self.route, raw_path) is not None
 
     def fires(self, number: int) -> bool:
-        """Whether the rule fires on its ``number``-th match, counted from 1."""
+        """Whether the rule fires on its ``number``-th match, count from 1."""
         if self.every is not None:
             turn, rest = divmod(number, self.every)
             return rest == 0 and (self.count is None or turn <= self.count)
@@ -109,7 +109,7 @@ def parse_rules(document: object, where: str) -> tuple[Rule, ...]:
     """A list of rules, checked.
 
     Raises:
-        RehearsalError: naming the rule, counted from 1, and what is wrong with it.
+        RehearsalError: naming the rule, count from 1, and what is wrong with it.
     """
     if not isinstance(document, Sequence) or isinstance(document, str):
         raise RehearsalError("the faults are no list of rules", where, _FIX)
@@ -252,7 +252,7 @@ class FaultInjector:
         self._commits[repo] = [*recent, now]
         made = False
 
-        async def counted(scope: Scope, receive: Receive, send: Send) -> None:
+        async def count(scope: Scope, receive: Receive, send: Send) -> None:
             async def watching(message: Message) -> None:
                 nonlocal made
                 made = made or (message["type"] == "http.response.start" and message["status"] == 200)
@@ -261,7 +261,7 @@ class FaultInjector:
             await self.app(scope, receive, watching)
 
         try:
-            await _altered(counted, effects, scope, receive, send)
+            await _altered(count, effects, scope, receive, send)
         finally:
             if not made:
                 self._commits[repo].remove(now)  # the Hub refused it: it counts for nothing, whatever was answered

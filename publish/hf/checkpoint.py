@@ -1,0 +1,214 @@
+"""A checkpoint in Hugging Face format: which files hold its weights, its tensors by name, and its config.
+
+The weights are where ``from_pretrained`` looks for them, in its order (transformers ``modeling_utils.py``):
+``model.safetensors``, its shards with an index, ``pytorch_model.bin``, its shards with an index. Opening reads headers,
+pickles and JSON, and no weight; nothing in a pickle is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from publish.errors import CheckpointError
+from publish.formats.dtypes import VIEWS
+from publish.formats.safetensors import NoHeader, read_header
+from publish.formats.torch_archive import RawTensor, TorchFile
+from publish.formats.unpickler import StoredTensor
+from publish.sources.files import CheckpointFiles
+
+SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
+CONFIG = "config.json"
+CHUNK = 1 << 20  # bytes of one read; a multiple of every element's size
+
+_SHARD = re.compile(r"(model|pytorch_model)-(\d+)-of-(\d+)\.(safetensors|bin)")
+_MAX_JSON = 64 << 20
+_MAX_SHARDS = 10_000
+_DTYPES: Mapping[str, str] = {
+    **{"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"},
+    **{"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"},
+}
+_FETCH_AGAIN = "the files are incomplete or belong to different models; fetch them again"
+
+
+def has_weights(names: Collection[str]) -> bool:
+    """Whether these names, relative to a folder, include weights that `HfCheckpoint` reads, or an index of such."""
+    indices = {index_of(single) for single in SINGLE_FILES}
+    return any(name in SINGLE_FILES or name in indices or _shard_of(name) for name in names)
+
+
+def index_of(single: str) -> str:
+    """The name of the index of the shards that replace the file ``single``."""
+    return f"{single}.index.json"
+
+
+def _shard_of(name: str) -> str | None:
+    """The single file that the shard ``name`` is a part of; None if it is not a shard."""
+    found = _SHARD.fullmatch(name)
+    single = f"{found[1]}.{found[4]}" if found else None
+    return single if single in SINGLE_FILES else None
+
+
+@dataclass(frozen=True)
+class HfCheckpoint:
+    """An open checkpoint. ``tensors`` by name, in file order; all are contiguous and little endian."""
+
+    files: CheckpointFiles
+    tensors: Mapping[str, RawTensor]
+
+    @classmethod
+    def open(cls, files: CheckpointFiles) -> HfCheckpoint:
+        """Read the index and the header of every weight file.
+
+        Raises:
+            CheckpointError: no weights; a file is absent, damaged, hostile or older than torch 1.6; a tensor is in two
+                files or of a dtype that torch archives do not have.
+        """
+        tensors: dict[str, RawTensor] = {}
+        for file in weight_files(files):
+            read = _read_safetensors if file.endswith(".safetensors") else _read_torch
+            for tensor in read(files, file):
+                if tensor.name in tensors:
+                    what = f"{tensor.name} is also in {tensors[tensor.name].file}"
+                    raise CheckpointError(what, f"{files.where}/{file}", _FETCH_AGAIN)
+                tensors[tensor.name] = tensor
+        return cls(files, tensors)
+
+    @property
+    def where(self) -> str:
+        return self.files.where
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """``config.json``; empty if the file is absent.
+
+        Raises:
+            CheckpointError: not a JSON object.
+        """
+        return read_json(self.files, CONFIG)
+
+    @cached_property
+    def step(self) -> int | None:
+        """The step that ``publish.json`` states, if there is such a file.
+
+        Raises:
+            CheckpointError: not a JSON object.
+        """
+        step = read_json(self.files, "publish.json").get("step")
+        return step if isinstance(step, int) else None
+
+    def prefetch(self, names: Iterable[str]) -> None:
+        """Announce that these tensors are read next: from a Hub they come in as few requests as possible."""
+        ranges: dict[str, list[tuple[int, int]]] = {}
+        for tensor in map(self.tensors.__getitem__, names):
+            ranges.setdefault(tensor.file, []).append((tensor.offset, tensor.nbytes))
+        for file, wanted in ranges.items():
+            self.files.prefetch(file, wanted)
+
+    def chunks(self, tensor: RawTensor) -> Iterator[memoryview]:
+        """The bytes of a tensor in row-major order, whole elements, at most `CHUNK` bytes at a time."""
+        file = self.files.open(tensor.file)
+        for at in range(0, tensor.nbytes, CHUNK):
+            yield memoryview(file.read(tensor.offset + at, min(CHUNK, tensor.nbytes - at)))
+
+    def read(self, tensor: RawTensor, start_row: int, rows: int) -> NDArray[Any]:
+        """``rows`` rows of a float16, bfloat16 or float32 tensor; bfloat16 as the uint16 of its bits."""
+        row = tensor.nbytes // max(1, tensor.shape[0])
+        data = self.files.open(tensor.file).read(tensor.offset + start_row * row, rows * row)
+        return np.frombuffer(data, VIEWS[tensor.dtype]).reshape(rows, *tensor.shape[1:])
+
+
+def weight_files(files: CheckpointFiles) -> list[str]:
+    """The weight files that ``from_pretrained`` would read.
+
+    Raises:
+        CheckpointError: there are none, a shard is missing, or a shard is not in the index.
+    """
+    for single in SINGLE_FILES:
+        if single in files.sizes:
+            return [single]
+        shards = {name for name in files.sizes if _shard_of(name) == single}
+        index = index_of(single)
+        expected = _indexed_files(files, index) if index in files.sizes else _numbered_files(shards)
+        if unmatched := sorted(shards ^ expected):
+            what = "is missing" if unmatched[0] in expected else "is not in the index"
+            raise CheckpointError(f"{unmatched[0]} {what}", files.where, _FETCH_AGAIN)
+        if shards:
+            return sorted(shards)
+    raise CheckpointError(
+        f"no weights in Hugging Face format: expected {' or '.join(SINGLE_FILES)}, whole or in shards",
+        files.where,
+        "name a model's folder or revision",
+    )
+
+
+def _indexed_files(files: CheckpointFiles, index: str) -> set[str]:
+    places = read_json(files, index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError("the index has no weight_map of file names", f"{files.where}/{index}", _FETCH_AGAIN)
+    return set(places.values())
+
+
+def _numbered_files(shards: Collection[str]) -> set[str]:
+    """The names of all shards, as each of them states how many there are."""
+    for name in shards:
+        found = _SHARD.fullmatch(name)
+        assert found is not None
+        stem, width, total, ending = found[1], len(found[2]), found[3], found[4]
+        if int(total) <= _MAX_SHARDS:
+            return {f"{stem}-{number:0{width}}-of-{total}.{ending}" for number in range(1, int(total) + 1)}
+    return set()
+
+
+def _read_safetensors(files: CheckpointFiles, name: str) -> Iterator[RawTensor]:
+    file = files.open(name)
+    try:
+        header = read_header(file.size, file.read)
+    except NoHeader as error:
+        raise CheckpointError(str(error), file.where, "the file is damaged or incomplete; fetch it again") from error
+    for tensor in header.tensors:
+        if tensor.dtype not in _DTYPES:
+            what = f"{tensor.name} has the unsupported dtype {tensor.dtype}"
+            raise CheckpointError(what, file.where, f"save it with one of {', '.join(_DTYPES)}")
+        strides = tuple(math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
+        yield RawTensor(tensor.name, name, _DTYPES[tensor.dtype], tensor.shape, strides, tensor.offset)
+
+
+def _read_torch(files: CheckpointFiles, name: str) -> Iterator[RawTensor]:
+    """The tensors of a dict that torch saved, as ``pytorch_model.bin`` is."""
+    file = TorchFile.open(name, files.open(name))
+    tree = file.tree if isinstance(file.tree, dict) else {}
+    for key, stored in tree.items():
+        if isinstance(key, str) and isinstance(stored, StoredTensor):
+            tensor = file.tensor(key, stored)
+            if not tensor.contiguous:
+                raise CheckpointError(f"{key} is not contiguous", f"{files.where}/{name}", "save it as safetensors")
+            yield tensor
+
+
+def read_json(files: CheckpointFiles, name: str) -> dict[str, Any]:
+    """The JSON object in a file; empty if the file is absent.
+
+    Raises:
+        CheckpointError: not a JSON object, or larger than 64 MiB.
+    """
+    size, where = files.sizes.get(name), f"{files.where}/{name}"
+    if size is None:
+        return {}
+    if size > _MAX_JSON:
+        raise CheckpointError(f"{size:,} bytes are too many for a JSON file of a checkpoint", where, "check the file")
+    try:
+        found = json.loads(bytes(files.open(name).read(0, size)))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"not valid JSON: {error}", where, "fetch it again") from error
+    if not isinstance(found, dict):
+        raise CheckpointError("not a JSON object", where, "fetch it again")
+    return found
