@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from publish.errors import CheckpointError, SourceError
 from publish.hf.checkpoint import SINGLE_FILES, HfCheckpoint, has_weights
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.layout import is_checkpoint as is_raw
+from publish.neox.checkpoint import is_checkpoint as is_raw
 from publish.schedule import step_of
 from publish.sources.files import CheckpointFiles, LocalFiles
 from publish.sources.remote import HubRepo
@@ -102,7 +102,7 @@ def find_checkpoint(
         name = location.revision or "main"
         ref = CheckpointRef(location.repo, name, step_of(name), repo.resolve(name))
     assert ref.commit is not None
-    files = (repo.stream if stream else repo.files)(ref.commit, f"{location.repo}@{ref.name}")
+    files = repo.files(ref.commit, f"{location.repo}@{ref.name}", stream=stream)
     if location.revision is None and step is None and not is_checkpoint(files.sizes):
         files.close()
         steps = [branch for branch in repo.branches() if step_of(branch) is not None]

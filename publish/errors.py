@@ -1,22 +1,22 @@
-"""One tree of errors. Each says what is wrong, where, and what to do about it.
+"""The errors that a user meets. Every error says what is wrong, where, and what to do about it.
 
-Anything that is not a :class:`PublishError` is a bug and keeps its traceback.
+An exception that is not a :class:`PublishError` is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
 
 
 class PublishError(Exception):
-    """What is wrong, where, and what to do. ``exit_code`` is what the command line ends with.
+    """What is wrong, where, and what to do. The command line ends with ``exit_code``.
 
-    2: it could not run (bad arguments, unreadable or unsupported input, no access);
+    2: the command could not run (bad arguments, unreadable or unsupported input, no access);
     1: it ran and found something wrong.
     """
 
     exit_code = 2
 
     def __init__(self, what: str, where: object, fix: str) -> None:
-        super().__init__(_short(what), str(where), fix)  # positional strings: survives pickling
+        super().__init__(_shortened(what), str(where), fix)  # positional strings: survives pickling
 
     @property
     def what(self) -> str:
@@ -34,21 +34,21 @@ class PublishError(Exception):
         return f"{self.what}\n  at:  {self.where}\n  fix: {self.fix}"
 
 
-def _short(text: str, limit: int = 2000) -> str:
-    """``text``, its middle left out where a file's own content made it endless."""
+def _shortened(text: str, limit: int = 2000) -> str:
+    """``text`` without its middle if it is very long: the content of a file may be part of it."""
     return text if len(text) <= limit else f"{text[: limit // 2]} [...] {text[-limit // 4 :]}"
 
 
 class ReleaseError(PublishError):
-    """The release file, or the arguments that stand for one, cannot be used."""
+    """The release file, or the arguments in its place, cannot be used."""
 
 
 class ScheduleError(PublishError):
-    """A schedule or a list of steps does not say which steps are meant."""
+    """A schedule or a list of steps is malformed, or names steps that do not exist."""
 
 
 class SourceError(PublishError):
-    """Raw checkpoints cannot be found or read where they are said to be."""
+    """Raw checkpoints cannot be found or read at their location."""
 
 
 class CheckpointError(PublishError):
@@ -60,7 +60,7 @@ class ConfigError(PublishError):
 
 
 class ConversionError(PublishError):
-    """A checkpoint cannot be converted: tensors unmapped, missing or surplus."""
+    """A checkpoint cannot be converted: tensors are unmapped, missing or surplus."""
 
 
 class TokenizerError(PublishError):
@@ -74,16 +74,16 @@ class GateError(PublishError):
 
 
 class CardError(PublishError):
-    """A card cannot be written from the facts at hand."""
+    """A card cannot be rendered from the facts."""
 
 
 class HubError(PublishError):
-    """The Hub refused, or cannot be reached."""
+    """The Hub refuses, answers something malformed, or cannot be reached."""
 
 
 class StorageError(PublishError):
-    """A file cannot be written on this machine."""
+    """A file on this machine cannot be written or read."""
 
 
 class SlurmError(PublishError):
-    """Slurm refuses, cannot be reached, or ended a task that left no result."""
+    """Slurm refuses, cannot be reached, or a task ended without a result."""

@@ -8,18 +8,17 @@ from typing import Protocol
 
 from publish.errors import PublishError
 
+GRACE = 5.0  # seconds from the first Ctrl-C until threads are no longer waited for
+
 
 class Interrupted(PublishError):
-    """The user asked to stop (Ctrl-C); what was in flight is abandoned."""
+    """The user asked to stop (Ctrl-C). Work in flight is abandoned."""
 
     exit_code = 130
 
 
-GRACE = 5.0  # seconds from the first Ctrl-C until threads are no longer waited for
-
-
 class Stop(threading.Event):
-    """The event of Ctrl-C, and the one deadline that all who end their work then share."""
+    """The event that Ctrl-C sets, and the one deadline of everyone who then ends their work."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,28 +32,28 @@ class Stop(threading.Event):
 
     @property
     def remaining(self) -> float:
-        """Seconds of the grace period that are left, never less than 0; all of it until :meth:`set` is called."""
+        """Seconds left of the grace period: all of it until :meth:`set` is called, never less than 0."""
         if self._since is None:
             return GRACE
         return max(0.0, self._since + GRACE - time.monotonic())
 
 
-def stop_if(interrupt: threading.Event | None) -> None:
+def stop_if(stop: threading.Event | None) -> None:
     """Raise :class:`Interrupted` once the event is set."""
-    if interrupt is not None and interrupt.is_set():
-        raise Interrupted("interrupted", "while talking to the Hub", "run the same command again: it resumes")
+    if stop is not None and stop.is_set():
+        raise Interrupted("interrupted", "Ctrl-C", "run the same command again: it resumes")
 
 
 class Clock(Protocol):
-    """Seconds since the epoch, and a sleep that an event can end."""
+    """Seconds since the epoch, and a sleep that an event ends. A test replaces it."""
 
     def now(self) -> float: ...
 
-    def sleep(self, seconds: float, interrupt: threading.Event | None = None) -> None:
-        """Wait; raises :class:`Interrupted` as soon as `interrupt` is set."""
+    def sleep(self, seconds: float, stop: threading.Event | None = None) -> None:
+        """Wait. Raises :class:`Interrupted` as soon as `stop` is set."""
 
-    def sleep_until(self, moment: float, interrupt: threading.Event | None = None) -> None:
-        """The same, until a moment that was decided upon before."""
+    def sleep_until(self, moment: float, stop: threading.Event | None = None) -> None:
+        """Wait until `moment`, in seconds since the epoch; returns at once if it has passed."""
 
 
 class SystemClock:
@@ -63,12 +62,12 @@ class SystemClock:
     def now(self) -> float:
         return time.time()
 
-    def sleep(self, seconds: float, interrupt: threading.Event | None = None) -> None:
-        stop_if(interrupt)
-        if interrupt is None:
+    def sleep(self, seconds: float, stop: threading.Event | None = None) -> None:
+        stop_if(stop)
+        if stop is None:
             time.sleep(max(0.0, seconds))
-        elif interrupt.wait(max(0.0, seconds)):
-            stop_if(interrupt)
+        elif stop.wait(max(0.0, seconds)):
+            stop_if(stop)
 
-    def sleep_until(self, moment: float, interrupt: threading.Event | None = None) -> None:
-        self.sleep(moment - self.now(), interrupt)
+    def sleep_until(self, moment: float, stop: threading.Event | None = None) -> None:
+        self.sleep(moment - self.now(), stop)

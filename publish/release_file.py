@@ -1,4 +1,4 @@
-"""release.yaml: what is released, from where, to where. Every key known, every error with its line."""
+"""The release file: what is released, from where, to where. Unknown keys are refused, and errors name the line."""
 
 from __future__ import annotations
 
@@ -10,110 +10,9 @@ from typing import Any
 
 import yaml
 
+from publish.dtypes import WEIGHT_DTYPES
 from publish.errors import ReleaseError, ScheduleError
 from publish.schedule import FROM_CONFIG, NAMED, parse_steps
-
-# Values of a YAML file by kind; what is of another kind is an error that names the line.
-
-
-Readers = Mapping[str, Callable[[yaml.Node, str], Any]]
-
-
-def place_of(where: str, node: yaml.Node | None) -> str:
-    """The place of ``node`` as an error names it."""
-    return f"{where}, line {node.start_mark.line + 1}" if node is not None else where
-
-
-def as_mapping(
-    node: yaml.Node | None,
-    keys: Readers,
-    where: str,
-    required: tuple[str, ...],
-) -> dict[str, Any]:
-    """The values of a mapping whose keys are those of ``keys``, each read by its own reader."""
-    if not isinstance(node, yaml.MappingNode):
-        raise ReleaseError("a mapping of keys is due here", place_of(where, node), f"the keys are {', '.join(keys)}")
-    values: dict[str, Any] = {}
-    for key, value in node.value:
-        name = str(key.value)
-        if name not in keys:
-            raise ReleaseError(f"unknown key {name!r}", place_of(where, key), f"the keys here are {', '.join(keys)}")
-        if name in values:
-            raise ReleaseError(f"{name} is given twice", place_of(where, key), "keep one")
-        values[name] = keys[name](value, where)
-    if missing := [name for name in required if name not in values]:
-        raise ReleaseError(f"{missing[0]} is missing", place_of(where, node), f"add the line {missing[0]}: ...")
-    return values
-
-
-def as_text(node: yaml.Node, where: str) -> str:
-    """A text that says something."""
-    if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
-        raise ReleaseError(
-            "a text is due here", place_of(where, node), "write a text, in quotes if it has special characters"
-        )
-    return str(node.value)
-
-
-def as_texts(node: yaml.Node, where: str) -> tuple[str, ...]:
-    """A list of texts, or one."""
-    if isinstance(node, yaml.ScalarNode):
-        return (as_text(node, where),)
-    if not isinstance(node, yaml.SequenceNode):
-        raise ReleaseError("a list of texts is due here", place_of(where, node), "write [a, b]")
-    return tuple(as_text(item, where) for item in node.value)
-
-
-def as_steps(node: yaml.Node, where: str) -> tuple[int, ...]:
-    """Steps, ascending, each once."""
-    listed = node.value if isinstance(node, yaml.SequenceNode) else ()
-    if not listed or not all(isinstance(item, yaml.ScalarNode) and item.value.isdecimal() for item in listed):
-        raise ReleaseError("a list of steps is due here", place_of(where, node), "write [0, 1, 512]")
-    return tuple(sorted({int(item.value) for item in listed}))
-
-
-def as_count(node: yaml.Node, where: str) -> int:
-    """A number above 0."""
-    if not isinstance(node, yaml.ScalarNode) or not node.value.isdecimal() or int(node.value) == 0:
-        raise ReleaseError("a number above 0 is due here", place_of(where, node), "write 128")
-    return int(node.value)
-
-
-def as_items(node: yaml.Node, where: str, example: str) -> list[yaml.Node]:
-    """The items of a list; ``example`` is one as it could be written."""
-    if not isinstance(node, yaml.SequenceNode):
-        raise ReleaseError("a list is due here", place_of(where, node), f"write - {example}")
-    return list(node.value)
-
-
-def as_step(node: yaml.Node, where: str) -> int:
-    """One step."""
-    if not isinstance(node, yaml.ScalarNode) or not node.value.isdecimal():
-        raise ReleaseError("a step is due here", place_of(where, node), "write a number")
-    return int(node.value)
-
-
-def as_scalar(node: yaml.Node, where: str) -> Any:
-    """A text, a number, true or false."""
-    value = yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else None
-    if not isinstance(value, str | int | float | bool):
-        raise ReleaseError("one value is due here", place_of(where, node), "write a text, a number, true or false")
-    return value
-
-
-def as_number(node: yaml.Node, where: str) -> float:
-    """A finite number."""
-    given = as_text(node, where)
-    try:
-        value = float(given)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ReleaseError(f"{given!r} is no number", place_of(where, node), "write a number such as 0.5")
-    return value
-
-
-# The words of a card: what its maintainer says, as opposed to what was measured.
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +26,10 @@ class EvaluationResult:
 
 
 @dataclass(frozen=True, slots=True)
-class CardText:
-    """What the maintainer says of the model; figures of the run never come from here.
+class CardMetadata:
+    """What the maintainer says about the model; figures of the run never come from here.
 
-    ``notes`` is Markdown, ``citation`` BibTeX, ``errata`` a sentence each.
+    ``notes`` is Markdown, ``citation`` BibTeX, ``errata`` one sentence for each item.
     """
 
     title: str
@@ -149,9 +48,6 @@ class CardText:
     results: tuple[EvaluationResult, ...] = ()
 
 
-DTYPES = ("float16", "bfloat16", "float32")
-
-
 @dataclass(frozen=True, slots=True)
 class ExpectedEqual:
     """Steps whose weights are equal, and why."""
@@ -162,7 +58,7 @@ class ExpectedEqual:
 
 @dataclass(frozen=True, slots=True)
 class ExpectedJump:
-    """Steps at which the weights leave the course of the others, and why."""
+    """Steps at which the weights jump, and why."""
 
     steps: tuple[int, ...]
     because: str
@@ -189,13 +85,13 @@ class WantedComparison:
 class Release:
     """One release. ``schedule`` is a name or a list of steps; ``base`` is what relative paths start from.
 
-    ``dtype`` is what weights are cast to; None: they keep their own.
-    ``commits_per_hour`` is the quota of commits to the target; None: what the Hub is known for.
+    ``dtype`` is what weights are cast to; None keeps their own.
+    ``commits_per_hour`` is the quota of commits to the target; None means the Hub's.
     """
 
     source: str
     target: str
-    card: CardText
+    card: CardMetadata
     schedule: str | tuple[int, ...] = FROM_CONFIG
     tokenizer: str | None = None
     dtype: str | None = None
@@ -209,7 +105,7 @@ class Release:
 
     def expected_jump(self, step: int) -> bool:
         """Whether the release says that the weights jump at this step."""
-        return any(step in each.steps for each in self.jumps)
+        return any(step in jump.steps for jump in self.jumps)
 
     def expected_equal(self, one: int, other: int) -> bool:
         """Whether the release says that these two steps hold the same weights."""
@@ -217,7 +113,7 @@ class Release:
 
     def equals(self, step: int) -> frozenset[int]:
         """The other steps that the release says hold the same weights as this one."""
-        return frozenset(other for each in self.expect if step in each.steps for other in each.steps if other != step)
+        return frozenset(other for equal in self.expect if step in equal.steps for other in equal.steps) - {step}
 
 
 def read_release(path: Path) -> Release:
@@ -230,7 +126,7 @@ def read_release(path: Path) -> Release:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ReleaseError(
-            f"cannot read the release file: {error}", path, "make one with: publish init SOURCE"
+            f"cannot read the release file: {error}", path, "make one with: publish init LOCATION"
         ) from error
     return parse_release(text, str(path), path.parent)
 
@@ -241,26 +137,127 @@ def parse_release(text: str, where: str, base: Path = Path()) -> Release:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ReleaseError(f"not valid YAML: {error.problem}", f"{where}, line {line}", "mend that line") from error
+        raise ReleaseError(f"not valid YAML: {error.problem}", f"{where}, line {line}", "fix this line") from error
     except (yaml.YAMLError, RecursionError) as error:
-        raise ReleaseError(f"not valid YAML: {error}", where, "mend the file") from error
+        raise ReleaseError(f"not valid YAML: {error}", where, "fix the file") from error
     values = as_mapping(node, _TOP, where, required=("source", "target"))
-    card = values.pop("card", None) or CardText(title=values["target"].split("/")[-1])
+    card = values.pop("card", None) or CardMetadata(title=values["target"].split("/")[-1])
     expect = values.pop("expect", ())
     return Release(
         **values,
         card=card,
-        expect=tuple(each for each in expect if isinstance(each, ExpectedEqual)),
-        jumps=tuple(each for each in expect if isinstance(each, ExpectedJump)),
+        expect=tuple(item for item in expect if isinstance(item, ExpectedEqual)),
+        jumps=tuple(item for item in expect if isinstance(item, ExpectedJump)),
         where=where,
         base=base,
     )
 
 
+# Readers: the value of a YAML node, or an error with its line.
+
+Readers = Mapping[str, Callable[[yaml.Node, str], Any]]
+
+
+def place_of(where: str, node: yaml.Node | None) -> str:
+    """The place of ``node`` as an error names it."""
+    return f"{where}, line {node.start_mark.line + 1}" if node is not None else where
+
+
+def as_mapping(
+    node: yaml.Node | None,
+    keys: Readers,
+    where: str,
+    required: tuple[str, ...],
+) -> dict[str, Any]:
+    """The values of a mapping, read by the reader of their key."""
+    if not isinstance(node, yaml.MappingNode):
+        raise ReleaseError(
+            "expected a mapping", place_of(where, node), f"write key: value lines; the keys are {', '.join(keys)}"
+        )
+    values: dict[str, Any] = {}
+    for key, value in node.value:
+        name = str(key.value)
+        if name not in keys:
+            raise ReleaseError(f"unknown key {name!r}", place_of(where, key), f"the keys here are {', '.join(keys)}")
+        if name in values:
+            raise ReleaseError(f"{name} is given twice", place_of(where, key), "keep one")
+        values[name] = keys[name](value, where)
+    if missing := [name for name in required if name not in values]:
+        raise ReleaseError(f"{missing[0]} is missing", place_of(where, node), f"add the line {missing[0]}: ...")
+    return values
+
+
+def as_text(node: yaml.Node, where: str) -> str:
+    """A text that is not empty."""
+    if not isinstance(node, yaml.ScalarNode) or not node.value.strip():
+        raise ReleaseError(
+            "expected a text", place_of(where, node), "write a text, in quotes if it has special characters"
+        )
+    return str(node.value)
+
+
+def as_texts(node: yaml.Node, where: str) -> tuple[str, ...]:
+    """A list of texts, or one."""
+    if isinstance(node, yaml.ScalarNode):
+        return (as_text(node, where),)
+    if not isinstance(node, yaml.SequenceNode):
+        raise ReleaseError("expected a list of texts", place_of(where, node), "write [a, b]")
+    return tuple(as_text(item, where) for item in node.value)
+
+
+def as_steps(node: yaml.Node, where: str) -> tuple[int, ...]:
+    """Steps, ascending, each once."""
+    listed = node.value if isinstance(node, yaml.SequenceNode) else ()
+    if not listed or not all(isinstance(item, yaml.ScalarNode) and item.value.isdecimal() for item in listed):
+        raise ReleaseError("expected a list of steps", place_of(where, node), "write [0, 1, 512]")
+    return tuple(sorted({int(item.value) for item in listed}))
+
+
+def as_count(node: yaml.Node, where: str) -> int:
+    """A number above 0."""
+    if not isinstance(node, yaml.ScalarNode) or not node.value.isdecimal() or int(node.value) == 0:
+        raise ReleaseError("expected a whole number above 0", place_of(where, node), "write 128")
+    return int(node.value)
+
+
+def as_items(node: yaml.Node, where: str, example: str) -> list[yaml.Node]:
+    """The items of a list; ``example`` is one as it could be written."""
+    if not isinstance(node, yaml.SequenceNode):
+        raise ReleaseError("expected a list", place_of(where, node), f"write items such as - {example}")
+    return list(node.value)
+
+
+def as_step(node: yaml.Node, where: str) -> int:
+    """One step."""
+    if not isinstance(node, yaml.ScalarNode) or not node.value.isdecimal():
+        raise ReleaseError("expected a step", place_of(where, node), "write a whole number")
+    return int(node.value)
+
+
+def as_scalar(node: yaml.Node, where: str) -> Any:
+    """A text, a number, true or false."""
+    value = yaml.SafeLoader("").construct_object(node) if isinstance(node, yaml.ScalarNode) else None
+    if not isinstance(value, str | int | float | bool):
+        raise ReleaseError("expected a single value", place_of(where, node), "write a text, a number, true or false")
+    return value
+
+
+def as_number(node: yaml.Node, where: str) -> float:
+    """A finite number."""
+    given = as_text(node, where)
+    try:
+        value = float(given)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ReleaseError(f"{given!r} is not a number", place_of(where, node), "write a number such as 0.5")
+    return value
+
+
 def _repo(node: yaml.Node, where: str) -> str:
     text = as_text(node, where)
     if text.count("/") != 1:
-        raise ReleaseError(f"{text!r} is no repository", place_of(where, node), "write owner/name")
+        raise ReleaseError(f"{text!r} is not a repository name", place_of(where, node), "write owner/name")
     return text
 
 
@@ -286,12 +283,12 @@ def schedule_named(text: str) -> str | tuple[int, ...]:
     except ScheduleError as error:
         names = ", ".join((*NAMED, FROM_CONFIG))
         raise ScheduleError(
-            f"{text!r} is no schedule", f"schedule {text!r}", f"write {names}, or a list of steps"
+            f"unknown schedule {text!r}", f"schedule {text!r}", f"write {names}, or a list of steps"
         ) from error
 
 
-def _card(node: yaml.Node, where: str) -> CardText:
-    return CardText(**as_mapping(node, _CARD, where, required=("title",)))
+def _card(node: yaml.Node, where: str) -> CardMetadata:
+    return CardMetadata(**as_mapping(node, _CARD, where, required=("title",)))
 
 
 def _expect(node: yaml.Node, where: str) -> tuple[ExpectedEqual | ExpectedJump, ...]:
@@ -302,7 +299,7 @@ def _expected(node: yaml.Node, where: str) -> ExpectedEqual | ExpectedJump:
     value = as_mapping(node, _EXPECT, where, required=("because",))
     if ("equal" in value) == ("jump" in value):
         fix = "write equal: [0, 1], or jump: [512]"
-        raise ReleaseError("one of equal and jump is due here", place_of(where, node), fix)
+        raise ReleaseError("expected either equal or jump", place_of(where, node), fix)
     if "equal" in value:
         return ExpectedEqual(value["equal"], value["because"])
     return ExpectedJump(value["jump"], value["because"])
@@ -316,9 +313,7 @@ def _comparisons(node: yaml.Node, where: str) -> tuple[WantedComparison, ...]:
 
 def _overrides(node: yaml.Node, where: str) -> tuple[Override, ...]:
     if not isinstance(node, yaml.MappingNode):
-        raise ReleaseError(
-            "a mapping is due here", place_of(where, node), "write hidden_act: {value: gelu, because: ...}"
-        )
+        raise ReleaseError("expected a mapping", place_of(where, node), "write hidden_act: {value: gelu, because: ...}")
     found = []
     for key, value in node.value:
         given = as_mapping(value, _OVERRIDE, where, required=("value", "because"))
@@ -327,9 +322,9 @@ def _overrides(node: yaml.Node, where: str) -> tuple[Override, ...]:
 
 
 def _dtype(node: yaml.Node, where: str) -> str:
-    if (text := as_text(node, where)) not in DTYPES:
+    if (text := as_text(node, where)) not in WEIGHT_DTYPES:
         raise ReleaseError(
-            f"{text!r} is no dtype", place_of(where, node), f"write {', '.join(DTYPES)}, or leave it out"
+            f"unknown dtype {text!r}", place_of(where, node), f"use {', '.join(WEIGHT_DTYPES)}, or remove the line"
         )
     return text
 
@@ -337,7 +332,7 @@ def _dtype(node: yaml.Node, where: str) -> str:
 def _results(node: yaml.Node, where: str) -> tuple[EvaluationResult, ...]:
     example = "{task: text-generation, dataset: owner/name, metric: acc, value: 0.5}"
     given = (as_mapping(item, _RESULT, where, required=tuple(_RESULT)) for item in as_items(node, where, example))
-    return tuple(EvaluationResult(**each) for each in given)
+    return tuple(EvaluationResult(**values) for values in given)
 
 
 _TOP: Readers = {

@@ -1,10 +1,9 @@
-"""Which steps there must be, and which there are. Pure."""
+"""Steps: their names, lists of them, and the schedules that say which there are."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from publish.errors import ScheduleError
@@ -17,17 +16,17 @@ FROM_CONFIG = "from-config"
 _BRANCH = re.compile(r"(?:global_)?step(0|[1-9][0-9]{0,11})")
 _LOOKS_LIKE_A_STEP = re.compile(r"(?i)(global)?[-_ ]?step")
 _RANGE = re.compile(r"(\d+)(?::(\d+)(?::(\d+))?)?")
-_MOST_STEPS = 1_000_000
+_MAX_STEPS = 1_000_000
 
 
 def step_of(name: str) -> int | None:
-    """The step that a branch or folder name states (``step512``, ``global_step512``), else None."""
+    """The step that the name of a branch or folder states (``step512``, ``global_step512``), if it states one."""
     found = _BRANCH.fullmatch(name)
     return int(found[1]) if found else None
 
 
 def looks_like_a_step(name: str) -> bool:
-    """Whether ``name`` was meant to be a step's and cannot be parsed as one."""
+    """Whether ``name`` begins like a step's (``step01``, ``Step5``, ``step-5``) but does not state one."""
     return step_of(name) is None and _LOOKS_LIKE_A_STEP.match(name) is not None
 
 
@@ -36,9 +35,9 @@ def branch_of(step: int) -> str:
 
 
 def parse_steps(text: str) -> tuple[int, ...]:
-    """``0,1,512``, ``0:1000``, ``1000:143000:1000`` (both ends included) and mixtures, ascending.
+    """The steps in ``0,1,512``, ``0:1000``, ``1000:143000:1000`` (both ends included) or a mixture, ascending.
 
-    A range without a stride takes every number in it, so it selects among steps that exist.
+    A range without a stride has every number in it: it selects among steps that exist.
 
     Raises:
         ScheduleError: not such a list.
@@ -48,12 +47,14 @@ def parse_steps(text: str) -> tuple[int, ...]:
         found = _RANGE.fullmatch(part.strip())
         if found is None:
             raise ScheduleError(
-                f"{part.strip()!r} names no steps", f"steps {text!r}", "write 0,1,512 or 1000:143000:1000"
+                f"{part.strip()!r} is not a step or a range of steps",
+                f"steps {text!r}",
+                "write 0,1,512 or 1000:143000:1000",
             )
         first, last, stride = int(found[1]), int(found[2] or found[1]), int(found[3] or 1)
-        if last < first or stride == 0 or (last - first) // stride > _MOST_STEPS:
+        if last < first or stride == 0 or (last - first) // stride > _MAX_STEPS:
             raise ScheduleError(
-                f"the range {part.strip()!r} is empty or endless",
+                f"the range {part.strip()!r} is empty or has more than {_MAX_STEPS:,} steps",
                 f"steps {text!r}",
                 "write first:last:stride",
             )
@@ -62,18 +63,20 @@ def parse_steps(text: str) -> tuple[int, ...]:
 
 
 def from_config(options: Mapping[str, Any], where: str) -> tuple[int, ...]:
-    """The steps GPT-NeoX saves, from ``checkpoint_factor``, ``extra_save_iters`` and ``train_iters``.
+    """The steps that GPT-NeoX saves, from ``checkpoint_factor``, ``extra_save_iters`` and ``train_iters``.
 
-    ``checkpoint_scale: log`` saves at powers of the factor, from the factor on, and at the end
-    (gpt-neox ``NeoXArgs.calculate_derived``).
+    ``checkpoint_scale: log`` saves at the factor and its powers, and at the end (gpt-neox
+    ``NeoXArgs.calculate_derived``).
 
     Raises:
-        ScheduleError: an option is absent or no number.
+        ScheduleError: an option is absent or not a number.
     """
     last = _positive(options, "train_iters", where)
     extra = options.get("extra_save_iters") or []
     if not isinstance(extra, list) or not all(isinstance(step, int) and step >= 0 for step in extra):
-        raise ScheduleError(f"extra_save_iters is {extra!r}", where, "a list of iterations is due")
+        raise ScheduleError(
+            f"extra_save_iters must be a list of iterations, got {extra!r}", where, "fix the config, or name the steps"
+        )
     if options.get("checkpoint_factor") is None and options.get("save_interval") is None:
         regular: Iterable[int] = ()
     elif options.get("checkpoint_scale") == "log":
@@ -89,71 +92,21 @@ def _positive(options: Mapping[str, Any], name: str, where: str) -> int:
     value = options.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0 or int(value) != value:
         raise ScheduleError(
-            f"{name} is {value!r}, so the schedule does not follow from the config", where, "name the steps"
+            f"{name} must be a positive integer, got {value!r}: the config does not tell the schedule",
+            where,
+            "fix the config, or name the steps",
         )
     return int(value)
 
 
 def _powers(factor: float, last: int, where: str) -> Iterator[int]:
     if factor <= 1:
-        raise ScheduleError(f"checkpoint_factor {factor} with a log scale never ends", where, "name the steps")
+        raise ScheduleError(
+            f"checkpoint_factor must be more than 1 with a log scale, got {factor}",
+            where,
+            "fix the config, or name the steps",
+        )
     step = factor
     while step < last:
         yield int(step)
         step *= factor
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something wrong with one step: ``kind`` for scripts, ``detail`` for people."""
-
-    step: int | None
-    kind: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """Expected steps against the names found."""
-
-    expected: tuple[int, ...]
-    found: tuple[int, ...]
-    missing: tuple[int, ...]
-    unexpected: tuple[str, ...]
-    problems: tuple[Problem, ...]
-
-    @property
-    def ok(self) -> bool:
-        return not (self.missing or self.unexpected or self.problems)
-
-
-def compare(expected: Iterable[int], names: Iterable[str]) -> Comparison:
-    """Which of ``expected`` are missing among ``names`` (branches or folders), and which names are no step of it.
-
-    ``main`` and names that do not look like steps are not judged; names that look like steps and cannot be parsed
-    (``step01``, ``Step5``, ``step-5``) are.
-    """
-    wanted = tuple(sorted(set(expected)))
-    by_step: dict[int, list[str]] = {}
-    unparsable = []
-    for name in names:
-        step = step_of(name)
-        if step is not None:
-            by_step.setdefault(step, []).append(name)
-        elif looks_like_a_step(name):
-            unparsable.append(name)
-    found = tuple(sorted(by_step))
-    twice = [
-        Problem(step, "ambiguous", f"{' and '.join(sorted(same))} both claim step {step}")
-        for step, same in sorted(by_step.items())
-        if len(same) > 1
-    ]
-    odd = [Problem(None, "unparsable-name", f"{name!r} looks like a step and is none") for name in sorted(unparsable)]
-    surplus = [name for step in found if step not in set(wanted) for name in sorted(by_step[step])]
-    return Comparison(
-        wanted,
-        found,
-        tuple(sorted(set(wanted) - set(found))),
-        (*surplus, *sorted(unparsable)),
-        (*twice, *odd),
-    )

@@ -1,8 +1,7 @@
 """Run huggingface_hub's own tests against the rehearsal Hub, and print what passed.
 
-The tests come from the sdist of the installed version, fetched by pip when this runs; nothing of them is kept. Its
-conftest is not in the sdist: ours is in scripts/upstream_tests/. Exit code 1 when a test fails that is not listed in
-OUT_OF_SCOPE, with its reason.
+The tests come from the sdist of the installed version, which pip downloads; they are removed afterwards. The sdist
+has no conftest: ours is in scripts/upstream_tests/. Exit code 1 when a test fails that OUT_OF_SCOPE does not list.
 
     python scripts/upstream_tests.py [-k EXPRESSION] [--keep FOLDER]
 """
@@ -26,9 +25,6 @@ from pathlib import Path
 
 from publish.errors import PublishError
 from publish.rehearsal.server import RehearsalHub
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 
 CONFTEST = Path(__file__).with_suffix("") / "conftest.py"
 API = "tests/test_hf_api.py::"
@@ -54,7 +50,7 @@ PASSES: tuple[tuple[str, Mapping[str, str], tuple[str, ...]], ...] = (
     ("over Xet, as a stock client does", {}, XET),
 )
 OUT_OF_SCOPE: Mapping[str, str] = {
-    "TestHfApiEndpoints::test_whoami_with_passing_token": "asks for an organization of the staging server",
+    "TestHfApiEndpoints::test_whoami_with_passing_token": "needs an organization of the staging server",
     "TestCommitApi::test_create_repo_private_by_default": "organizations with a default visibility",
     "TestCommitApi::test_create_commit_repo_id_case_insensitive": "names differ in case here; the Hub redirects",
     "TestCommitApi::test_empty_commit_on_pr": "pull requests are opened by a commit only; discussions are not served",
@@ -71,7 +67,7 @@ OUT_OF_SCOPE: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One test: its class or module, its name, and passed, failed, skipped or out of scope."""
+    """One test. ``group`` is its class or module; ``outcome`` is passed, failed, skipped or out of scope."""
 
     group: str
     name: str
@@ -103,7 +99,7 @@ def unpack(folder: Path) -> Path:
 
 
 def ensure_mock(folder: Path) -> str:
-    """Where pytest-mock is, which upstream's tests use: installed, or fetched into ``folder``."""
+    """A folder for PYTHONPATH that has pytest-mock, which upstream's tests use, where it is not installed."""
     if importlib.util.find_spec("pytest_mock") is None:
         command = [
             sys.executable,
@@ -121,7 +117,7 @@ def ensure_mock(folder: Path) -> str:
 
 
 def run(tests: Path, targets: tuple[str, ...], environment: Mapping[str, str], options: list[str]) -> list[Result]:
-    """Run the targets against a fresh Hub of their own."""
+    """Run the targets against a new rehearsal Hub."""
     report = tests.parent / "report.xml"
     report.unlink(missing_ok=True)
     home = tests.parent / "home"
@@ -155,7 +151,7 @@ def _reason(group: str, name: str) -> str | None:
 
 
 def show(title: str, results: list[Result]) -> None:
-    """The table of one pass, then what failed, then why tests were left out."""
+    """Print a table of one pass, the failures, and the reasons of what was left out."""
     outcomes = ("passed", "failed", "out of scope", "skipped")
     print(f"\n{title}\n{'':44}" + "".join(f"{name:>14}" for name in outcomes))
     groups = dict.fromkeys(result.group for result in results)

@@ -24,11 +24,11 @@ class ManualClock:
         with self._lock:
             self._now += seconds
 
-    def sleep(self, seconds: float, interrupt: threading.Event | None = None) -> None:
-        self.sleep_until(self.now() + seconds, interrupt)
+    def sleep(self, seconds: float, stop: threading.Event | None = None) -> None:
+        self.sleep_until(self.now() + seconds, stop)
 
-    def sleep_until(self, moment: float, interrupt: threading.Event | None = None) -> None:
-        stop_if(interrupt)
+    def sleep_until(self, moment: float, stop: threading.Event | None = None) -> None:
+        stop_if(stop)
         with self._lock:
             self.slept.append(max(0.0, moment - self._now))
             self._now = max(self._now, moment)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from publish.errors import ScheduleError
-from publish.schedule import LOG_SPACED_20, PYTHIA, branch_of, compare, from_config, parse_steps, step_of
+from publish.schedule import LOG_SPACED_20, PYTHIA, branch_of, from_config, parse_steps, step_of
 
 PYTHIA_OPTIONS = {
     "checkpoint_factor": 1000,
@@ -75,14 +75,3 @@ def test_a_branch_names_its_step(step: int) -> None:
 @pytest.mark.parametrize("name", ["main", "step01", "step", "step-1", "Step5", "step5 ", "step1_0", "refs/step5"])
 def test_other_names_are_no_step(name: str) -> None:
     assert step_of(name) is None
-
-
-def test_missing_unexpected_and_unparsable_are_told_apart() -> None:
-    found = compare((0, 1, 2), ["main", "step0", "step2", "step3", "step-7"])
-    assert (found.missing, found.unexpected, found.ok) == ((1,), ("step3", "step-7"), False)
-    assert [problem.kind for problem in found.problems] == ["unparsable-name"]
-
-
-def test_two_names_for_one_step_are_a_problem() -> None:
-    found = compare((0,), ["step0", "global_step0"])
-    assert [problem.kind for problem in found.problems] == ["ambiguous"]

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from publish.audit.records import CONFIG, Branch, Series, Suite, shorten
-from publish.formats.safetensors import HeaderTensor
+from publish.dtypes import BY_SAFETENSORS
+from publish.formats.safetensors import TensorInfo
 from publish.records.findings import Finding
 
 MAY_DIFFER = frozenset({"transformers_version", "_name_or_path", "_commit_hash", "torch_dtype", "dtype", "use_cache"})
 MAX_SHOWN = 60  # characters of a config's value
-DTYPES: Mapping[str, str] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")  # the layer's number in a tensor's name
 _EMBEDDING = re.compile(r"(?:^|\.)(?:embed_in|embed_tokens|wte)\.weight")
 _OUTPUT_EMBEDDING = re.compile(r"(?:^|\.)(?:embed_out|lm_head)\.weight$")
@@ -91,7 +91,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
-def _tensors(branch: Branch) -> dict[str, HeaderTensor]:
+def _tensors(branch: Branch) -> dict[str, TensorInfo]:
     """All tensors by name; none where a file is missing or truncated, which is reported as a size mismatch."""
     headers = list(branch.headers.values())
     if branch.safetensors is None or branch.safetensors.missing or not all(header.tensors for header in headers):
@@ -99,7 +99,7 @@ def _tensors(branch: Branch) -> dict[str, HeaderTensor]:
     return {tensor.name: tensor for header in headers for tensor in header.tensors}
 
 
-def contradictions(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor]) -> Iterator[str]:
+def contradictions(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Iterator[str]:
     """Values of the config that contradict the tensors' shapes, names or dtypes; what either side lacks is skipped."""
     for dimension in DIMENSIONS:
         tensor = next((tensor for name, tensor in tensors.items() if dimension.tensor.search(name)), None)
@@ -122,12 +122,13 @@ def contradictions(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor
         yield "tie_word_embeddings is false, but the weights have no output embedding"
 
     stated = config.get("dtype") or config.get("torch_dtype")
-    dtypes = {DTYPES.get(tensor.dtype, tensor.dtype) for tensor in tensors.values()}
+    stored = {tensor.dtype for tensor in tensors.values()}
+    dtypes = {BY_SAFETENSORS[dtype].name if dtype in BY_SAFETENSORS else dtype for dtype in stored}
     if isinstance(stated, str) and len(dtypes) == 1 and dtypes != {stated.removeprefix("torch.")}:
         yield f"dtype is {stated}, but the weights are {dtypes.pop()}"
 
 
-def _attention_heads(config: Mapping[str, Any], tensors: Mapping[str, HeaderTensor]) -> Iterator[str]:
+def _attention_heads(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Iterator[str]:
     hidden, heads = config.get("hidden_size"), config.get("num_attention_heads")
     if type(hidden) is not int or type(heads) is not int or heads < 1:
         return

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -17,12 +16,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from publish.atomic import read_sealed, write_sealed
+from publish.atomic import read_checksummed, write_checksummed
 from publish.audit.records import digest
 from publish.errors import HubError, StorageError
-from publish.formats.safetensors import PREFIX, Header, NoHeader, cut_short, length_of, parse_header
+from publish.formats.safetensors import PREFIX, Header, InvalidHeader, header_length, parse_header, truncated_header
 from publish.hub.client import Client
 from publish.hub.downloads import RemoteFile, fetch_file
+from publish.hub.endpoint import cache_folder
 from publish.hub.reads import TreeEntry, list_branches, list_tree
 
 CONCURRENCY = 16  # requests at a time
@@ -55,10 +55,7 @@ class Cache:
     @classmethod
     def of(cls, endpoint: str) -> Cache:
         """The cache of one Hub, below ``HF_HOME``."""
-        from huggingface_hub import constants
-
-        home = Path(os.environ.get("HF_HOME", constants.HF_HOME))
-        return cls(home / "publish" / "audit" / hashlib.sha256(endpoint.encode()).hexdigest()[:16])
+        return cls(cache_folder() / "audit" / hashlib.sha256(endpoint.encode()).hexdigest()[:16])
 
     def get(self, kind: str, key: str) -> bytes | None:
         """What was put under ``key``; None where nothing was.
@@ -68,7 +65,7 @@ class Cache:
         """
         path = self._path(kind, key)
         try:
-            return None if path is None else read_sealed(path)
+            return None if path is None else read_checksummed(path)
         except OSError as error:
             raise self._error(error) from error
 
@@ -82,7 +79,7 @@ class Cache:
         if path is None:
             return
         try:
-            write_sealed(path, content)
+            write_checksummed(path, content)
         except OSError as error:
             raise self._error(error) from error
 
@@ -158,7 +155,7 @@ class Reader:
                 return _parse(cached, entry.size)
             content = self._read_header(self.file(repo, commit, entry), guess)
             header = _parse(content, entry.size)
-        except NoHeader as error:
+        except InvalidHeader as error:
             fix = "run the audit again; if the error stays, the file is damaged: publish the branch again"
             raise HubError(f"{entry.path}: {error}", f"{repo}@{commit}/{entry.path}", fix) from error
         self.cache.put("headers", digest(entry), content)
@@ -187,7 +184,7 @@ class Reader:
         content = file.read(0, min(file.size, guess))
         if len(content) < PREFIX:
             return content
-        end = PREFIX + length_of(content[:PREFIX])
+        end = PREFIX + header_length(content[:PREFIX])
         if end > file.size:
             end = min(file.size, PREFIX + _PEEK)
         if len(content) < end:
@@ -197,12 +194,12 @@ class Reader:
 
 
 def _parse(content: bytes, size: int) -> Header:
-    """The header in the first bytes of a file of ``size`` bytes. Raises NoHeader."""
+    """The header in the first bytes of a file of ``size`` bytes. Raises InvalidHeader."""
     if len(content) < PREFIX:
-        return cut_short(0, size)
-    length = length_of(content[:PREFIX])
+        return truncated_header(0, size)
+    length = header_length(content[:PREFIX])
     if PREFIX + length > size:
         if content[PREFIX:].lstrip()[:1] not in (b"{", b""):
-            raise NoHeader(f"it claims a header of {length:,} bytes, but does not continue with one")
-        return cut_short(length, size)
+            raise InvalidHeader(f"it claims a header of {length:,} bytes, but does not continue with one")
+        return truncated_header(length, size)
     return parse_header(content[PREFIX:])

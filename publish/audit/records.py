@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from publish.audit.names import Label, Names
-from publish.formats.safetensors import Header
+from publish.formats.safetensors import Header, ShardIndex, parse_index
 from publish.hub.reads import CommitRecord, TreeEntry
 from publish.records.checkpoints import CheckpointRecord
 from publish.records.findings import Evidence, Finding
@@ -60,21 +60,13 @@ WEIGHT_FORMATS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Index:
-    """``*.index.json``: tensor name -> file, and the bytes of all tensors where it states them."""
-
-    files: Mapping[str, str]
-    total_size: int | None
-
-
-@dataclass(frozen=True, slots=True)
 class WeightSet:
     """The files of one format that a branch is loaded from. ``missing``: files that only the index names."""
 
     format: str
     files: tuple[TreeEntry, ...]
     missing: tuple[str, ...] = ()
-    index: Index | None = None
+    index: ShardIndex | None = None
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -158,8 +150,7 @@ class Branch:
     def _weight_set(self, kind: WeightFormat) -> WeightSet | None:
         if kind.single in self.files:
             return WeightSet(kind.name, (self.files[kind.single],))
-        index = parse_index(self.contents.get(kind.index, b""))
-        if index is not None:
+        if index := _read_index(self.contents.get(kind.index, b"")):
             named = sorted(set(index.files.values()))
             present = tuple(self.files[path] for path in named if path in self.files)
             return WeightSet(kind.name, present, tuple(path for path in named if path not in self.files), index)
@@ -227,15 +218,11 @@ def digest(entry: TreeEntry) -> str:
     return entry.lfs_sha256 or entry.oid
 
 
-def parse_index(content: bytes) -> Index | None:
-    """The index in JSON bytes; None where they are not one."""
+def _read_index(content: bytes) -> ShardIndex | None:
     try:
-        document = json.loads(content)
-        files = {str(name): str(path) for name, path in document["weight_map"].items()}
-        total = document.get("metadata", {}).get("total_size")
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return parse_index(content)
+    except ValueError:
         return None
-    return Index(files, total if type(total) is int else None) if files else None
 
 
 def names_of(branches: Iterable[Branch]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from publish.audit.configs import LAYER
 from publish.audit.reader import Reader
 from publish.audit.records import SAFETENSORS, Branch, Series, Suite, digest, names_of, steps_of
 from publish.audit.weights import is_declared
-from publish.formats.safetensors import HeaderTensor
+from publish.formats.safetensors import TensorInfo
 from publish.hub.reads import TreeEntry
 from publish.records.findings import Finding
 
@@ -139,7 +139,7 @@ def _sampled_matrices(branch: Branch) -> frozenset[str]:
     return frozenset(tensor.name for tensor in embeddings or largest)
 
 
-def _spans(tensor: HeaderTensor, layers: frozenset[int], matrices: frozenset[str]) -> Iterator[Span]:
+def _spans(tensor: TensorInfo, layers: frozenset[int], matrices: frozenset[str]) -> Iterator[Span]:
     layer = LAYER.search(tensor.name)
     is_vector = len(tensor.shape) == 1 and tensor.dtype in _FLOATS and 0 < tensor.nbytes <= MAX_VECTOR
     if is_vector and (layer is None or int(layer[1]) in layers):

@@ -1,18 +1,17 @@
-"""The details table: what the config says of the run and what was measured on its files, each with its source."""
+"""Rows of tables: what the config says about the run and what was measured, every figure with its source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
-from publish.cards.run_config import CONFIG, ConfigFacts, config_facts
+from publish.records.manifest import Training
+from publish.records.run import CONFIG, ConfigFacts, RunFacts, Sizes
+from publish.text import count
 
-# Numbers in words that a reader takes in at once: exact, with thousands separators; pure.
 
-
-def count(value: int) -> str:
+def thousands(value: int) -> str:
     """1,234,567."""
     return f"{value:,}"
 
@@ -20,7 +19,7 @@ def count(value: int) -> str:
 def decimal(value: float | int) -> str:
     """A number exactly as configured: 0.1, 1e-3, 1.6e-4, 143,000. Small ones in powers of ten."""
     if isinstance(value, int):
-        return count(value)
+        return thousands(value)
     exact = Decimal(repr(value)).normalize()
     if exact == 0:
         return "0"
@@ -42,15 +41,15 @@ def describe_steps(steps: Sequence[int]) -> str:
     while index < len(steps):
         doubling, even = _run(steps, index, doubling=True), _run(steps, index, doubling=False)
         if doubling >= max(even, 5):
-            parts += [*map(count, steps[index : index + 3]), "...", count(steps[index + doubling - 1])]
+            parts += [*map(thousands, steps[index : index + 3]), "...", thousands(steps[index + doubling - 1])]
             index += doubling
         elif even >= 4:
             gap, first, last = steps[index + 1] - steps[index], steps[index], steps[index + even - 1]
-            start = "" if parts and first - steps[index - 1] <= gap else f"from {count(first)} "
-            parts.append(f"{'then ' if parts else ''}{start}every {count(gap)} to {count(last)}")
+            start = "" if parts and first - steps[index - 1] <= gap else f"from {thousands(first)} "
+            parts.append(f"{'then ' if parts else ''}{start}every {thousands(gap)} to {thousands(last)}")
             index += even
         else:
-            parts.append(count(steps[index]))
+            parts.append(thousands(steps[index]))
             index += 1
     return ", ".join(parts)
 
@@ -68,12 +67,9 @@ def _run(steps: Sequence[int], start: int, *, doubling: bool) -> int:
     return length
 
 
-# A figure and where it comes from.
-
-
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One line of a table: what, its value, and where the value comes from. ``literal``: shown as code."""
+    """One row of a table: what, its value, and where the value comes from. ``literal``: shown as code."""
 
     name: str
     value: str
@@ -82,36 +78,35 @@ class Fact:
 
 
 TENSORS, CHECKPOINT = "tensors", "checkpoint"
+_ARCHITECTURES = {"gpt_neox": "GPT-NeoX", "llama": "Llama", "mistral": "Mistral"}
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What the details table takes from the tensors and the checkpoint, not from the config."""
-
-    architecture: str
-    dtype: str
-    parameters: int
-    embedding_parameters: int  # input and output embedding
-    vocabulary: int
-    tensor_parallel: int
-    tokens_per_step: int | None
-    data_parallel: int | None = None
+def details(run: RunFacts, last_step: int) -> tuple[Fact, ...]:
+    """The details table of a run that ends at ``last_step``; an unknown value has no row."""
+    return (*_network(run.config, run.sizes), *_batch(run.config, run.sizes, last_step), *_training(run.config))
 
 
-def details(options: Mapping[str, Any], sizes: Sizes, *, last_step: int) -> tuple[Fact, ...]:
-    """The details table from a normalised NeoX config and the sizes; what neither tells has no row."""
-    return details_of(config_facts(options), sizes, last_step=last_step)
+def training_rows(training: Training, tokens: int | None) -> tuple[Fact, ...]:
+    """What a checkpoint says about its training."""
+    rows = (
+        ("Iteration", training.iteration, CHECKPOINT),
+        ("Tokens seen", tokens, "iteration x tokens in a step"),
+        ("Learning rate", training.learning_rate, CHECKPOINT),
+        ("Loss scale", training.loss_scale, CHECKPOINT),
+        ("Updates skipped so far", training.skipped_steps, f"{CHECKPOINT}; the loss scale had overflowed"),
+    )
+    return tuple(Fact(name, _rounded(value), source) for name, value, source in rows if value is not None)
 
 
-def details_of(config: ConfigFacts, sizes: Sizes, *, last_step: int) -> tuple[Fact, ...]:
-    """As :func:`details`, from facts already taken from the config."""
-    return (*_network(config, sizes), *_batch(config, sizes, last_step), *_training(config))
+def _rounded(value: float | int) -> str:
+    """Whole numbers exactly, others to six digits."""
+    return thousands(int(value)) if value == int(value) else decimal(float(f"{value:.6g}"))
 
 
 def _network(config: ConfigFacts, sizes: Sizes) -> Iterator[Fact]:
-    yield Fact("Architecture", sizes.architecture, f"{TENSORS}, {CONFIG}")
-    yield Fact("Parameters", count(sizes.parameters), TENSORS)
-    yield Fact("Parameters without embeddings", count(sizes.parameters - sizes.embedding_parameters), TENSORS)
+    yield Fact("Architecture", _ARCHITECTURES.get(sizes.architecture, sizes.architecture), f"{TENSORS}, {CONFIG}")
+    yield Fact("Parameters", thousands(sizes.parameters), TENSORS)
+    yield Fact("Parameters without embeddings", thousands(sizes.parameters - sizes.embedding_parameters), TENSORS)
     for name, value in (
         ("Layers", config.layers),
         ("Width", config.hidden),
@@ -119,13 +114,13 @@ def _network(config: ConfigFacts, sizes: Sizes) -> Iterator[Fact]:
         ("Key-value heads", config.kv_heads),
     ):
         if value is not None:
-            yield Fact(name, count(value), CONFIG)
+            yield Fact(name, thousands(value), CONFIG)
     if config.context is not None:
-        yield Fact("Context", f"{count(config.context)} tokens", CONFIG)
+        yield Fact("Context", f"{thousands(config.context)} tokens", CONFIG)
     if config.rotary_fraction is not None and config.rotary_base is not None:
-        value_of_each = f"{percent(config.rotary_fraction)} of each head, base {decimal(config.rotary_base)}"
-        yield Fact("Rotary embedding", value_of_each, config.source("rotary_pct", "rotary_emb_base"))
-    yield Fact("Vocabulary", f"{count(sizes.vocabulary)} rows, padding included", TENSORS)
+        rotary = f"{percent(config.rotary_fraction)} of each head, base {decimal(config.rotary_base)}"
+        yield Fact("Rotary embedding", rotary, config.source("rotary_pct", "rotary_emb_base"))
+    yield Fact("Vocabulary", f"{thousands(sizes.vocabulary)} rows, padding included", TENSORS)
     yield Fact("Weights stored as", sizes.dtype, TENSORS)
 
 
@@ -134,18 +129,20 @@ def _batch(config: ConfigFacts, sizes: Sizes, last_step: int) -> Iterator[Fact]:
     tokens = sizes.tokens_per_step
     if tokens is None:
         if config.micro_batch is not None:
-            known = f"{count(config.micro_batch)} sequences a rank; the number of ranks is not recorded"
+            known = f"{thousands(config.micro_batch)} sequences a rank; the number of ranks is not recorded"
             yield Fact("Batch", known, CONFIG)
         return
     source = CONFIG if config.global_batch is not None else f"{CONFIG}, {CHECKPOINT}"
-    text = f"{count(tokens)} tokens"
+    text = f"{thousands(tokens)} tokens"
     if config.sequence and tokens % config.sequence == 0:
-        text += f" ({count(tokens // config.sequence)} sequences of {count(config.sequence)})"
+        text += f" ({thousands(tokens // config.sequence)} sequences of {thousands(config.sequence)})"
     if sizes.data_parallel is not None and config.global_batch is None:
-        text += f", over {count(sizes.data_parallel)} data-parallel {_plural('rank', sizes.data_parallel)}"
+        text += f", over {count(sizes.data_parallel, 'data-parallel rank')}"
     yield Fact("Batch", text, source)
     if last_step:
-        yield Fact("Tokens in all", f"{count(tokens * last_step)} in {count(last_step)} steps", "batch x last step")
+        yield Fact(
+            "Tokens in all", f"{thousands(tokens * last_step)} in {thousands(last_step)} steps", "batch x last step"
+        )
 
 
 def _training(config: ConfigFacts) -> Iterator[Fact]:
@@ -154,7 +151,7 @@ def _training(config: ConfigFacts) -> Iterator[Fact]:
     if config.learning_rate is not None:
         yield Fact("Learning rate", *_learning_rate(config))
     if config.warmup is not None and config.warmup_steps is not None:
-        steps = f"{count(config.warmup_steps)} {_plural('step', config.warmup_steps)}"
+        steps = f"{count(config.warmup_steps, 'step')}"
         yield Fact("Warm-up", f"{percent(config.warmup)} ({steps})", config.source("warmup"))
     for name, value in (
         ("Weight decay", config.weight_decay),
@@ -163,7 +160,7 @@ def _training(config: ConfigFacts) -> Iterator[Fact]:
         if value is not None:
             yield Fact(name, decimal(value), CONFIG)
     if config.precision is not None:
-        yield Fact("Training precision", config.precision, CONFIG)
+        yield Fact("Training precision", _precision(config), CONFIG)
     methods = f"{config.init_method}, output layers {config.output_init_method}"
     yield Fact("Initialisation", methods, config.source("init_method", "output_layer_init_method"))
     if config.seed is not None:
@@ -174,6 +171,16 @@ def _training(config: ConfigFacts) -> Iterator[Fact]:
         yield Fact("Data path", "not recorded in the config", CONFIG)
     if config.vocab_file is not None:
         yield Fact("Tokenizer file", config.vocab_file, CONFIG, literal=True)
+
+
+def _precision(config: ConfigFacts) -> str:
+    if config.loss_scale is not None:
+        return f"{config.precision}, loss scale {config.loss_scale:,g}"
+    if config.precision != "fp16":
+        return str(config.precision)
+    return "fp16, dynamic loss scale" + (
+        f" from 2^{config.initial_scale_power}" if config.initial_scale_power is not None else ""
+    )
 
 
 def _optimizer(config: ConfigFacts) -> str:
@@ -192,12 +199,8 @@ def _learning_rate(config: ConfigFacts) -> tuple[str, str]:
         return text + "constant", config.source("lr_decay_style")
     text += f"{config.decay_style} decay"
     if length := config.decay_steps or config.steps:
-        text += f" over {count(length)} steps"
+        text += f" over {thousands(length)} steps"
     if config.min_learning_rate:
         text += f", not below {decimal(config.min_learning_rate)}"
     # the rate itself is the config's even where the style is left to GPT-NeoX
     return text, CONFIG if "lr_decay_style" not in config.defaults else f"{CONFIG}, {config.source('lr_decay_style')}"
-
-
-def _plural(noun: str, number: int) -> str:
-    return noun if number == 1 else f"{noun}s"

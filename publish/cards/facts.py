@@ -1,115 +1,25 @@
-"""Everything a card states, gathered before it is written.
-
-What is not known is None or empty, and its line is left out. Every record is plain data (texts, numbers, tuples,
-records), so that ``dataclasses.asdict`` gives JSON and the reader of ``publish.json`` gives the record back.
-"""
+"""What a card is made from: records, the release file, and a Hub's address. Templates read the properties."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from publish.cards.details import Fact, Sizes, details_of
-from publish.cards.run_config import ConfigFacts
+from publish.cards.details import Fact, details, training_rows
+from publish.cards.sentences import sentence
 from publish.errors import CardError
+from publish.records.checkpoints import NO_NOTES, Erratum, SuiteNotes
 from publish.records.files import FileRecord
 from publish.records.gates import Gate
-from publish.release_file import CardText as Text
-
-if TYPE_CHECKING:
-    from publish.explain.answer import Answer
-    from publish.explain.stored import RngState
-
-
-# What a card states of the random state that made the initial weights, where every value was reproduced.
-
-
-_SOURCE = "recomputed"
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """The explanation in a sentence, and its figures; plain data, as all that a card states."""
-
-    summary: str
-    rows: tuple[Fact, ...]
-
-
-def explanation(answer: Answer) -> Explanation | None:
-    """What to state of ``answer``; None unless all of it was reproduced."""
-    from publish.explain.answer import REPRODUCED
-    from publish.neox.state import CPU
-
-    origin = answer.rng_state
-    if answer.outcome != REPRODUCED or origin is None:
-        return None
-    device = "a CPU" if origin.generator == CPU else "a GPU"
-    summary = (
-        f"The initial weights were recomputed from seed {origin.seed}: they are what torch's generator on {device} "
-        f"draws in GPT-NeoX's order of construction, value by value."
-    )
-    return Explanation(summary, tuple(_rows(answer, origin)))
-
-
-def _rows(answer: Answer, origin: RngState) -> Iterator[Fact]:
-    yield Fact("Random tensors", f"{answer.tensors:,}, all reproduced", _SOURCE)
-    yield Fact("Values", f"{answer.bit_equal:,} of {answer.values:,} equal in every bit", _SOURCE)
-    if answer.within_one_ulp != answer.bit_equal:
-        yield Fact("Within one unit in the last place", f"{answer.within_one_ulp:,}", _SOURCE)
-    seeds = ", ".join(map(str, origin.seeds))
-    yield Fact("Generator", f"{origin.generator}, seeded with {seeds}", _SOURCE)
-    yield Fact("Drawn before", origin.preceding, _SOURCE)
-    if origin.devices:
-        threads = f"{origin.threads:,} threads" if origin.threads is not None else "any of many"
-        yield Fact("GPU", f"{' or '.join(origin.devices)} ({threads})", _SOURCE)
-    yield Fact("Generator's stored state afterwards", answer.stored_state, "checkpoint")
-
-
-# What all cards of one run share: its config and its sizes. Recorded on ``main``, so that a card needs no source.
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """The run as configured and as measured; ``deviations`` are what the conversion had to state."""
-
-    config: ConfigFacts
-    sizes: Sizes
-    deviations: tuple[str, ...] = ()
-
-    def details(self, last_step: int) -> tuple[Fact, ...]:
-        """The details table of a run that ends at ``last_step``."""
-        return details_of(self.config, self.sizes, last_step=last_step)
-
+from publish.records.manifest import REPRODUCED, ComparisonRecord, Explanation, Manifest
+from publish.records.run import RunFacts
+from publish.release_file import CardMetadata, ExpectedEqual, Release
+from publish.schedule import branch_of
 
 HUB = "https://huggingface.co"
-_FINGERPRINT = "index:"  # how publish.source.files.fingerprint begins
-
-
-def common_kind(sources: Iterable[str | None]) -> str | None:
-    """Whether all of ``sources`` are commits, or all fingerprints of a folder's files; None where neither."""
-    kinds = {source and ("fingerprint" if source.startswith(_FINGERPRINT) else "commit") for source in sources}
-    return kinds.pop() or None if len(kinds) == 1 else None
-
-
-@dataclass(frozen=True, slots=True)
-class StepLine:
-    """One line of the table of checkpoints."""
-
-    step: int
-    branch: str
-    tokens: int | None
-    weights: str  # sha256 of the first weight file
-    source_commit: str | None  # a commit, or for a folder ``index:`` and the fingerprint of its files
-
-
-@dataclass(frozen=True, slots=True)
-class Deviation:
-    """Where the release departs from the checkpoint's own config: what, why, and the effect as measured."""
-
-    what: str
-    because: str
-    effect: str
+README = "README.md"
+_FINGERPRINT = "index:"  # how publish.sources.files.fingerprint begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,57 +31,99 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two models compared: the verdict in a sentence, the reasons for it, the figures as a table."""
+class ShownGate:
+    """A gate of a step, or of all steps, with what it found in words."""
 
-    title: str
-    verdict: str
-    reasons: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
-    plots: tuple[Plot, ...] = ()
+    name: str
+    found: str
 
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                what = f"a row of {len(row)} cells under {len(self.columns)} columns: {', '.join(row)}"
-                raise CardError(what, f"the comparison {self.title!r}", "give every row one cell a column")
+    @classmethod
+    def of(cls, gate: Gate) -> ShownGate:
+        return cls(gate.name, f"{gate.outcome}: {gate.detail}" if gate.detail else gate.outcome)
 
 
 @dataclass(frozen=True, slots=True)
-class StepFacts:
-    """A step's card."""
+class ShownComparison:
+    """A comparison of a step, with its plot where ``main`` has one."""
 
-    repo: str
-    branch: str
     step: int
+    record: ComparisonRecord
+    plots: tuple[Plot, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return comparison_title(self.step, self.record)
+
+
+@dataclass(frozen=True, slots=True)
+class EqualWeights:
+    """Branches whose weights the release declares to be equal, and why."""
+
+    branches: tuple[str, ...]
+    because: str
+
+    @classmethod
+    def of(cls, declared: ExpectedEqual) -> EqualWeights:
+        return cls(tuple(map(branch_of, declared.steps)), declared.because)
+
+
+@dataclass(frozen=True, slots=True)
+class ShownOverride:
+    """A key of ``config.json`` that the release overrides. ``effect``: how much logits change; None: not measured."""
+
+    key: str
+    value: Any
+    instead_of: Any
+    because: str
+    effect: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShownErratum:
+    """What was wrong with some branches; ``since`` and ``replaced_by`` are empty where there are several."""
+
+    branches: tuple[str, ...]
+    kinds: tuple[str, ...]
+    detail: str
+    since: str
+    replaced_by: str
+
+
+@dataclass(frozen=True)
+class StepFacts:
+    """A step's card. ``steps`` are all of the release, in order."""
+
+    release: Release
+    run: RunFacts
     steps: tuple[int, ...]
-    text: Text
-    details: tuple[Fact, ...]
-    training: tuple[Fact, ...]
-    tokens: int | None
-    has_tokenizer: bool
-    files: tuple[FileRecord, ...]
-    gates: tuple[Gate, ...]
-    source: str
-    source_commit: str | None
-    source_files: tuple[str, ...]
-    converter: str
-    deviations: tuple[str, ...] = ()
-    overrides: tuple[Deviation, ...] = ()
-    expected: tuple[str, ...] = ()
-    explanation: Explanation | None = None
-    comparisons: tuple[Comparison, ...] = ()
+    manifest: Manifest
     hub: str = HUB
 
     def __post_init__(self) -> None:
         if self.step not in self.steps:
-            raise CardError(f"step {self.step} is none of the release's", self.branch, "give the release's steps")
+            raise CardError(f"step {self.step} is not one of the release's", self.branch, "give the release's steps")
 
     @property
-    def source_kind(self) -> str | None:
-        """What ``source_commit`` is: a "commit", or a folder's "fingerprint"; None where there is none."""
-        return common_kind([self.source_commit])
+    def repo(self) -> str:
+        return self.release.target
+
+    @property
+    def card(self) -> CardMetadata:
+        """The maintainer's words; results are of the final step, which the suite's card shows."""
+        return replace(self.release.card, results=())
+
+    @property
+    def branch(self) -> str:
+        return self.manifest.branch
+
+    @property
+    def step(self) -> int:
+        return self.manifest.step
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens seen; None if the config does not determine them."""
+        return self.manifest.tokens
 
     @property
     def previous(self) -> int | None:
@@ -184,7 +136,7 @@ class StepFacts:
         return min((step for step in self.steps if step > self.step), default=None)
 
     @property
-    def place(self) -> int:
+    def number(self) -> int:
         """Its number among the release's steps, from 1."""
         return self.steps.index(self.step) + 1
 
@@ -195,59 +147,236 @@ class StepFacts:
 
     @property
     def fraction(self) -> float:
-        """How much of the run lies behind it, from 0 to 1."""
+        """The share of the run that is done, from 0 to 1."""
         return self.step / self.last if self.last else 1.0
 
+    @property
+    def details(self) -> tuple[Fact, ...]:
+        return details(self.run, self.last)
 
-@dataclass(frozen=True, slots=True)
+    @property
+    def training(self) -> tuple[Fact, ...]:
+        return training_rows(self.manifest.training, self.manifest.tokens)
+
+    @property
+    def has_tokenizer(self) -> bool:
+        return self.manifest.tokenizer is not None
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """The branch's files in order, without the card."""
+        return tuple(sorted((f for f in self.manifest.files if f.path != README), key=lambda file: file.path))
+
+    @property
+    def gates(self) -> tuple[ShownGate, ...]:
+        return tuple(map(ShownGate.of, self.manifest.gates))
+
+    @property
+    def expected(self) -> tuple[EqualWeights, ...]:
+        """What the release declares about this step's weights."""
+        return tuple(EqualWeights.of(equal) for equal in self.release.expect if self.step in equal.steps)
+
+    @property
+    def comparisons(self) -> tuple[ShownComparison, ...]:
+        return tuple(ShownComparison(self.step, record) for record in self.manifest.comparisons)
+
+    @property
+    def explanation(self) -> Explanation | None:
+        return _reproduced(self.manifest)
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        return tuple(map(sentence, self.run.deviations))
+
+    @property
+    def overrides(self) -> tuple[ShownOverride, ...]:
+        return _overrides(self.release, self.manifest, [self.manifest])
+
+    @property
+    def converter(self) -> str:
+        return _converter(self.manifest)
+
+    @property
+    def source_kind(self) -> str | None:
+        """How the source is identified: by a "commit", or by a folder's "fingerprint"; None if by neither."""
+        return _common_kind([self.manifest])
+
+
+@dataclass(frozen=True)
 class SuiteFacts:
-    """The suite's card, on ``main``."""
+    """The suite's card, on ``main``. ``checkpoints`` are the manifests of all steps, in order.
 
-    repo: str
-    text: Text
-    details: tuple[Fact, ...]
-    lines: tuple[StepLine, ...]
-    has_tokenizer: bool
-    gates: tuple[Gate, ...]
-    source: str
-    converter: str
-    expected: tuple[str, ...] = ()
-    deviations: tuple[str, ...] = ()
-    overrides: tuple[Deviation, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
+    ``plots`` are all that ``main`` has.
+    """
+
+    release: Release
+    run: RunFacts
+    checkpoints: tuple[Manifest, ...]
     plots: tuple[Plot, ...] = ()
-    explanation: Explanation | None = None
+    notes: SuiteNotes = NO_NOTES
     hub: str = HUB
 
     def __post_init__(self) -> None:
-        if not self.lines:
-            raise CardError("no checkpoint to write of", self.repo, "publish a step first")
+        if not self.checkpoints:
+            raise CardError("there is no checkpoint to describe", self.repo, "publish a step first")
 
     @property
-    def first(self) -> StepLine:
+    def repo(self) -> str:
+        return self.release.target
+
+    @property
+    def card(self) -> CardMetadata:
+        """The maintainer's words."""
+        return self.release.card
+
+    @property
+    def first(self) -> Manifest:
         """The earliest step."""
-        return self.lines[0]
+        return self.checkpoints[0]
 
     @property
-    def final(self) -> StepLine:
+    def final(self) -> Manifest:
         """The step that ``main`` holds."""
-        return self.lines[-1]
+        return self.checkpoints[-1]
 
     @property
     def steps(self) -> tuple[int, ...]:
         """All steps, in order."""
-        return tuple(line.step for line in self.lines)
+        return tuple(manifest.step for manifest in self.checkpoints)
+
+    @property
+    def details(self) -> tuple[Fact, ...]:
+        return details(self.run, self.final.step)
 
     def detail(self, name: str) -> str | None:
-        """The value of a row of the details table; None where there is no such row."""
+        """The value of a row of the details table; None if there is no such row."""
         return next((row.value for row in self.details if row.name == name), None)
 
     @property
+    def has_tokenizer(self) -> bool:
+        return self.final.tokenizer is not None
+
+    @property
     def has_tokens(self) -> bool:
-        """Whether it is known of every step how many tokens it has seen."""
-        return all(line.tokens is not None for line in self.lines)
+        """Whether the tokens seen are known for every step."""
+        return all(manifest.tokens is not None for manifest in self.checkpoints)
+
+    @property
+    def gates(self) -> tuple[ShownGate, ...]:
+        """Each gate with the number of checkpoints that it passed or was skipped on; then those of the whole suite."""
+        counts: dict[str, dict[str, int]] = {}
+        for gate in (gate for manifest in self.checkpoints for gate in manifest.gates):
+            outcomes = counts.setdefault(gate.name, {})
+            outcomes[gate.outcome] = outcomes.get(gate.outcome, 0) + 1
+        counted = (
+            ShownGate(name, ", ".join(f"{outcome} on {number:,}" for outcome, number in sorted(outcomes.items())))
+            for name, outcomes in counts.items()
+        )
+        return (*counted, *map(ShownGate.of, self.notes.lineage))
+
+    @property
+    def expected(self) -> tuple[EqualWeights, ...]:
+        """What the release declares about equal weights."""
+        return tuple(map(EqualWeights.of, self.release.expect))
+
+    @property
+    def comparisons(self) -> tuple[ShownComparison, ...]:
+        plots = {plot.path: plot for plot in self.plots}
+        return tuple(
+            ShownComparison(step, record, tuple(plots[path] for path in [ratio_path(step, number)] if path in plots))
+            for step, number, record in numbered_comparisons(self.checkpoints)
+        )
+
+    @property
+    def run_plots(self) -> tuple[Plot, ...]:
+        """The plots that are not of a comparison."""
+        compared = {ratio_path(step, number) for step, number, _ in numbered_comparisons(self.checkpoints)}
+        return tuple(plot for plot in self.plots if plot.path not in compared)
+
+    @property
+    def explanation(self) -> Explanation | None:
+        return _reproduced(self.first)
+
+    @property
+    def deviations(self) -> tuple[str, ...]:
+        return tuple(map(sentence, self.run.deviations))
+
+    @property
+    def overrides(self) -> tuple[ShownOverride, ...]:
+        return _overrides(self.release, self.final, self.checkpoints)
+
+    @property
+    def repairs(self) -> tuple[ShownErratum, ...]:
+        """The errata of repairs, one for all branches that had the same defect."""
+        groups: dict[tuple[tuple[str, ...], str], list[Erratum]] = {}
+        for erratum in self.notes.errata:
+            groups.setdefault((erratum.kinds, erratum.detail), []).append(erratum)
+        return tuple(_shown_erratum(errata) for errata in groups.values())
+
+    @property
+    def converter(self) -> str:
+        return _converter(self.final)
 
     @property
     def source_kind(self) -> str | None:
-        """What tells the steps' sources apart: "commit", a folder's "fingerprint", or None where unknown."""
-        return common_kind(line.source_commit for line in self.lines)
+        """How the steps' sources are identified: "commit", a folder's "fingerprint"; None if not all are alike."""
+        return _common_kind(self.checkpoints)
+
+
+def comparison_title(step: int, comparison: ComparisonRecord) -> str:
+    """Which models are compared."""
+    return f"Step {step:,} (left) and {comparison.location} (right)"
+
+
+def numbered_comparisons(checkpoints: Iterable[Manifest]) -> tuple[tuple[int, int, ComparisonRecord], ...]:
+    """All comparisons, with their step and their number in it, from 1."""
+    return tuple(
+        (manifest.step, number, record)
+        for manifest in checkpoints
+        for number, record in enumerate(manifest.comparisons, 1)
+    )
+
+
+def ratio_path(step: int, number: int) -> str:
+    """Where ``main`` keeps the plot of a step's comparison."""
+    return f"plots/ratios-step{step}-{number}.svg"
+
+
+def _reproduced(manifest: Manifest) -> Explanation | None:
+    found = manifest.explanation
+    return found if found is not None and found.outcome == REPRODUCED and found.rng_state is not None else None
+
+
+def _overrides(release: Release, one: Manifest, measured: Iterable[Manifest]) -> tuple[ShownOverride, ...]:
+    """What ``one`` overrides in ``config.json``, and why; the effect is the largest of those ``measured``."""
+    figures = [gate.figures.get("override_effect") for manifest in measured for gate in manifest.gates]
+    effect = max((figure for figure in figures if isinstance(figure, float)), default=None)
+    reasons: Mapping[str, str] = {override.key: override.because for override in release.overrides}
+    return tuple(
+        ShownOverride(
+            override.key,
+            override.value,
+            override.instead_of,
+            reasons.get(override.key, "the release file does not say"),
+            effect,
+        )
+        for override in one.overrides
+    )
+
+
+def _shown_erratum(errata: list[Erratum]) -> ShownErratum:
+    one = errata[0] if len(errata) == 1 else None
+    branches = tuple(erratum.branch for erratum in errata)
+    since, replaced_by = (one.since, one.replaced_by) if one else ("", "")
+    return ShownErratum(branches, errata[0].kinds, errata[0].detail, since, replaced_by)
+
+
+def _converter(manifest: Manifest) -> str:
+    return f"{manifest.converter.name} {manifest.converter.version}"
+
+
+def _common_kind(manifests: Iterable[Manifest]) -> str | None:
+    """Whether all sources are commits, or all are fingerprints of a folder's files; None if neither."""
+    commits = [manifest.source.commit for manifest in manifests]
+    kinds = {commit and ("fingerprint" if commit.startswith(_FINGERPRINT) else "commit") for commit in commits}
+    return kinds.pop() or None if len(kinds) == 1 else None

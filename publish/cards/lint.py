@@ -1,4 +1,4 @@
-"""What is wrong with a card, ours or a published one: every card defect that really shipped has a rule here.
+"""Defects of a card, ours or a published one: every card defect that was really published has a rule here.
 
 Text only: no network, nothing rendered. ``kind`` is the audit's name for the finding, ``rule`` the lint's own.
 """
@@ -13,11 +13,8 @@ from typing import Any
 import yaml
 
 from publish.cards.details import percent
-from publish.cards.run_config import ConfigFacts
+from publish.records.run import ConfigFacts
 from publish.text import some
-
-# Which repo and revision the code in a card loads: transformers, huggingface_hub, the command line and git.
-
 
 _NAME = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 _LOADERS = (
@@ -50,9 +47,6 @@ def snippet_loads(text: str) -> Iterator[Load]:
             yield Load(found["repo"], named, found.start())
 
 
-# What a maintainer's text claims against what the config says: the 10 % warm-up of a 1 % run, the other data set.
-
-
 _WARMUP = re.compile(r"warm[ -]?up[^\n]{0,60}?(\d+(?:\.\d+)?)\s*%|(\d+(?:\.\d+)?)\s*%[^\n]{0,30}?warm[ -]?up", re.I)
 _SIZES = (
     (re.compile(r"(\d+)[ -]layers?\b", re.I), "layers", "layers"),
@@ -64,7 +58,7 @@ _NOT_DEDUP = re.compile(r"(?:not|non|without|before)[ -]*(?:\w+ )?dedup", re.I)
 
 
 def lint_claims(text: str, config: ConfigFacts, *, datasets: tuple[str, ...] = ()) -> tuple[Finding, ...]:
-    """Where ``text`` (a card, or a maintainer's notes) and ``datasets`` contradict ``config``."""
+    """The claims in ``text`` (a card, or a maintainer's notes) and ``datasets`` that contradict ``config``."""
     return (*_warmup(text, config), *_sizes(text, config), *_data(text, config, datasets))
 
 
@@ -96,7 +90,7 @@ def _data(text: str, config: ConfigFacts, datasets: tuple[str, ...]) -> Iterator
         yield Finding(STALE, "dataset", f"released as trained on {', '.join(datasets)}; the config's path is {paths}")
     said = _DEDUP.search(_without_paths(text, config))
     if not trained and said and not _NOT_DEDUP.search(text):
-        what = f"the card speaks of deduplicated data; the config's path is {', '.join(config.data_paths)}"
+        what = f"the card says deduplicated data; the config's path is {', '.join(config.data_paths)}"
         yield Finding(STALE, "dataset", what)
 
 
@@ -133,7 +127,7 @@ _NOT_MODELS = ("datasets", "spaces", "papers", "docs", "blog", "collections", "m
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: the audit's kind, the rule, what was found, and the line (0: the card as a whole)."""
+    """One defect: the audit's kind, the rule, what was found, and the line (0: the card as a whole)."""
 
     kind: str
     rule: str
@@ -197,8 +191,8 @@ def _metadata(card: _Card) -> Iterator[Finding]:
         return
     try:
         values = yaml.safe_load(found[1])
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, nesting without end
-        yield Finding(METADATA, "front-matter", f"the metadata is no valid YAML: {error}".splitlines()[0], 1)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # an impossible date, endless nesting
+        yield Finding(METADATA, "front-matter", f"the metadata is not valid YAML: {error}".splitlines()[0], 1)
         return
     if not isinstance(values, dict) or not values:
         yield Finding(METADATA, "no-front-matter", "the metadata at the card's head is empty", 1)
@@ -241,7 +235,7 @@ def _counts(card: _Card) -> Iterator[Finding]:
     for found in _COUNT.finditer(card.text):
         said = int((found[1] or found[2]).replace(",", ""))
         if said != len(card.branches):
-            what = f"the card speaks of {said:,} checkpoints, and {len(card.branches):,} branches exist"
+            what = f"the card says {said:,} checkpoints, and {len(card.branches):,} branches exist"
             yield Finding(STALE, "count", what, card.line(found.start()))
 
 
@@ -257,14 +251,14 @@ def _links(card: _Card) -> Iterator[Finding]:
             yield Finding(STALE, "dead-link", what, card.line(found.start()))
     for found in _STEP_NAME.finditer(card.text):
         if not card.exists(found[1]):
-            yield Finding(STALE, "no-branch", f"{found[1]} is named and does not exist", card.line(found.start()))
+            yield Finding(STALE, "no-branch", f"{found[1]} is named, and does not exist", card.line(found.start()))
     absent = [branch for branch in card.branches if branch not in linked]
     if absent and card.revision is None and len(linked & set(card.branches)) > 2:  # the card has a table of branches
         yield Finding(STALE, "unlisted", f"the card lists branches, but not {some(absent)}")
 
 
 def _inside(card: _Card) -> Iterator[Finding]:
-    """Links and pictures within the repo: to a file that is not there, or a heading that the card does not have."""
+    """Links and pictures within the repo that lead to a missing file or heading."""
     anchors = {_anchor(found[1]) for found in _HEADING.finditer(card.text)}
     for found in _RELATIVE.finditer(card.text):
         path, _, anchor = found[1].partition("#")
@@ -284,8 +278,8 @@ def _others(card: _Card) -> Iterator[Finding]:
     """Repos named in links, repos of the same owner, and models of the same family, named anywhere."""
     owner, name = card.repo.split("/")
     prefix = name.partition("-")[0]
-    known = {card.repo.lower(), *(each.lower() for each in card.known), *_datasets(card.text)}
-    names = {each.rpartition("/")[2] for each in known}
+    known = {card.repo.lower(), *(repo.lower() for repo in card.known), *_datasets(card.text)}
+    names = {repo.rpartition("/")[2] for repo in known}
     for found in _WEB_REPO.finditer(card.text):
         repo = found["repo"].rstrip(".")
         if repo.partition("/")[0] not in _NOT_MODELS and repo.lower() not in known:

@@ -1,6 +1,6 @@
-"""A card's front matter, through huggingface_hub's own ``ModelCardData``: the one place in this stage that uses it.
+"""A card's front matter, by huggingface_hub's own ``ModelCardData``, and what the Hub asks of it. No key is empty.
 
-It is imported when a card is written, so that ``import publish.card`` stays light. No key is empty.
+huggingface_hub is imported when a card is written, so that importing this module stays light.
 """
 
 from __future__ import annotations
@@ -10,13 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from publish.errors import CardError
-from publish.release_file import CardText
+from publish.release_file import CardMetadata
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
-
-
-# What the Hub asks of a card's metadata. An error refuses the commit, a warning is only told.
 
 
 # fmt: off
@@ -42,7 +39,10 @@ _LISTS = ("tags", "datasets", "metrics", "base_model", "language", "license")
 
 
 def check_metadata(data: Mapping[str, Any], kind: str = "model") -> tuple[list[str], list[str]]:
-    """Errors and warnings for a card's metadata. ``kind`` is model, dataset or space; most is common to them."""
+    """Errors, for which the Hub refuses a commit, and warnings, which it only shows.
+
+    ``kind`` is model, dataset or space; most is common to them.
+    """
     errors = [problem for name in _LISTS if name in data for problem in _list_problems(name, data[name])]
     errors += [f'"{name}" must be a string' for name in _TEXTS if name in data and not _is_text(data[name])]
     if "model-index" in data:
@@ -72,17 +72,17 @@ def _list_problems(name: str, value: Any) -> list[str]:
     }
     check, text = checks.get(name, (lambda text: text.strip(), "must not be empty"))
     problems = []
-    for index, each in enumerate(values):
+    for index, item in enumerate(values):
         where = f'"{name}[{index}]"' if isinstance(value, list) else f'"{name}"'
-        if not _is_text(each):
+        if not _is_text(item):
             problems.append(f"{where} must be a string")
-        elif not check(each):
+        elif not check(item):
             problems.append(f"{where} {text}")
     return problems
 
 
 def _index_problems(index: Any) -> list[str]:
-    """``model-index``: names with results, each of a task and a dataset with metrics of type and value."""
+    """``model-index``: models with results; a result has a task, a dataset, and metrics with type and value."""
     if not isinstance(index, list):
         return ['"model-index" must be an array']
     problems = []
@@ -127,58 +127,58 @@ def _is_text(value: Any) -> bool:
 LIBRARY, PIPELINE = "transformers", "text-generation"
 
 
-def front_matter(text: CardText, repo: str) -> str:
+def front_matter(card: CardMetadata, repo: str) -> str:
     """The YAML block at the head of a card of ``repo``.
 
     Raises:
-        CardError: there is no license.
+        CardError: the license is missing.
     """
-    return f"---\n{_data(text, repo).to_yaml(line_break=chr(10))}\n---\n"
+    return f"---\n{_data(card, repo).to_yaml(line_break=chr(10))}\n---\n"
 
 
-def check(text: CardText, repo: str) -> None:
+def check(card: CardMetadata, repo: str) -> None:
     """The metadata against the Hub's own rules, offline.
 
     Raises:
         CardError: the Hub would refuse it, or warn.
     """
-    errors, warnings = check_metadata(dict(_data(text, repo).to_dict()))  # type: ignore[no-untyped-call]
+    errors, warnings = check_metadata(dict(_data(card, repo).to_dict()))  # type: ignore[no-untyped-call]
     if errors or warnings:
-        what = f"the Hub would not take the card's metadata: {'; '.join([*errors, *warnings])}"
-        raise CardError(what, repo, "correct what stands under card: in the release file")
+        what = f"the Hub would refuse the card's metadata: {'; '.join([*errors, *warnings])}"
+        raise CardError(what, repo, "correct card: in the release file")
 
 
-def _data(text: CardText, repo: str) -> ModelCardData:
+def _data(card: CardMetadata, repo: str) -> ModelCardData:
     from huggingface_hub import EvalResult, ModelCardData
 
-    if not text.license.strip():
+    if not card.license.strip():
         raise CardError("the card has no license", repo, "write card: license: in the release file")
     results = [
         EvalResult(
-            task_type=each.task,
-            dataset_type=each.dataset,
-            dataset_name=each.dataset,
-            metric_type=each.metric,
-            metric_value=each.value,
+            task_type=result.task,
+            dataset_type=result.dataset,
+            dataset_name=result.dataset,
+            metric_type=result.metric,
+            metric_value=result.value,
         )
-        for each in text.results
+        for result in card.results
     ]
     return ModelCardData(
-        license=text.license,
-        language=_filled(text.language),
+        license=card.license,
+        language=_filled(card.language),
         library_name=LIBRARY,
         pipeline_tag=PIPELINE,
-        tags=_filled(text.tags),
-        datasets=_filled(text.datasets),
-        base_model=text.base_model or None,
-        base_model_relation=text.base_model_relation or None,
-        license_name=text.license_name or None,
-        license_link=text.license_link or None,
+        tags=_filled(card.tags),
+        datasets=_filled(card.datasets),
+        base_model=card.base_model or None,
+        base_model_relation=card.base_model_relation or None,
+        license_name=card.license_name or None,
+        license_link=card.license_link or None,
         eval_results=results or None,
         model_name=repo.rpartition("/")[2] if results else None,
     )
 
 
 def _filled(values: tuple[str, ...]) -> list[str] | None:
-    """The values that are not blank, each once; None where there is none, so that the key is left out."""
+    """The values that are not blank, without duplicates; None if all are, so that the key is left out."""
     return list(dict.fromkeys(value for value in values if value.strip())) or None

@@ -1,7 +1,6 @@
-"""Facts through templates. Pure: same facts, same bytes; a fact that is missing is an error.
+"""Facts through templates. Pure: same facts, same bytes; a missing fact is an error.
 
-Escaping is the default, not the template's duty: whatever a template prints is text (see
-:mod:`publish.cards.text`) unless a filter of :mod:`publish.cards.text` made it something else.
+Whatever a template prints is escaped, unless a filter of :mod:`publish.cards.text` made Markdown of it.
 """
 
 from __future__ import annotations
@@ -14,18 +13,25 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from publish.cards import details, text
+from publish.cards import details, sentences, text
 from publish.cards.facts import StepFacts, SuiteFacts
 from publish.cards.metadata import front_matter
-from publish.cards.text import escaped
+from publish.cards.text import plain
 from publish.errors import CardError
 
 STEP, SUITE = "step.md.j2", "model.md.j2"
 
 _LINKS = ("branch_link", "dataset_link", "model_link", "source_link", "step_link")
 _FILTERS = {
-    "plain": text.plain,
     "code": text.code,
+    "branches": text.branch_names,
+    "gate_meaning": text.gate_meaning,
+    "sentence": sentences.sentence,
+    "verdict": sentences.verdict,
+    "counts": sentences.counts,
+    "layer_type_table": sentences.layer_type_table,
+    "explanation_summary": sentences.explanation_summary,
+    "explanation_rows": sentences.explanation_rows,
     "notes": text.notes,
     "repo": text.repo_name,
     "branch": text.branch_name,
@@ -33,7 +39,7 @@ _FILTERS = {
     "paper": text.paper,
     "digest": text.digest,
     "fenced": text.fenced,
-    "count": details.count,
+    "thousands": details.thousands,
     "decimal": details.decimal,
     "percent": details.percent,
     "schedule": details.describe_steps,
@@ -41,10 +47,10 @@ _FILTERS = {
 
 
 def templates_folder() -> Path:
-    """Where the templates lie: in the installed package, else at the top of the checkout.
+    """The folder of the templates: in the installed package, else at the top of the checkout.
 
     Raises:
-        CardError: nowhere.
+        CardError: there is none.
     """
     inside = Path(str(resources.files("publish.cards"))) / "templates"
     checkout = Path(__file__).resolve().parents[2] / "templates"
@@ -74,18 +80,18 @@ def render_suite(facts: SuiteFacts, templates: Path | None = None) -> str:
 
 def _render(name: str, facts: StepFacts | SuiteFacts, templates: Path | None) -> str:
     if templates is not None and not templates.is_dir():
-        raise CardError("no such folder of templates", templates, "name a folder, or leave the option out")
+        raise CardError("there is no such folder of templates", templates, "name a folder, or leave --templates out")
     try:
         body = _environment(templates).get_template(name).render(facts=facts)
     except jinja2.TemplateSyntaxError as error:
-        raise CardError(f"the template is no Jinja: {error.message}", _line(error), "mend that line") from error
+        raise CardError(f"the template is not valid Jinja: {error.message}", _line(error), "fix this line") from error
     except (jinja2.TemplateError, TypeError, AttributeError, UnicodeDecodeError) as error:
         raise CardError(
             f"the card cannot be written: {error}",
             f"template {name} of {facts.repo}",
-            "give the fact, or mend the template",
+            "give the fact, or fix the template",
         ) from error
-    return front_matter(facts.text, facts.repo) + body
+    return front_matter(facts.card, facts.repo) + body
 
 
 def _line(error: jinja2.TemplateSyntaxError) -> str:
@@ -100,7 +106,7 @@ def _environment(own: Path | None) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([*loaders, ours, jinja2.PrefixLoader({"publish": ours})]),
         undefined=jinja2.StrictUndefined,
-        finalize=_printed,
+        finalize=_escaped,
         autoescape=True,
         keep_trailing_newline=True,
         trim_blocks=True,
@@ -111,6 +117,6 @@ def _environment(own: Path | None) -> jinja2.Environment:
     return environment
 
 
-def _printed(value: Any) -> Markup:
-    """What a template prints: Markup as it is, anything else as text."""
-    return value if isinstance(value, Markup) else escaped(value)
+def _escaped(value: Any) -> Markup:
+    """What a template prints: Markup as it is, anything else as text on one line."""
+    return value if isinstance(value, Markup) else plain(value)

@@ -1,7 +1,7 @@
-"""Text of others in Markdown: what comes from a checkpoint, a config or a release file stays text.
+"""Text as Markdown: what comes from a checkpoint, a config or a release file is shown as the text that it is.
 
-Every function returns ``Markup``, which says that the text is ready to stand in a card; whatever a template prints
-that is not ``Markup`` goes through :func:`plain` (see :mod:`publish.cards.render`).
+The filters of templates return ``Markup``, text that is Markdown already; whatever else a template prints goes through
+:func:`plain` (see :mod:`publish.cards.render`).
 """
 
 from __future__ import annotations
@@ -9,14 +9,12 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from markupsafe import Markup
 
+from publish.cards.sentences import GATE_MEANINGS
 from publish.errors import CardError
-
-# The one place where text becomes Markdown that shows that text.
-
 
 _SPACES = re.compile(r"\s+")
 _SPECIAL = re.compile(
@@ -32,7 +30,7 @@ def one_line(value: object) -> str:
     """``value`` as text on one line.
 
     Raises:
-        TypeError: it is None, which no card prints.
+        TypeError: it is None, which a card must not print.
     """
     if value is None:
         raise TypeError("a fact that the template prints is not known (None)")
@@ -52,9 +50,6 @@ def _not_a_block(found: re.Match[str]) -> str:
     return f"{found[1]}&#{ord(found[2])};"
 
 
-# The maintainer's Markdown with its raw HTML as text: headings, lists, tables, links and code stay what they are.
-
-
 _FENCE = re.compile(r"(`{3,})[^`]*|(~{3,}).*")
 _CLOSING = re.compile(r" {0,3}(`+|~+)[ \t]*")
 _SPAN = re.compile(r"(?<![`\\])(`+)(?!`)([^`\n]*<[^`\n]*)\1(?!`)")
@@ -66,7 +61,10 @@ _ALLOWED = ("http", "https", "mailto")
 
 
 def neutralised(text: str) -> str:
-    """``text`` without live HTML and without links other than to the web, to mail and to files of the repo."""
+    """A maintainer's Markdown without live HTML, and without links except to the web, to mail and to files of the repo.
+
+    Headings, lists, tables, links and code stay what they are.
+    """
     lines = _CONTROL.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n")).strip("\n").rstrip().split("\n")
     return _closed("\n".join(part if is_code else _prose(part) for is_code, part in _parts(lines)))
 
@@ -133,9 +131,21 @@ def plain(value: object) -> Markup:
 
 
 def code(value: object) -> Markup:
-    """``value`` as inline code; with pipes, backticks and the like it is still one cell, and shows them."""
+    """``value`` as inline code; pipes and backticks in it are shown and do not end the cell."""
     text = one_line(value).strip()
     return Markup(f"`{text}`") if _CODE.fullmatch(text) else Markup("<code>") + plain(text) + Markup("</code>")
+
+
+def branch_names(names: Sequence[str], limit: int = 6) -> Markup:
+    """Branches as code: ``step0`` and ``step1``; where there are many, the first ones and how many more."""
+    shown = [code(name) for name in names[:limit]]
+    last = f"{len(names) - limit:,} more" if len(names) > limit else shown.pop()
+    return Markup(", ".join(shown) + (" and " if shown else "") + last)
+
+
+def gate_meaning(gate: str) -> Markup:
+    """What a gate proves."""
+    return plain(GATE_MEANINGS[gate]) if gate in GATE_MEANINGS else Markup("see `publish.json`")
 
 
 def notes(value: str) -> Markup:
@@ -144,7 +154,7 @@ def notes(value: str) -> Markup:
 
 
 def repo_name(value: str) -> Markup:
-    """A repo's name, as it stands in code and links.
+    """A repo's name, for code and links.
 
     Raises:
         CardError: it is not ``owner/name`` in the Hub's characters.
@@ -153,7 +163,7 @@ def repo_name(value: str) -> Markup:
 
 
 def branch_name(value: str) -> Markup:
-    """A branch's name, as it stands in code and links.
+    """A branch's name, for code and links.
 
     Raises:
         CardError: it holds other characters than letters, digits, ``.``, ``_`` and ``-``.
@@ -162,7 +172,7 @@ def branch_name(value: str) -> Markup:
 
 
 def address(value: str) -> Markup:
-    """A Hub's address, or a path inside a repo, as it stands in a link.
+    """A Hub's address, or a path inside a repo, for a link.
 
     Raises:
         CardError: it is neither.
@@ -171,21 +181,21 @@ def address(value: str) -> Markup:
     return _checked(pattern, value, "a web address, or a path inside the repo")
 
 
-def _checked(pattern: re.Pattern[str], value: str, due: str) -> Markup:
+def _checked(pattern: re.Pattern[str], value: str, allowed: str) -> Markup:
     if not pattern.fullmatch(value):
-        raise CardError(f"{value!r} cannot stand in a link or a snippet", "the card's facts", f"write {due}")
+        raise CardError(f"{value!r} cannot be used in a link or a snippet", "the card's facts", f"write {allowed}")
     return Markup(value)
 
 
 def paper(value: str) -> Markup:
-    """A link to a paper; arXiv by its number; anything that is no plain web address as text."""
+    """A link to a paper, to arXiv by its number; anything that is not a plain web address as text."""
     if found := _ARXIV.fullmatch(value):
         return Markup(f"[arXiv:{found[1]}](https://arxiv.org/abs/{found[1]})")
     return Markup("[") + plain(value.split("://")[1]) + Markup(f"]({value})") if _WEB.fullmatch(value) else plain(value)
 
 
 def source_link(value: str, commit: str | None, hub: str) -> Markup:
-    """Where raw checkpoints came from: a link where it is a repo on the Hub at a known commit, else code."""
+    """Where the raw checkpoints are: a link to a repo on the Hub at a known commit, else code."""
     name = value.removeprefix("hf://").partition("@")[0]
     if commit and _COMMIT.fullmatch(commit) and _REPO.fullmatch(name):
         return Markup(f"[{plain(name)}]({address(hub)}/{name}/tree/{commit})")
@@ -193,12 +203,12 @@ def source_link(value: str, commit: str | None, hub: str) -> Markup:
 
 
 def digest(value: str, length: int = 8) -> Markup:
-    """The head of a digest or commit, enough to tell it by; what stands before a colon is left out."""
+    """The first characters of a digest or commit; a prefix with a colon is left out."""
     return code(value.rpartition(":")[2][:length])
 
 
 def fenced(value: str) -> Markup:
-    """Lines that stand in a code fence: they cannot close it."""
+    """Lines for a code fence, which they cannot close."""
     return Markup("\n".join(line.replace("```", "` ` `") for line in value.strip().splitlines()))
 
 
@@ -213,12 +223,12 @@ def step_link(hub: str, repo: str, step: int) -> Markup:
 
 
 def dataset_link(hub: str, dataset: str) -> Markup:
-    """A link to a dataset of the Hub; a name that is no repo's as text."""
+    """A link to a dataset of the Hub; any other name as text."""
     if not _REPO.fullmatch(dataset):
         return plain(dataset)
     return Markup(f"[{plain(dataset)}]({address(hub)}/datasets/{dataset})")
 
 
 def model_link(hub: str, model: str) -> Markup:
-    """A link to a model of the Hub; a name that is no repo's as text."""
+    """A link to a model of the Hub; any other name as text."""
     return Markup(f"[{plain(model)}]({address(hub)}/{model})") if _REPO.fullmatch(model) else plain(model)

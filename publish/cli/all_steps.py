@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from publish.cli.options import (
     slurm_options,
     workers_option,
 )
-from publish.cli.rehearse import hub_of
+from publish.cli.rehearse import rehearsal_client
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.interrupt import Stop
-from publish.release.executors import Executor, LocalExecutor, default_workers
+from publish.release.executors import Executor, LocalExecutor
 from publish.release.job import Job, apply_overrides, make_job
 from publish.release.outcome import Outcome
 from publish.release.progress import Progress, progress
@@ -87,14 +88,14 @@ def command(
     """
     cluster = slurm_options(executor, slurm)
     stop, bar = Stop(), progress()
-    hub = Client(interrupt=stop, notify=bar.wait)
+    hub = Client(stop=stop, notify=bar.wait)
     given, index = read_or_propose(release_or_source, target, hub)
     plan = apply_overrides(given, schedule=schedule, commits_per_hour=commits_per_hour)
     repair = read_repair(audit, plan.target) if audit else None
     job = make_job(plan, steps=steps, tokenizer=tokenizer, client=hub, index=index)
     job = replace(job, templates=templates, verify_logits=verify_logits)
     with (
-        hub_of(rehearse, work_dir, hub, plan.target) as client,
+        rehearsal_client(work_dir, hub, plan.target) if rehearse else nullcontext(hub) as client,
         open_work_dir(work_dir or default_folder(client.endpoint.url, plan.target)) as folder,
     ):
         try:
@@ -115,7 +116,7 @@ def _executor(
     bar: Progress,
 ) -> Executor:
     if cluster is None:
-        return LocalExecutor(workers or default_workers(job, folder.folder), folder.steps)
+        return LocalExecutor.for_job(job, folder, workers, bar)
     from publish.slurm.executor import DEFAULT_TASKS, SlurmExecutor
 
     preupload = client.endpoint.url == Endpoint.from_environment().url

@@ -16,7 +16,7 @@ from publish.audit.report import MAX_STEPS, MEANINGS, markdown, names_used, prin
 from publish.cli import output
 from publish.errors import HubError, ReleaseError
 from publish.hub.client import Client
-from publish.hub.failures import Patience
+from publish.hub.endpoint import RetryPolicy
 from publish.hub.rate_limits import Wait
 from publish.records.findings import AuditReport
 from publish.release_file import Release, read_release, schedule_named
@@ -24,7 +24,7 @@ from publish.schedule import parse_steps
 from publish.sources.runs import parse_location
 from publish.text import some
 
-RETRIES = Patience(tries=5, base=0.5, cap=8.0)  # fewer than a release makes: an audit is easily run again
+RETRIES = RetryPolicy(tries=5, base=0.5, cap=8.0)  # fewer than a release makes: an audit is easily run again
 
 
 @click.command("audit")
@@ -60,7 +60,7 @@ def command(
         pattern=pattern,
         deep=parse_steps(deep) if deep else (),
     )
-    client = Client(patience=RETRIES, notify=_show_wait)
+    client = Client(retry_policy=RETRIES, notify=_show_wait)
     report = examine(Reader(client, Cache.of(client.endpoint.url)), repos, options)
     if as_json:
         output.as_json(report_to_json(report))

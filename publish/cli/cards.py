@@ -41,7 +41,7 @@ def command(
     if sum((out is not None, check, push)) > 1:
         raise click.UsageError("choose one of --out, --check and --push")
     stop, bar = threading.Event(), progress()
-    client = Client(interrupt=stop, notify=bar.wait)
+    client = Client(stop=stop, notify=bar.wait)
     cards = make_cards(read_release(release), client, templates)
     for branch, finding in cards.findings:
         click.echo(f"warning: card of {branch}, line {finding.line}: {finding.detail}", err=True)

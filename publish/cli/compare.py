@@ -7,10 +7,11 @@ from pathlib import Path
 
 import click
 
+from publish.cards.sentences import COUNTS, layer_type_table, verdict
 from publish.cli import output
 from publish.compare.model import open_model
 from publish.compare.pair import compare
-from publish.compare.report import COLUMNS, Report
+from publish.compare.report import Report
 from publish.errors import StorageError
 from publish.explain.explain import explain_location
 from publish.sources.runs import parse_location
@@ -54,12 +55,10 @@ def command(
 
 
 def _draw(report: Report, path: Path) -> None:
-    from publish.plots.comparison import comparison_plot
-    from publish.plots.records import ComparedType
+    from publish.plots import comparison_plot
 
-    types = [ComparedType(*each) for each in report.plotted()]
     sides = (f"left: {report.comparison.left.where}", f"right: {report.comparison.right.where}")
-    content = comparison_plot(types, report.sentence, sides, path.suffix.lower())
+    content = comparison_plot(report.record, verdict(report.record), sides, path.suffix.lower())
     try:
         path.write_bytes(content)
     except OSError as error:
@@ -67,19 +66,21 @@ def _draw(report: Report, path: Path) -> None:
 
 
 def _text(report: Report, tensors: bool) -> str:
-    comparison = report.comparison
+    comparison, record = report.comparison, report.record
+    numbers = [(name, getattr(record, name)) for name in COUNTS]
     head = output.facts(
         [
             ("left", f"{comparison.left.where} ({comparison.left.format})"),
             ("right", f"{comparison.right.where} ({comparison.right.format})"),
-            *((name.replace("_", " "), value) for name, value in report.counts if value or name == "tensors"),
+            *((name.replace("_", " "), number) for name, number in numbers if number or name == "tensors"),
         ]
     )
-    parts = [head, output.table([column.lower() for column in COLUMNS], report.rows())]
+    header, rows = layer_type_table(record)
+    parts = [head, output.table([column.lower() for column in header], rows)]
     if tensors:
         parts.append(_tensors(report))
-    reasons = "\n".join(f"  - {reason}" for reason in report.verdict.reasons)
-    return "\n\n".join([*parts, f"{report.sentence}\n{reasons}"])
+    reasons = "\n".join(f"  - {reason}" for reason in report.reasons)
+    return "\n\n".join([*parts, f"{verdict(record)}\n{reasons}"])
 
 
 def _tensors(report: Report) -> str:

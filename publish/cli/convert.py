@@ -8,6 +8,7 @@ import click
 
 from publish.checkpoints import find_checkpoint
 from publish.cli import output
+from publish.dtypes import WEIGHT_DTYPES
 from publish.release.conversion import Checks, Conversion, ConvertOptions, convert_one, parse_gates
 from publish.sources.runs import parse_location
 
@@ -19,7 +20,7 @@ from publish.sources.runs import parse_location
 @click.option("--tokenizer", help="Repo, folder or tokenizer.json; none: write none. Default: the config's vocab-file.")
 @click.option(
     "--dtype",
-    type=click.Choice(["float16", "bfloat16", "float32"]),
+    type=click.Choice(WEIGHT_DTYPES),
     help="Cast to this dtype. Default: keep the tensors' own.",
 )
 @click.option(

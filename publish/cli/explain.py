@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import click
 
+from publish.cards.sentences import drawn_before
 from publish.cli import output
-from publish.explain.answer import REPRODUCED, Answer
-from publish.explain.explain import explain_location
+from publish.explain.explain import Answer, explain_location
 from publish.neox.state import CPU
+from publish.records.manifest import REPRODUCED
 from publish.sources.runs import parse_location
 
 _SEEDS = re.compile(r"(\d+)(?:[:-](\d+))?")
@@ -55,7 +56,7 @@ def _text(answer: Answer) -> str:
             ("seed", None if state.seed is None else str(state.seed)),
             ("generator", f"{state.generator}, seeded with {', '.join(map(str, state.seeds))}"),
             (before, state.position),
-            ("drawn before", state.preceding),
+            ("drawn before", drawn_before(answer.explanation)),
             ("threads", state.threads),
             ("GPUs", ", ".join(state.devices) or None),
             ("bit-equal", f"{answer.bit_equal:,} of {answer.values:,} values in {answer.tensors} tensors"),

@@ -44,7 +44,7 @@ quota_option = click.option(
 workers_option = click.option(
     "--workers",
     type=click.IntRange(1, 64),
-    help="Steps in flight. [default: as many as cores, memory and disk allow; 16 tasks on Slurm]",
+    help="Steps in flight. [default: 8, as far as the disk allows; 16 tasks on Slurm]",
 )
 
 

@@ -9,9 +9,10 @@ import click
 from publish.cli import output
 from publish.cli.options import quota_option, read_or_propose, release_arguments, workers_option
 from publish.hub.client import Client
-from publish.release.executors import default_workers
+from publish.release.executors import default_in_flight
 from publish.release.job import apply_overrides, make_job
 from publish.release.preflight import ReleasePlan, plan_release
+from publish.text import count
 
 
 @click.command("plan")
@@ -35,11 +36,12 @@ def command(
     given, index = read_or_propose(release_or_source, target, client)
     release = apply_overrides(given, schedule=schedule, commits_per_hour=commits_per_hour)
     job = make_job(release, steps=steps, tokenizer=tokenizer, client=client, index=index)
-    planned = plan_release(job, workers or default_workers(job, Path()))
-    output.as_json(planned.document()) if as_json else click.echo(_text(planned))
+    in_flight = workers or default_in_flight(job, Path())
+    planned = plan_release(job, in_flight)
+    output.as_json(planned.document()) if as_json else click.echo(_text(planned, in_flight))
 
 
-def _text(planned: ReleasePlan) -> str:
+def _text(planned: ReleasePlan, in_flight: int) -> str:
     return output.facts(
         [
             ("source", planned.source),
@@ -47,10 +49,22 @@ def _text(planned: ReleasePlan) -> str:
             ("steps", output.steps(planned.steps)),
             ("architecture", planned.architecture),
             ("weights to read", output.size(planned.weight_bytes)),
-            ("to upload", output.size(planned.upload_bytes)),
+            (
+                "to upload",
+                f"{output.size(planned.upload_bytes)}, which the suite takes on the Hub: steps share no bytes",
+            ),
             ("commits", f"{planned.commits:,}"),
-            ("time under the commit quota", f"{planned.hours_at_quota:.1f} h at least"),
-            ("disk at most", output.size(planned.disk_bytes)),
+            ("commit quota", f"{_waiting(planned.hours_at_quota)} at {planned.commits_per_hour} commits an hour"),
+            ("disk in flight", f"{output.size(planned.disk_bytes)} at most, for {count(in_flight, 'step')}"),
             ("tokenizer", planned.tokenizer or "none"),
+            ("assumed", "every step is as large as the first, and no commit was made in the last hour"),
         ]
     )
+
+
+def _waiting(hours: float) -> str:
+    """How long commits wait for the quota."""
+    minutes = round(hours * 60)
+    if minutes == 0:
+        return "no wait"
+    return f"at least {count(minutes, 'minute')}" if minutes < 120 else f"at least {hours:.1f} hours"

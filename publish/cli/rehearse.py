@@ -1,34 +1,53 @@
-"""The Hub a release goes to: the one of the environment, or a rehearsal Hub of its own."""
+"""The rehearsal Hub as commands use it. It needs the extra ``rehearsal``."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
+from publish.rehearsal.errors import RehearsalError
+
+if TYPE_CHECKING:
+    from publish.rehearsal.server import RehearsalHub
 
 REHEARSAL_TOKEN = "hf_rehearsal"
-UNPACED = 10**6  # requests in five minutes: a rehearsal is not slowed down by the quota it announces
+UNLIMITED = 10**6  # requests in five minutes, or commits in an hour: no rehearsal waits for a quota
+
+
+def load_rehearsal_hub() -> type[RehearsalHub]:
+    """Import the class :class:`RehearsalHub`.
+
+    Raises:
+        RehearsalError: a library of the extra ``rehearsal`` is not installed.
+    """
+    try:
+        from publish.rehearsal.server import RehearsalHub
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("publish"):
+            raise
+        what = f"the rehearsal Hub needs {error.name}, which is not installed"
+        raise RehearsalError(what, sys.prefix, "pip install 'publish-neox[rehearsal]'") from error
+    return RehearsalHub
 
 
 @contextmanager
-def hub_of(rehearse: bool, work_dir: Path | None, client: Client, target: str) -> Iterator[Client]:
-    """``client``, or (``rehearse``) a client of a rehearsal Hub that runs as long as this lasts.
+def rehearsal_client(work_dir: Path | None, client: Client, target: str) -> Iterator[Client]:
+    """A client of a rehearsal Hub that runs as long as the context; it may write to ``target``, whoever owns that.
 
-    There it may write to ``target``, whoever owns that on the Hub.
+    The Hub keeps its repos in ``work_dir``/rehearsal, where ``publish hub --root`` shows them afterwards.
 
-    A rehearsal lies in ``work_dir``/rehearsal and stays there to be looked at with ``publish hub --root``.
+    Raises:
+        RehearsalError: the Hub cannot start.
     """
-    if not rehearse:
-        yield client
-        return
-    from publish.rehearsal.server import RehearsalHub
-
+    hub_class = load_rehearsal_hub()
     root = (work_dir or Path(tempfile.mkdtemp(prefix="publish-rehearsal-"))) / "rehearsal"
     owners = {target.partition("/")[0]: REHEARSAL_TOKEN.removeprefix("hf_")}
-    with RehearsalHub(root, namespaces=owners, api_quota=UNPACED, resolver_quota=UNPACED) as hub:
+    with hub_class(root, namespaces=owners, api_quota=UNLIMITED, resolver_quota=UNLIMITED) as hub:
         endpoint = Endpoint(hub.url, REHEARSAL_TOKEN)
-        yield Client(endpoint, interrupt=client.interrupt, notify=client.notify, quota_dir=root / "quota")
+        yield Client(endpoint, stop=client.stop, notify=client.notify, quota_dir=root / "quota")

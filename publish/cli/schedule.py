@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import click
 
 from publish.cli import output
@@ -23,10 +21,9 @@ def command(ctx: click.Context, location: str, schedule: str, names_only: bool, 
 
     Opens the index of every checkpoint (no weights) and compares its iteration and sizes with its name and config.
     """
-    report = check_schedule(open_run(parse_location(location)), schedule_named(schedule), open_each=not names_only)
+    report = check_schedule(open_run(parse_location(location)), schedule_named(schedule), names_only=names_only)
     if as_json:
-        document = {"schedule": schedule, **asdict(report.comparison), "ok": report.comparison.ok}
-        output.as_json(document)
+        output.as_json({"schedule": schedule, **report.document()})
     else:
         click.echo(report.text(schedule))
-    ctx.exit(0 if report.comparison.ok else 1)
+    ctx.exit(0 if report.ok else 1)

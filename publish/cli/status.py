@@ -9,7 +9,7 @@ import click
 from publish.cli import output
 from publish.cli.options import read_or_propose, release_arguments
 from publish.hub.client import Client
-from publish.release.card_facts import hub_address
+from publish.release.facts import hub_address
 from publish.release.job import apply_overrides, make_job
 from publish.release.state import read_state
 

@@ -1,1 +1,1 @@
-"""Two models, tensor by tensor: what is equal, how far apart the rest is, and what that says of their origin."""
+"""How two models are related: a comparison tensor by tensor, with a verdict and its reasons."""

@@ -1,31 +1,70 @@
-"""A model that is compared: its tensors under their Hugging Face names, read once, and what it states of its origin."""
+"""A model that is compared: its tensors under their Hugging Face names and their layer types, and its provenance."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from publish.checkpoints import find_checkpoint, open_checkpoint
-from publish.compare.layers import expected_stds
-from publish.convert.blocks import check_identical, tensor_bytes
 from publish.convert.hfconfig import hf_config
-from publish.convert.plan import ConversionPlan, make_plan
+from publish.convert.plan import ConversionPlan, Recipe, make_plan
+from publish.convert.writer import check_identical, tensor_bytes
+from publish.dtypes import DTYPES, WEIGHT_DTYPES
 from publish.errors import SourceError
-from publish.explain.stored import RngState, stored_generators, stored_rng_state
-from publish.formats.torch_archive import ITEM_SIZES
+from publish.explain.construction import NORMAL_STDS, Scale
+from publish.explain.stored import stored_generators, stored_rng_state
 from publish.hf.checkpoint import HfCheckpoint
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.config import NeoxConfig, read_config
-from publish.neox.options import MAPPED
+from publish.neox.config import MAPPED, NeoxConfig, read_config
+from publish.records.manifest import RngState
 from publish.sources.runs import Location
 
-_DTYPES = ("float16", "bfloat16", "float32", "float64")
+EMBEDDING, UNEMBEDDING = "embedding", "unembedding"
+QKV, DENSE = "QKV", "attention dense"
+MLP_UP, MLP_DOWN = "MLP up", "MLP down"
+NORMS, BIASES, OTHER = "norms", "biases", "other"
+TYPES = (EMBEDDING, QKV, DENSE, MLP_UP, MLP_DOWN, UNEMBEDDING, NORMS, BIASES, OTHER)
+RANDOM = frozenset({EMBEDDING, QKV, DENSE, MLP_UP, MLP_DOWN, UNEMBEDDING})  # drawn; norms and biases are constants
+
+_TABLE = (
+    (r"(layer_?norm|_layernorm|\.norm|^norm|ln_f)\.(weight|bias)$", NORMS),
+    (r"\.bias$", BIASES),
+    (r"(embed_in|embed_tokens)\.weight$", EMBEDDING),
+    (r"(embed_out|lm_head)\.weight$", UNEMBEDDING),
+    (r"(query_key_value|[qkv]_proj)\.weight$", QKV),
+    (r"(attention\.dense|o_proj)\.weight$", DENSE),
+    (r"(dense_h_to_4h|up_proj|gate_proj)\.weight$", MLP_UP),
+    (r"(dense_4h_to_h|down_proj)\.weight$", MLP_DOWN),
+)
+_RULES = tuple((re.compile(pattern), name) for pattern, name in _TABLE)
+_LAYER = re.compile(r"layers\.(\d+)\.")
+_COMPARED = (*WEIGHT_DTYPES, "float64")
 # saved by GPTNeoXAttention and by Llama's in transformers before 4.32; computed, not trained
 _BUFFERS = re.compile(r"\.(attention\.bias|masked_bias|rotary_emb\.inv_freq)$")
+
+
+@lru_cache(maxsize=1 << 14)
+def layer_type(name: str) -> str:
+    """The type of the tensor ``name``; `OTHER` if it is none of the known architectures'."""
+    return next((kind for pattern, kind in _RULES if pattern.search(name)), OTHER)
+
+
+def layer_of(name: str) -> int | None:
+    """The number of the layer that the tensor is in; None if it is in no layer."""
+    found = _LAYER.search(name)
+    return int(found[1]) if found else None
+
+
+def by_layer(names: Iterable[str]) -> Mapping[int | None, list[str]]:
+    """Names grouped by layer, in their order."""
+    groups: dict[int | None, list[str]] = {}
+    for name in names:
+        groups.setdefault(layer_of(name), []).append(name)
+    return groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +81,7 @@ class ModelTensor:
 
     @property
     def itemsize(self) -> int:
-        return ITEM_SIZES[self.dtype]
+        return DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True)
@@ -110,9 +149,9 @@ class HfModel:
             if not _BUFFERS.search(name)
         }
         for tensor in self.tensors.values():
-            if tensor.dtype not in _DTYPES:
+            if tensor.dtype not in _COMPARED:
                 what = f"{tensor.name} is {tensor.dtype}, which cannot be compared"
-                raise SourceError(what, checkpoint.where, f"compare tensors of {', '.join(_DTYPES)}")
+                raise SourceError(what, checkpoint.where, f"compare tensors of {', '.join(_COMPARED)}")
 
     @property
     def where(self) -> str:
@@ -166,7 +205,7 @@ class NeoxModel:
     def prefetch(self, names: Iterable[str]) -> None:
         ranges: dict[str, list[tuple[int, int]]] = {}
         for name in names:
-            for part in self._recipes[name].parts:
+            for part in self._recipes[name].slices:
                 ranges.setdefault(part.tensor.file, []).append((part.tensor.offset, part.tensor.span))
         for file, wanted in ranges.items():
             self._checkpoint.files.prefetch(file, wanted)
@@ -206,3 +245,34 @@ def open_model(location: Location, step: int | None = None) -> OpenModel:
     except BaseException:
         files.close()
         raise
+
+
+# ---- the standard deviations that init methods predict
+
+_OUTPUT = frozenset({DENSE, MLP_DOWN})
+
+
+def _orthogonal(scale: Scale) -> float:
+    """Of a matrix of orthonormal rows or columns, times the square root of 2."""
+    return math.sqrt(2 / max(scale.shape))
+
+
+_METHODS: Mapping[str, Callable[[Scale], float]] = {
+    **NORMAL_STDS,
+    "xavier_uniform": NORMAL_STDS["xavier_normal"],
+    "orthogonal": _orthogonal,
+    "scaled_orthogonal": lambda scale: _orthogonal(scale) / math.sqrt(scale.layers),
+}
+
+
+def expected_stds(plan: ConversionPlan, config: NeoxConfig) -> dict[str, float]:
+    """The standard deviation that the config predicts for each matrix whose init method is known, by tensor name."""
+    return {recipe.name: std for recipe in plan.recipes if (std := _expected_std(recipe, plan, config)) is not None}
+
+
+def _expected_std(recipe: Recipe, plan: ConversionPlan, config: NeoxConfig) -> float | None:
+    kind, shape = layer_type(recipe.name), recipe.slices[0].tensor.shape  # a rank draws its own shard
+    method = _METHODS.get(str(config.get("output_layer_init_method" if kind in _OUTPUT else "init_method")))
+    if kind not in RANDOM or method is None or len(shape) != 2:
+        return None
+    return method(Scale(plan.network.layers, plan.network.hidden, float(config.get("init_method_std")), shape))

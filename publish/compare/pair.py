@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.compare.layers import by_layer, layer_type
-from publish.compare.model import ModelTensor, OpenModel, Provenance
+from publish.compare.model import ModelTensor, OpenModel, Provenance, by_layer, layer_type
 from publish.formats.dtypes import VIEWS, to_float32
 
 Doubles = NDArray[np.float64]
@@ -40,7 +39,7 @@ def aligned_buffer(count: int = BLOCK) -> Doubles:
 
 def as_array(data: memoryview, dtype: str) -> NDArray[Any]:
     """A view of bytes of ``dtype``; bfloat16 as the uint16 of its bits."""
-    return np.frombuffer(data, VIEWS.get(dtype, _DOUBLE))
+    return np.frombuffer(data, VIEWS[dtype])
 
 
 def to_float64(values: NDArray[Any], dtype: str, out: Doubles) -> Doubles:
@@ -296,7 +295,7 @@ def paired_chunks(
 class TensorComparison:
     """One tensor. ``outcome`` is one of `BITWISE`, `ZERO_SIGN`, `DIFFERENT`, `SHAPE`, `ONLY_LEFT`, `ONLY_RIGHT`.
 
-    ``layer_type`` is one of `publish.compare.layers.TYPES`; ``statistics`` is None if a side lacks the tensor or the
+    ``layer_type`` is one of `publish.compare.model.TYPES`; ``statistics`` is None if a side lacks the tensor or the
     shapes differ.
     """
 

@@ -13,8 +13,7 @@ from functools import cached_property
 from statistics import NormalDist
 from typing import Any
 
-from publish.compare.layers import OTHER, RANDOM, TYPES, by_layer
-from publish.compare.model import Provenance
+from publish.compare.model import OTHER, RANDOM, TYPES, Provenance, by_layer
 from publish.compare.pair import (
     BITWISE,
     DIFFERENT,
@@ -27,9 +26,9 @@ from publish.compare.pair import (
     PairStatistics,
     TensorComparison,
 )
-from publish.explain.answer import Answer
+from publish.explain.explain import Answer
 from publish.explain.stored import rng_differences
-from publish.text import count, some
+from publish.records.manifest import Note, note
 
 IDENTICAL, EQUAL_ZEROS = "identical", "equal-up-to-zero-sign"
 SAME_INIT, OTHER_INIT = "same-init-different-rng", "different-init"
@@ -277,8 +276,8 @@ def stated_differences(left: Provenance, right: Provenance) -> tuple[StatedDiffe
     )
 
 
-def provenance_reasons(left: Provenance, right: Provenance) -> Iterator[str]:
-    """How the origins of two models differ, one sentence a fact: random states first, then options.
+def provenance_reasons(left: Provenance, right: Provenance) -> Iterator[Note]:
+    """How the origins of two models differ: random states first, then options.
 
     What a random state proves is not repeated from a config.
     """
@@ -291,18 +290,18 @@ def provenance_reasons(left: Provenance, right: Provenance) -> Iterator[str]:
         if name.startswith(_TRACKER):
             generator = name.removeprefix(_TRACKER)
             if left.states[name] == right.states[name]:
-                seed = f", from seed {proven[0]}" if known else ""
-                yield f"both models store the same random state of {generator}{seed}"
+                seed = {"seed": proven[0]} if known else {}
+                yield note("same-state-seed" if known else "same-state", generator=generator, **seed)
             elif not differ:
-                yield f"the stored random states of {generator} differ"
+                yield note("states-differ", generator=generator)
     for side, stated, run_seed in zip(("left", "right"), seeds, proven, strict=True):
         if known and stated not in (None, run_seed):
-            yield f"the config of {side} states seed {stated}, and its random state comes from seed {run_seed}"
+            yield note("stated-seed", side=side, stated=stated, seed=run_seed)
     if not known and seeds[0] is not None and seeds[0] == seeds[1]:
-        yield f"both configs state seed {seeds[0]}"
+        yield note("same-stated-seed", seed=seeds[0])
     for difference in stated_differences(left, right):
         if difference.name != "seed" or not known:
-            yield f"{difference.name} differs: {difference.left} / {difference.right}"
+            yield note("option-differs", name=difference.name, left=difference.left, right=difference.right)
 
 
 def _short(value: Any) -> str:
@@ -315,7 +314,7 @@ class Verdict:
     """How two models are related: one of the names above, and the reasons, the strongest first."""
 
     name: str
-    reasons: tuple[str, ...]
+    reasons: tuple[Note, ...]
 
 
 def verdict_of(tests: ComparisonTests, explained: Sequence[Answer] = ()) -> Verdict:
@@ -332,147 +331,149 @@ def verdict_of(tests: ComparisonTests, explained: Sequence[Answer] = ()) -> Verd
     return Verdict(name, (*reasons, *_dtype_reasons(comparison), *origins))
 
 
-def _recomputed(answer: Answer) -> str:
+def _recomputed(answer: Answer) -> Note:
     if answer.rng_state is None:
-        return f"the weights of {answer.where} are not reproduced by a random state"
-    return (
-        f"the weights of {answer.where} are {answer.outcome} from seed {answer.rng_state.seed}: "
-        f"{answer.bit_equal:,} of {answer.values:,} values bit for bit"
+        return note("not-reproduced", where=answer.where)
+    return note(
+        "recomputed",
+        where=answer.where,
+        outcome=answer.outcome,
+        seed=answer.rng_state.seed,
+        bit_equal=answer.bit_equal,
+        values=answer.values,
     )
 
 
-def _decide(comparison: Comparison, tests: ComparisonTests) -> tuple[str, Iterable[str]]:
+def _decide(comparison: Comparison, tests: ComparisonTests) -> tuple[str, Iterable[Note]]:
     if unmatched := list(_not_comparable(comparison)):
         return NOT_COMPARABLE, unmatched
-    equal, signs = comparison.count(BITWISE), comparison.count(ZERO_SIGN)
-    if equal == comparison.common:
-        return IDENTICAL, [f"all {count(equal, 'tensor')} are equal bit for bit"]
-    if equal + signs == comparison.common:
-        names = some(tensor.name for tensor in comparison.tensors if tensor.outcome == ZERO_SIGN)
-        return EQUAL_ZEROS, [
-            f"{signs} of {count(comparison.common, 'tensor')} differ only in the sign of zeros: {names}"
-        ]
+    equal, signs, tensors = comparison.count(BITWISE), comparison.count(ZERO_SIGN), comparison.common
+    if equal == tensors:
+        return IDENTICAL, [note("bitwise-equal", tensors=tensors)]
+    if equal + signs == tensors:
+        return EQUAL_ZEROS, [note("zero-sign", count=signs, tensors=tensors, names=_names(comparison, ZERO_SIGN))]
     initial = [tests.at_initialisation(side) for side in ("left", "right")]
     if not all(initial):
         return TRAINED, _trained(comparison, tests, initial)
     if faults := [*_not_finite(comparison), *_constants_differ(tests), *_distributions_differ(tests), *_mixture(tests)]:
         return OTHER_INIT, faults
     if tests.correlated:
-        return TRAINED, _derived(tests)
+        names = tuple(test.name for test in tests.correlated)
+        return TRAINED, [note("correlated", count=len(names), names=names), note("little-training")]
     return SAME_INIT, _same_init(comparison, tests)
 
 
-def _not_comparable(comparison: Comparison) -> Iterator[str]:
-    texts = {
-        ONLY_LEFT: f"only in {comparison.left.where}",
-        ONLY_RIGHT: f"only in {comparison.right.where}",
-        SHAPE: "of different shapes",
-    }
-    for outcome, text in texts.items():
-        if names := [tensor.name for tensor in comparison.tensors if tensor.outcome == outcome]:
-            yield f"{count(len(names), 'tensor')} {text}: {some(names)}"
+def _names(comparison: Comparison, outcome: str) -> tuple[str, ...]:
+    return tuple(tensor.name for tensor in comparison.tensors if tensor.outcome == outcome)
+
+
+def _not_comparable(comparison: Comparison) -> Iterator[Note]:
+    for outcome, code in ((ONLY_LEFT, "only-left"), (ONLY_RIGHT, "only-right"), (SHAPE, "shape-mismatch")):
+        if names := _names(comparison, outcome):
+            yield note(code, count=len(names), names=names)
     if not comparison.tensors:
-        yield "neither model has a tensor"
+        yield note("no-tensors")
 
 
-def _not_finite(comparison: Comparison) -> Iterator[str]:
+def _not_finite(comparison: Comparison) -> Iterator[Note]:
     for tensor, found in comparison.compared.values():
         for side, values in (("left", found.left), ("right", found.right)):
             if values.nans or values.infinities:
-                yield f"{tensor.name} has {values.nans:,} NaN and {values.infinities:,} infinite values on the {side}"
+                counts = {"nans": values.nans, "infinities": values.infinities}
+                yield note("not-finite", tensor=tensor.name, side=side, **counts)
 
 
-def _constants_differ(tests: ComparisonTests) -> Iterator[str]:
+def _constants_differ(tests: ComparisonTests) -> Iterator[Note]:
     differing = [(tensor, found) for tensor, found in tests.constant.values() if tensor.outcome == DIFFERENT]
     for tensor, found in differing[:4]:
-        yield (
-            f"{tensor.name}, a constant at initialisation, differs in {found.unequal:,} of {found.left.elements:,} "
-            f"values: mean {found.left.mean:.6g} / {found.right.mean:.6g}"
+        yield note(
+            "constant-differs",
+            tensor=tensor.name,
+            unequal=found.unequal,
+            elements=found.left.elements,
+            left=found.left.mean,
+            right=found.right.mean,
         )
     if len(differing) > 4:
-        yield f"the same holds for {count(len(differing) - 4, 'more tensor')}"
+        yield note("more-constants-differ", count=len(differing) - 4)
 
 
-def _distributions_differ(tests: ComparisonTests) -> Iterator[str]:
+def _distributions_differ(tests: ComparisonTests) -> Iterator[Note]:
     for kind in tests.deviating_types:
-        yield (
-            f"{kind.name}: std {kind.left.std:.6g} / {kind.right.std:.6g}, factor {kind.ratio:.4f}, "
-            f"{abs(kind.z):.1f} standard errors, limit {tests.limit:.1f}"
+        yield note(
+            "type-std" if math.isfinite(kind.z) else "type-std-constant",
+            layer_type=kind.name,
+            left=kind.left.std,
+            right=kind.right.std,
+            ratio=kind.ratio,
+            z=abs(kind.z),
+            limit=tests.limit,
         )
     yield from _tensors_differ(tests, tests.deviating_stds, "std")
     yield from _tensors_differ(tests, tests.deviating_means, "mean")
 
 
-def _tensors_differ(tests: ComparisonTests, deviating: Sequence[TensorTests], what: str) -> Iterator[str]:
+def _tensors_differ(tests: ComparisonTests, deviating: Sequence[TensorTests], what: str) -> Iterator[Note]:
     for test in deviating[:4]:
         z, found = abs(getattr(test, f"{what}_z")), tests.comparison.compared[test.name][1]
-        far = f"{z:.1f} standard errors, limit {tests.limit:.1f}" if math.isfinite(z) else "a constant on one side"
-        yield f"{test.name}: {what} {getattr(found.left, what):.6g} / {getattr(found.right, what):.6g}, {far}"
+        yield note(
+            f"tensor-{what}" if math.isfinite(z) else f"tensor-{what}-constant",
+            tensor=test.name,
+            left=getattr(found.left, what),
+            right=getattr(found.right, what),
+            z=z,
+            limit=tests.limit,
+        )
     if len(deviating) > 4:
-        yield f"the {what} differs in {count(len(deviating) - 4, 'more tensor')}"
+        yield note(f"more-tensors-{what}", count=len(deviating) - 4)
 
 
-def _mixture(tests: ComparisonTests) -> Iterator[str]:
+def _mixture(tests: ComparisonTests) -> Iterator[Note]:
     """Some random tensors shared, others independent: the weights of one side are of two models."""
     correlated = {test.name for test in tests.correlated}
-    independent = [test.name for test in tests.tensors if test.name not in correlated]
-    shared = [name for name in tests.random if name not in independent]
+    independent = tuple(test.name for test in tests.tensors if test.name not in correlated)
+    shared = tuple(name for name in tests.random if name not in independent)
     if shared and independent:
-        yield (
-            f"{count(len(shared), 'random tensor')} of both models have a common origin ({some(shared)}), and "
-            f"{len(independent)} are independent ({some(independent)})"
-        )
+        counts = {"shared_count": len(shared), "independent_count": len(independent)}
+        yield note("mixture", shared=shared, independent=independent, **counts)
 
 
-def _same_init(comparison: Comparison, tests: ComparisonTests) -> Iterator[str]:
+def _same_init(comparison: Comparison, tests: ComparisonTests) -> Iterator[Note]:
     constants, drawn = len(tests.constant), len(tests.random)
     layers = len(by_layer(comparison.compared).keys() - {None})
-    rule = ""
-    if (constants, constants + drawn) == (8 * layers + 2, 12 * layers + 4):
-        rule = f", the 8 L + 2 of 12 L + 4 that GPT-NeoX sets in L = {layers} layers"
-    yield f"{constants} of {count(comparison.common, 'tensor')} are constants at initialisation and equal{rule}"
+    as_neox = (constants, constants + drawn) == (8 * layers + 2, 12 * layers + 4)
+    code = "constants-equal-neox" if as_neox else "constants-equal"
+    yield note(code, count=constants, tensors=comparison.common, layers=layers)
     strongest = max(tests.tensors, key=lambda test: abs(test.correlation_z))
-    found = comparison.compared[strongest.name][1]
-    yield (
-        f"the {count(drawn, 'random tensor')} are uncorrelated: at most {abs(strongest.correlation_z):.1f} standard "
-        f"errors (r = {found.correlation:+.5f}, {strongest.name}), limit {tests.limit:.1f}"
+    yield note(
+        "uncorrelated",
+        count=drawn,
+        z=abs(strongest.correlation_z),
+        correlation=comparison.compared[strongest.name][1].correlation,
+        tensor=strongest.name,
+        limit=tests.limit,
     )
     widest = max(tests.tensors, key=lambda test: abs(test.std_z))
-    yield (
-        f"their standard deviations agree: at most {abs(widest.std_z):.1f} standard errors "
-        f"(ratio {widest.ratio:.4f}, {widest.name}), limit {tests.limit:.1f}"
-    )
+    yield note("stds-agree", z=abs(widest.std_z), ratio=widest.ratio, tensor=widest.name, limit=tests.limit)
 
 
-def _derived(tests: ComparisonTests) -> Iterator[str]:
-    correlated = [test.name for test in tests.correlated]
-    yield f"correlated beyond chance in {count(len(correlated), 'random tensor')}: {some(correlated)}"
-    yield "norms and biases are as initialisation sets them, so little training or a rounding separates the models"
-
-
-def _trained(comparison: Comparison, tests: ComparisonTests, initial: Sequence[bool]) -> Iterator[str]:
-    if any(initial):
-        states = ["is at initialisation" if flat else "is trained" for flat in initial]
-        yield f"by norms and biases, left {states[0]}, right {states[1]}"
-    else:
-        yield "by norms and biases, both models are trained"
+def _trained(comparison: Comparison, tests: ComparisonTests, initial: Sequence[bool]) -> Iterator[Note]:
+    yield note("both-trained" if not any(initial) else "right-trained" if initial[0] else "left-trained")
     correlations = sorted(found.correlation for _, found in tests.random.values() if not math.isnan(found.correlation))
     if correlations:
         low, middle, high = correlations[0], correlations[len(correlations) // 2], correlations[-1]
-        yield f"the correlation of the matrices lies between {low:.3f} and {high:.3f}, median {middle:.3f}"
+        yield note("correlations", smallest=low, largest=high, median=middle)
     largest = [found.max_abs_diff for tensor, found in comparison.compared.values() if tensor.outcome == DIFFERENT]
-    yield (
-        f"{len(largest)} of {count(comparison.common, 'tensor')} differ; their largest differences lie between "
-        f"{min(largest):.3g} and {max(largest):.3g}"
-    )
+    counts = {"count": len(largest), "tensors": comparison.common}
+    yield note("largest-differences", smallest=min(largest), largest=max(largest), **counts)
     yield from _not_finite(comparison)
 
 
-def _dtype_reasons(comparison: Comparison) -> Iterator[str]:
+def _dtype_reasons(comparison: Comparison) -> Iterator[Note]:
     pairs = {
         (tensor.left.dtype, tensor.right.dtype)
         for tensor, _ in comparison.compared.values()
         if tensor.left and tensor.right and tensor.left.dtype != tensor.right.dtype
     }
     for left, right in sorted(pairs):
-        yield f"dtypes differ ({left} / {right}), so these tensors are compared by value"
+        yield note("dtypes-differ", left=left, right=right)

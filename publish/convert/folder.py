@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -13,11 +14,11 @@ from pathlib import Path
 from publish.convert.hfconfig import CONFIG_NAME, GENERATION_NAME, canonical_json, generation_config, hf_config
 from publish.convert.plan import ConversionPlan
 from publish.convert.tokenizer import Tokenizer
-from publish.convert.writer import Observer, Written, save, storage_error, write_weights
+from publish.convert.writer import Observer, Written, save, write_weights
 from publish.errors import StorageError
 from publish.neox.checkpoint import RawCheckpoint
 
-SPARE_BYTES = 16 << 20  # headers, tokenizer, configs
+SMALL_BYTES = 16 << 20  # at most, for headers, tokenizer and configs
 
 
 def write_folder(
@@ -38,28 +39,32 @@ def write_folder(
     """
     if tokenizer is not None:
         tokenizer.check_fits(plan.vocabulary)
-    check_space(folder.parent, plan.weight_bytes)
+    parents = (folder.parent.absolute(), *folder.parent.absolute().parents)
+    existing = next(parent for parent in parents if parent.is_dir())
+    needed, free = plan.weight_bytes + SMALL_BYTES, shutil.disk_usage(existing).free
+    if free < needed:
+        raise StorageError(f"{needed:,} bytes are needed and {free:,} are free", existing, "free some space")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         small = tuple(save(folder, name, content) for name, content in small_files(plan, tokenizer).items())
         written = write_weights(checkpoint, plan, folder, observer, stop)
     except OSError as error:
-        raise storage_error(error, folder) from error
+        raise _storage_error(error, folder) from error
     return replace(written, files=(*small, *written.files))
 
 
 @dataclass(slots=True)
 class StagedFolder:
-    """``path`` is where to write; :meth:`keep` renames it to ``out``."""
+    """Write into ``path``, which does not exist yet, then :meth:`keep` it as ``out``."""
 
     path: Path
     out: Path
 
     def keep(self) -> None:
-        """Rename the folder into place. A folder that ``out`` names is removed once the new one stands there.
+        """Rename the folder to ``out``; a folder with that name is removed after the new one is in place.
 
         Raises:
-            StorageError: it cannot be renamed; what was there is still there.
+            StorageError: it cannot be renamed; the earlier folder is still there.
         """
         old = self.out.with_name(f".{self.out.name}.old-{os.getpid()}")
         try:
@@ -72,20 +77,23 @@ class StagedFolder:
                     old.rename(self.out)
                 raise
         except OSError as error:
-            raise storage_error(error, self.out) from error
+            raise _storage_error(error, self.out) from error
         shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager
 def staged_folder(out: Path, overwrite: bool) -> Iterator[StagedFolder]:
-    """A folder beside ``out``, not yet created, which is removed at the end unless it was kept.
+    """A new folder beside ``out``, which is removed at the end unless :meth:`StagedFolder.keep` was called.
 
     Raises:
-        StorageError: ``out`` is a file, or holds something and ``overwrite`` is off.
+        StorageError: ``out`` is a file or a link, or it is not empty and ``overwrite`` is off.
     """
-    check_free(out, overwrite)
+    if out.is_file() or out.is_symlink():
+        raise StorageError("the output folder is a file or a link", out, "name a folder that does not exist")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise StorageError("the output folder is not empty", out, "name another folder, or pass --overwrite")
     path = out.with_name(f".{out.name}.tmp-{os.getpid()}")
-    shutil.rmtree(path, ignore_errors=True)  # left by a killed process that had this number
+    shutil.rmtree(path, ignore_errors=True)  # left by a killed process with this id
     try:
         yield StagedFolder(path, out)
     finally:
@@ -93,7 +101,7 @@ def staged_folder(out: Path, overwrite: bool) -> Iterator[StagedFolder]:
 
 
 def small_files(plan: ConversionPlan, tokenizer: Tokenizer | None) -> dict[str, bytes]:
-    """Everything but the weights, by name: a pure function."""
+    """The files other than weights, by name."""
     bos, eos = (None, None) if tokenizer is None else (tokenizer.bos, tokenizer.eos)
     return {
         CONFIG_NAME: canonical_json(hf_config(plan, bos, eos)),
@@ -102,27 +110,8 @@ def small_files(plan: ConversionPlan, tokenizer: Tokenizer | None) -> dict[str, 
     }
 
 
-def check_free(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something.
-
-    Raises:
-        StorageError: it does and ``overwrite`` is off, or it is a file.
-    """
-    if out.is_file() or out.is_symlink():
-        raise StorageError("the output is a file or a link", out, "name a folder that does not exist yet")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise StorageError("the output folder is not empty", out, "name another, or pass --overwrite")
-
-
-def check_space(parent: Path, needed: int) -> None:
-    """Refuse a disk that cannot hold ``needed`` bytes.
-
-    Raises:
-        StorageError: with both numbers.
-    """
-    existing = next(folder for folder in (parent.absolute(), *parent.absolute().parents) if folder.is_dir())
-    free = shutil.disk_usage(existing).free
-    if free < needed + SPARE_BYTES:
-        raise StorageError(
-            f"{needed + SPARE_BYTES:,} bytes are needed and {free:,} are free", existing, "free some space"
-        )
+def _storage_error(error: OSError, folder: Path) -> StorageError:
+    """The error for ``folder``, which could not be written."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    fix = "free some space, or choose another folder" if full else "check the folder and its permissions"
+    return StorageError(f"cannot write: {error.strerror or error}", error.filename or folder, fix)

@@ -1,7 +1,7 @@
 """``config.json`` and ``generation_config.json``: pure functions of plan and tokenizer.
 
-Transformers 4.38 and 5 read them to the same network: both spellings stand where the two differ, ``rotary_pct``,
-``rotary_emb_base`` and ``rope_theta`` (4.x) beside ``rope_parameters`` (5.x), ``torch_dtype`` beside ``dtype``.
+Transformers 4.38 and 5 read the same network from them. Where their keys differ the files have both: ``rotary_pct``,
+``rotary_emb_base`` and ``rope_theta`` (4.x) and ``rope_parameters`` (5.x); ``torch_dtype`` and ``dtype``.
 Sources: transformers ``configuration_{gpt_neox,llama,mistral}.py`` at 4.38 and 5.23.
 """
 
@@ -17,7 +17,7 @@ from publish.convert.plan import ConversionPlan
 from publish.errors import ConfigError
 
 CONFIG_NAME, GENERATION_NAME = "config.json", "generation_config.json"
-_MEASURED = frozenset(  # what the tensors or the tokenizer decide
+_MEASURED = frozenset(  # keys whose values follow from the tensors or the tokenizer
     {"architectures", "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"}
     | {"num_key_value_heads", "head_dim", "intermediate_size", "tie_word_embeddings", "attention_bias", "mlp_bias"}
     | {"torch_dtype", "dtype", "bos_token_id", "eos_token_id"}
@@ -25,7 +25,7 @@ _MEASURED = frozenset(  # what the tensors or the tokenizer decide
 
 
 def canonical_json(document: Mapping[str, Any]) -> bytes:
-    """Sorted keys, two spaces, a newline at the end."""
+    """JSON with sorted keys, indented by two spaces, with a newline at the end."""
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return text.encode() + b"\n"
 
@@ -57,27 +57,26 @@ def hf_config(plan: ConversionPlan, bos: int | None, eos: int | None) -> dict[st
 
 
 def with_overrides(plan: ConversionPlan, overrides: Mapping[str, Any]) -> ConversionPlan:
-    """``plan``, whose ``config.json`` will hold these values instead of the run's own.
+    """``plan`` with these values in its ``config.json`` instead of those of the training config.
 
     Raises:
-        ConfigError: a key that this ``config.json`` has not, or that follows from the tensors.
+        ConfigError: a key is unknown, or its value follows from the tensors.
     """
     own = hf_config(plan, None, None)
     for key in overrides:
         if key not in own:
             known = ", ".join(sorted(own.keys() - _MEASURED))
-            raise ConfigError(f"overrides: {key} is no key of this config.json", plan.where, f"the keys are {known}")
+            raise ConfigError(f"overrides: config.json has no key {key}", plan.where, f"the keys are {known}")
         if key in _MEASURED:
             raise ConfigError(
-                f"overrides: {key} follows from the tensors, and another value would not load them",
+                f"overrides: {key} follows from the tensors, which do not load with another value",
                 plan.where,
-                "take the key out",
+                f"remove {key} from the overrides",
             )
     return replace(plan, overrides=tuple(sorted(overrides.items())))
 
 
-def plain(plan: ConversionPlan) -> ConversionPlan:
-    """``plan`` without overrides."""
+def without_overrides(plan: ConversionPlan) -> ConversionPlan:
     return replace(plan, overrides=())
 
 
@@ -116,12 +115,12 @@ def _llama(plan: ConversionPlan) -> dict[str, Any]:
             "rope_scaling": None,
         }
     if plan.architecture == MISTRAL:
-        # a GPT-NeoX query sees itself and the w positions before it; transformers' window counts itself
+        # in GPT-NeoX a query attends to itself and the w positions before it; transformers' window includes the query
         window = network.sliding_window
         config |= {"sliding_window": None if window is None else window + 1}
     return config
 
 
 def generation_config(bos: int | None, eos: int | None) -> dict[str, Any]:
-    """What ``generate`` needs; the rest is transformers' default."""
+    """The special tokens for ``generate``; the rest are the defaults of transformers."""
     return {"_from_model_config": True, "bos_token_id": bos, "eos_token_id": eos}

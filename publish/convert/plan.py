@@ -1,4 +1,7 @@
-"""From a checkpoint's index and its config to a `ConversionPlan`; every tensor accounted for, both ways."""
+"""The plan of a conversion: every Hugging Face tensor, the slices that make it, and the files. No weight is read.
+
+Every tensor of the checkpoint is used or dropped with a reason, and every tensor of the model has a source.
+"""
 
 from __future__ import annotations
 
@@ -7,40 +10,45 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from publish.convert.architecture import Architecture, choose_architecture, natural_name
-from publish.convert.merge import PLACE, Heads, Merge, Part, Shards
-from publish.convert.rules import DROPPED, UNUSED_NORM, Rule
-from publish.convert.sizes import Sizes, heads_of, measure
+from publish.convert.architecture import (
+    Architecture,
+    Sizes,
+    choose_architecture,
+    matching_architecture,
+    measure_sizes,
+)
+from publish.convert.rules import COPY, DROPPED, UNUSED_NORM, Heads, Rule, Shards, Slice, Tables
+from publish.dtypes import DTYPES, WEIGHT_DTYPES
 from publish.errors import ConfigError, ConversionError
-from publish.formats.torch_archive import ITEM_SIZES, RawTensor
+from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, Network
+from publish.records.manifest import Note, note
 from publish.text import some
 
-# The plan of one conversion: every Hugging Face tensor, the blocks that make it, and the files. No weight is read.
-
-
-FORMAT = 1  # of the digest: raised when the same tensors would be written differently
-MAX_FILE_BYTES = 5_000_000_000  # transformers' own limit of a shard through 4.x
+FORMAT = 1  # of the digest: increment it when the same tensors are written differently
+MAX_FILE_BYTES = 5_000_000_000  # the default of transformers 4.x
 INDEX_NAME = "model.safetensors.index.json"
+_LAYER_PREFIX = re.compile(r"layers\.\d+\.")
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One Hugging Face tensor. ``place``: ``parts`` fill it; ``sum``: they are added in float32 and rounded once.
+    """One Hugging Face tensor and how it is made.
 
-    ``dtype`` is what is written; a part's tensor may have another only where a cast was asked for.
+    ``how`` is :data:`~publish.convert.rules.COPY`: the ``slices`` fill it, or :data:`~publish.convert.rules.SUM`: they
+    are added in float32 and rounded once. ``dtype`` is what is written, ``source_dtype`` what the checkpoint holds.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    parts: tuple[Part, ...]
-    how: str = PLACE
+    slices: tuple[Slice, ...]
+    how: str = COPY
 
     @property
     def elements(self) -> int:
@@ -48,16 +56,16 @@ class Recipe:
 
     @property
     def nbytes(self) -> int:
-        return self.elements * ITEM_SIZES[self.dtype]
+        return self.elements * DTYPES[self.dtype].itemsize
 
     @property
     def source_dtype(self) -> str:
-        return self.parts[0].tensor.dtype
+        return self.slices[0].tensor.dtype
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFile:
-    """One safetensors file and its tensors, sorted by name, as safetensors itself writes them."""
+    """One safetensors file and its tensors, sorted by name, as the safetensors library writes them."""
 
     name: str
     recipes: tuple[Recipe, ...]
@@ -65,11 +73,11 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """What `writer.write_weights` executes.
+    """What `folder.write_folder` executes.
 
     ``recipes`` are in the model's order. ``dropped`` are (GPT-NeoX name, reason). ``identical`` are groups of tensors,
-    one per rank, whose bits must be equal. ``notes`` are deviations that a card has to state. ``overrides`` replace
-    keys of ``config.json``, as the maintainer asked.
+    one per rank, whose bits must be equal. ``notes`` are deviations that the card states. ``overrides`` are keys of
+    ``config.json`` whose values the release file replaces.
     """
 
     where: str
@@ -84,7 +92,7 @@ class ConversionPlan:
     dropped: tuple[tuple[str, str], ...]
     identical: tuple[tuple[RawTensor, ...], ...]
     files: tuple[WeightFile, ...]
-    notes: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
     overrides: tuple[tuple[str, Any], ...] = ()
 
     @property
@@ -93,7 +101,7 @@ class ConversionPlan:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all tensors as they are written, headers apart."""
+        """Bytes of all tensors as they are written, without the headers of the files."""
         return sum(recipe.nbytes for recipe in self.recipes)
 
     @property
@@ -102,7 +110,7 @@ class ConversionPlan:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the plan without file names, offsets and location: equal for all steps of one run."""
+        """SHA-256 of the plan without location, file names and offsets of the checkpoint: equal for a run's steps."""
         document = {
             "format": FORMAT,
             "architecture": self.architecture,
@@ -119,51 +127,30 @@ class ConversionPlan:
 
 
 def _described(recipe: Recipe) -> list[object]:
-    parts = [
+    slices = [
         [part.rank, part.tensor.name, part.tensor.shape, part.source_rows, part.target_row, part.target_column]
-        for part in recipe.parts
+        for part in recipe.slices
     ]
-    return [recipe.name, recipe.dtype, recipe.shape, recipe.how, parts]
+    return [recipe.name, recipe.dtype, recipe.shape, recipe.how, slices]
 
 
-def lay_out(recipes: Iterable[Recipe], limit: int = MAX_FILE_BYTES) -> tuple[WeightFile, ...]:
-    """Files of at most ``limit`` tensor bytes, filled in the model's order; a larger tensor has one of its own."""
-    shards = list(_shards(recipes, limit))
-    if len(shards) == 1:
-        return (WeightFile("model.safetensors", _by_name(shards[0])),)
-    return tuple(
-        WeightFile(f"model-{number:05}-of-{len(shards):05}.safetensors", _by_name(shard))
-        for number, shard in enumerate(shards, start=1)
-    )
-
-
-def _shards(recipes: Iterable[Recipe], limit: int) -> Iterator[list[Recipe]]:
-    shard: list[Recipe] = []
+def assign_files(recipes: Iterable[Recipe], limit: int = MAX_FILE_BYTES) -> tuple[WeightFile, ...]:
+    """Files of at most ``limit`` tensor bytes, filled in the model's order; a larger tensor has a file to itself."""
+    shards: list[list[Recipe]] = [[]]
     filled = 0
     for recipe in recipes:
-        if shard and filled + recipe.nbytes > limit:
-            yield shard
-            shard, filled = [], 0
-        shard.append(recipe)
+        if shards[-1] and filled + recipe.nbytes > limit:
+            shards.append([])
+            filled = 0
+        shards[-1].append(recipe)
         filled += recipe.nbytes
-    yield shard
-
-
-def _by_name(recipes: list[Recipe]) -> tuple[Recipe, ...]:
-    return tuple(sorted(recipes, key=lambda recipe: recipe.name))
-
-
-DTYPES = ("float16", "bfloat16", "float32")
-_LAYER_NAME = re.compile(r"layers\.\d+\.")
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A rule at its place: full names on both sides."""
-
-    neox: str
-    hf: str
-    rule: Rule
+    names = (
+        ["model.safetensors"]
+        if len(shards) == 1
+        else [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
+    )
+    by_name = [tuple(sorted(shard, key=lambda recipe: recipe.name)) for shard in shards]
+    return tuple(WeightFile(name, shard) for name, shard in zip(names, by_name, strict=True))
 
 
 def make_plan(
@@ -179,38 +166,7 @@ def make_plan(
         ConfigError: the network has no Hugging Face counterpart, or the config contradicts the tensors.
         ConversionError: tensors unmapped, missing, surplus, or of several dtypes.
     """
-    network = config.network
-    _check_parallel(network, checkpoint)
-    chosen = choose_architecture(network, _first_layer(checkpoint), config.where, architecture)
-    sizes = measure(checkpoint, config)
-    placed = tuple(_placed(chosen, network.layers))
-    dropped = _account(checkpoint, placed, network)
-    source = _one_dtype(checkpoint, placed)
-    heads = heads_of(network)
-    recipes = tuple(_recipe(checkpoint, place, sizes, heads, dtype or source) for place in placed)
-    return ConversionPlan(
-        where=checkpoint.where,
-        architecture=chosen.name,
-        network=network,
-        attention_biases=chosen.attention_biases,
-        vocabulary=sizes.vocabulary,
-        intermediate=sizes.intermediate,
-        source_dtype=source,
-        dtype=_known(dtype or source),
-        recipes=recipes,
-        dropped=dropped,
-        identical=tuple(_identical(checkpoint, placed)),
-        files=lay_out(recipes, max_file_bytes),
-        notes=tuple(_notes(network, chosen, source, dtype)),
-    )
-
-
-def _first_layer(checkpoint: RawCheckpoint) -> frozenset[str]:
-    prefix = "layers.0."
-    return frozenset(name.removeprefix(prefix) for name in checkpoint.ranks[0] if name.startswith(prefix))
-
-
-def _check_parallel(network: Network, checkpoint: RawCheckpoint) -> None:
+    network, first = config.network, checkpoint.ranks[0]
     for option, count in (("num_attention_heads", network.heads), ("num_kv_heads", network.kv_heads)):
         if count % checkpoint.tensor_parallel:
             raise ConfigError(
@@ -218,114 +174,117 @@ def _check_parallel(network: Network, checkpoint: RawCheckpoint) -> None:
                 checkpoint.where,
                 "check num-attention-heads, num-kv-heads and model-parallel-size against the run's own YAML",
             )
+    in_first_layer = frozenset(name.removeprefix("layers.0.") for name in first if name.startswith("layers.0."))
+    chosen = choose_architecture(network, in_first_layer, config.where, architecture)
+    sizes = measure_sizes(checkpoint, config)
+    rules = tuple(_rules(chosen.tables, network.layers))
+    dropped = _account(checkpoint, rules, network)
+    source_dtype = _source_dtype(checkpoint, rules)
+    heads = Heads(network.heads, network.kv_heads, network.head_size)
+    written = _supported(dtype or source_dtype, checkpoint)
+    recipes = tuple(_recipe(checkpoint, rule, sizes, heads, written) for rule in rules)
+    identical = dict.fromkeys(rule.neox for rule in rules if rule.merge.identical)
+    return ConversionPlan(
+        where=checkpoint.where,
+        architecture=chosen.name,
+        network=network,
+        attention_biases=chosen.attention_biases,
+        vocabulary=sizes.vocabulary,
+        intermediate=sizes.intermediate,
+        source_dtype=source_dtype,
+        dtype=written,
+        recipes=recipes,
+        dropped=dropped,
+        identical=tuple(_shards(checkpoint, name) for name in identical) if checkpoint.tensor_parallel > 1 else (),
+        files=assign_files(recipes, max_file_bytes),
+        notes=tuple(_notes(network, chosen, source_dtype, dtype)),
+    )
 
 
-def _placed(chosen: Architecture, layers: int) -> Iterator[_Placed]:
-    """All rules in the model's order: the embedding, the layers, the rest."""
-    outside = [_Placed(rule.neox, rule.hf, rule) for rule in chosen.tables.outside]
-    yield from outside[:1]
+def _rules(tables: Tables, layers: int) -> Iterator[Rule]:
+    """The rules of the whole model with full names, in the model's order: the embedding, the layers, the rest."""
+    yield tables.outside[0]
     for layer in range(layers):
-        prefix = chosen.tables.layer_prefix.format(i=layer)
-        for rule in chosen.tables.layer:
-            yield _Placed(f"layers.{layer}.{rule.neox}", prefix + rule.hf, rule)
-    yield from outside[1:]
+        prefix = tables.layer_prefix.format(i=layer)
+        for rule in tables.layer:
+            yield replace(rule, neox=f"layers.{layer}.{rule.neox}", hf=prefix + rule.hf)
+    yield from tables.outside[1:]
 
 
-def _account(checkpoint: RawCheckpoint, placed: tuple[_Placed, ...], network: Network) -> tuple[tuple[str, str], ...]:
-    """What is dropped and why; every other tensor must have a rule, and every rule a tensor."""
-    needed = {place.neox for place in placed}
-    if len(names := [place.hf for place in placed]) != len(set(names)):
+def _account(checkpoint: RawCheckpoint, rules: tuple[Rule, ...], network: Network) -> tuple[tuple[str, str], ...]:
+    """The dropped tensors and why; every other tensor must have a rule, and every rule a tensor."""
+    needed, present = {rule.neox for rule in rules}, checkpoint.ranks[0].keys()
+    if len({rule.hf for rule in rules}) != len(rules):
         raise AssertionError("a table makes one Hugging Face tensor twice")
-    dropped, surplus = [], []
-    present = checkpoint.ranks[0].keys()
-    for name in sorted(present - needed):
-        reason = _reason(name, network)
-        if reason is None:
-            surplus.append(name)
-        else:
-            dropped.append((name, reason))
-    missing = sorted(needed - present)
-    for kind, odd in (("unmapped", surplus), ("missing", missing)):
-        if odd:
+    reasons = {name: _reason_to_drop(name, network) for name in sorted(present - needed)}
+    unmapped = [name for name, reason in reasons.items() if reason is None]
+    for kind, names in (("unmapped", unmapped), ("missing", sorted(needed - present))):
+        if names:
             raise ConversionError(
-                f"{kind} tensors: {some(odd)}",
+                f"{kind} tensors: {some(names)}",
                 checkpoint.where,
                 "check the config against the checkpoint; a new kind of tensor needs a rule in convert/rules.py",
             )
-    return tuple(dropped)
+    return tuple((name, reason) for name, reason in reasons.items() if reason is not None)
 
 
-def _reason(name: str, network: Network) -> str | None:
-    local = _LAYER_NAME.sub("", name, count=1)
+def _reason_to_drop(name: str, network: Network) -> str | None:
+    local = _LAYER_PREFIX.sub("", name, count=1)
     if network.shared_norm and local in ("post_attention_layernorm.weight", "post_attention_layernorm.bias"):
         return UNUSED_NORM
     return DROPPED.get(local)
 
 
-def _source_shards(checkpoint: RawCheckpoint, name: str) -> Shards:
+def _shards(checkpoint: RawCheckpoint, name: str) -> Shards:
     return tuple(rank[name] for rank in checkpoint.ranks)
 
 
-def _one_dtype(checkpoint: RawCheckpoint, placed: tuple[_Placed, ...]) -> str:
+def _source_dtype(checkpoint: RawCheckpoint, rules: tuple[Rule, ...]) -> str:
     examples: dict[str, str] = {}
-    for place in placed:
-        for shard in _source_shards(checkpoint, place.neox):
-            examples.setdefault(shard.dtype, place.neox)
+    for rule in rules:
+        for shard in _shards(checkpoint, rule.neox):
+            examples.setdefault(shard.dtype, rule.neox)
     if len(examples) > 1:
         found = ", ".join(f"{dtype} ({name})" for dtype, name in sorted(examples.items()))
         raise ConversionError(
             f"weights of several dtypes: {found}", checkpoint.where, "GPT-NeoX writes one; fetch the files again"
         )
-    return _known(next(iter(examples)))
+    return _supported(next(iter(examples)), checkpoint)
 
 
-def _known(dtype: str) -> str:
-    if dtype not in DTYPES:
-        raise ConversionError(f"weights of {dtype}", "dtype", f"only {', '.join(DTYPES)} can be written")
+def _supported(dtype: str, checkpoint: RawCheckpoint) -> str:
+    if dtype not in WEIGHT_DTYPES:
+        raise ConversionError(
+            f"weights of {dtype} cannot be written", checkpoint.where, f"the dtypes are {', '.join(WEIGHT_DTYPES)}"
+        )
     return dtype
 
 
-def _recipe(checkpoint: RawCheckpoint, place: _Placed, sizes: Sizes, heads: Heads, dtype: str) -> Recipe:
-    shards = _source_shards(checkpoint, place.neox)
-    merge = place.rule.merge
-    _check_shapes(checkpoint, shards, sizes.shape(place.rule), merge)
-    made = merge.place(shards, heads)
-    how = merge.how if len(made.parts) > 1 else PLACE  # adding nothing would turn -0.0 into 0.0
-    return Recipe(place.hf, dtype, made.shape, made.parts, how)
-
-
-def _check_shapes(checkpoint: RawCheckpoint, shards: Shards, whole: tuple[int, ...], merge: Merge) -> None:
-    ranks = len(shards)
-    due = tuple(size // ranks if axis == merge.axis else size for axis, size in enumerate(whole))
+def _recipe(checkpoint: RawCheckpoint, rule: Rule, sizes: Sizes, heads: Heads, dtype: str) -> Recipe:
+    shards, merge = _shards(checkpoint, rule.neox), rule.merge
+    whole, ranks = sizes.shape(rule), len(shards)
+    expected = tuple(size // ranks if axis == merge.axis else size for axis, size in enumerate(whole))
     divisible = merge.axis is None or whole[merge.axis] % ranks == 0
     for number, shard in enumerate(shards):
-        if shard.shape != due or not divisible:
+        if shard.shape != expected or not divisible:
             raise ConfigError(
-                f"{shard.name} is {list(shard.shape)} on rank {number}, and the config makes it {list(due)}",
+                f"{shard.name} has shape {list(shard.shape)} on rank {number}, the config makes it {list(expected)}",
                 f"{checkpoint.where}/{shard.file}",
                 "check hidden_size, num_attention_heads, num_kv_heads and intermediate_size of the config",
             )
+    merged = merge.apply(shards, heads)
+    how = merge.how if len(merged.slices) > 1 else COPY  # adding nothing would turn -0.0 into 0.0
+    return Recipe(rule.hf, dtype, merged.shape, merged.slices, how)
 
 
-def _identical(checkpoint: RawCheckpoint, placed: tuple[_Placed, ...]) -> Iterator[tuple[RawTensor, ...]]:
-    if checkpoint.tensor_parallel == 1:
-        return
-    names = dict.fromkeys(place.neox for place in placed if place.rule.merge.identical)
-    for name in names:
-        yield _source_shards(checkpoint, name)
-
-
-def _notes(network: Network, chosen: Architecture, source: str, dtype: str | None) -> Iterator[str]:
+def _notes(network: Network, chosen: Architecture, source: str, dtype: str | None) -> Iterator[Note]:
     if network.epsilon_outside_root:
-        yield (
-            f"GPT-NeoX of this era adds the RMSNorm epsilon ({network.norm_epsilon}) outside the root, "
-            "Llama inside it: logits deviate by up to about 1e-3"
-        )
+        yield note("rmsnorm-epsilon", epsilon=network.norm_epsilon)
     if chosen.name == "mistral" and network.sliding_window is not None:
-        yield "transformers 4.38 ignores the sliding window unless loaded with attn_implementation='eager'"
+        yield note("sliding-window-needs-eager")
     if chosen.name == "llama" and network.sliding_window is not None:
-        yield f"the sliding window of {network.sliding_window} is left out: the architecture was overridden"
-    if chosen.name != (found := natural_name(network)):
-        yield f"the architecture is {chosen.name} as asked, where config and tensors show {found}"
+        yield note("sliding-window-left-out", window=network.sliding_window)
+    if chosen.name != (natural := matching_architecture(network)):
+        yield note("architecture-overridden", architecture=chosen.name, natural=natural)
     if dtype is not None and dtype != source:
-        yield f"weights were cast from {source} to {dtype}, as asked"
+        yield note("cast", source=source, dtype=dtype)

@@ -1,4 +1,4 @@
-"""The tokenizer of a release: found, checked against the model, written for transformers 4.38 and 5 alike."""
+"""The tokenizer of a release: finding it, checking it against the model, and its files for transformers 4.38 and 5."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ CONFIG = "tokenizer_config.json"
 SPECIAL = "special_tokens_map.json"
 TOKENIZER_FILES = (MAIN, CONFIG, SPECIAL, "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja")
 NONE = "none"
+_FIX = "name a tokenizer.json of the tokenizers library, or none, with --tokenizer"
 Fetch = Callable[[str], Mapping[str, bytes]]  # a repo's tokenizer files, by name
 
 # gpt-neox tokenizer.py: HFTokenizer ends documents with <|endoftext|>; </s> and <s> are SentencePiece's.
@@ -33,7 +34,7 @@ HARD_TEXT = (
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A ``tokenizer.json`` and what came with it. ``ids`` is how many ids it can produce: the highest and one."""
+    """A ``tokenizer.json`` and the files beside it. ``ids`` is the number of ids: the highest one plus 1."""
 
     where: str
     files: Mapping[str, bytes]
@@ -45,23 +46,23 @@ class Tokenizer:
     eos: int | None
 
     def check_fits(self, rows: int) -> None:
-        """Refuse a model with fewer embedding rows than the tokenizer has ids.
+        """Check that a model with ``rows`` rows in its embedding has one for every id.
 
         Raises:
-            TokenizerError: with both numbers.
+            TokenizerError: it has fewer; with both numbers.
         """
         if self.ids > rows:
             raise TokenizerError(
-                f"the tokenizer has {self.ids:,} ids and the model's embedding {rows:,} rows",
+                f"the tokenizer has {self.ids:,} ids, but the model's embedding has {rows:,} rows",
                 self.where,
-                "it is another model's tokenizer: name the one of this run",
+                "this is the tokenizer of another model: name that of this run with --tokenizer",
             )
 
     def hf_files(self, context: int) -> dict[str, bytes]:
-        """The files of a Hugging Face folder: those given, and the two small ones where they are absent."""
+        """The files for a Hugging Face folder: those at hand, and the two config files where they are missing."""
         tokens = {"bos_token": self.bos_token, "eos_token": self.eos_token, "unk_token": self.unk_token}
         special = {name: token for name, token in tokens.items() if token is not None}
-        made: dict[str, dict[str, Any]] = {
+        configs: dict[str, dict[str, Any]] = {
             CONFIG: {
                 **special,
                 "tokenizer_class": "PreTrainedTokenizerFast",
@@ -70,10 +71,10 @@ class Tokenizer:
             },
             SPECIAL: special,
         }
-        return {**{name: canonical_json(document) for name, document in made.items()}, **self.files}
+        return {**{name: canonical_json(document) for name, document in configs.items()}, **self.files}
 
     def fingerprint(self) -> str:
-        """SHA-256 of the ids of `HARD_TEXT`, in decimal with spaces between.
+        """SHA-256 of the ids of `HARD_TEXT`, as decimal numbers separated by spaces.
 
         Raises:
             TokenizerError: the tokenizers library cannot use the file.
@@ -83,46 +84,48 @@ class Tokenizer:
         try:
             ids = tokenizers.Tokenizer.from_str(self.files[MAIN].decode()).encode(HARD_TEXT).ids
         except Exception as error:  # the library raises plain Exception
-            raise TokenizerError(f"tokenizers cannot use it: {error}", self.where, "name another tokenizer") from error
+            raise TokenizerError(
+                f"the tokenizers library cannot use this file: {error}", self.where, "name another tokenizer"
+            ) from error
         return hashlib.sha256(" ".join(map(str, ids)).encode()).hexdigest()
 
 
 def find_tokenizer(
     choice: str | None, config: NeoxConfig, folder: Path | None, fetch: Fetch, working: Path | None = None
 ) -> Tokenizer | None:
-    """The tokenizer that ``choice`` names (repo, folder, file, ``none``), else the config's ``vocab-file``.
+    """The tokenizer that ``choice`` names (repo, folder, file, ``none``), by default the config's ``vocab-file``.
 
-    ``folder`` is the checkpoint's, where it lies on this machine; ``working`` the working folder. None: none was
-    wanted, or the config's own was not found (`not_found` is the error for that).
+    ``folder`` is that of a checkpoint on this machine, ``working`` the working folder. The result is None if ``choice``
+    is ``none``, or if the config's ``vocab-file`` was not found: :func:`not_found` is the error for that.
 
     Raises:
-        TokenizerError: what was named is absent or no ``tokenizer.json``.
+        TokenizerError: the choice does not exist, or is not a ``tokenizer.json`` of the tokenizers library.
     """
     if choice == NONE:
         return None
     if choice is not None:
-        return _chosen(choice, fetch)
+        return _open_choice(choice, fetch)
     name = config.vocab_file
     path = next((path for path in _candidates(name, folder, working) if path.is_file()), None) if name else None
     return None if path is None else read_tokenizer({MAIN: _read(path)}, str(path))
 
 
 def not_found(config: NeoxConfig) -> TokenizerError:
-    """The error of a release, which needs a tokenizer."""
-    named = config.vocab_file
-    what = f"the config's vocab-file {named!r} is not on this machine" if named else "the config names no vocab-file"
+    """The error for a release, which needs a tokenizer."""
+    name = config.vocab_file
+    what = f"the config's vocab-file {name!r} is not on this machine" if name else "the config names no vocab-file"
     return TokenizerError(what, config.where, "name a repo, a folder or a tokenizer.json with --tokenizer")
 
 
 def _candidates(name: str, folder: Path | None, working: Path | None) -> Iterator[Path]:
-    """Where a vocab-file may lie: the working folder, the checkpoint's folder, and those above it."""
+    """Paths of a vocab-file: in the working folder, the checkpoint's folder, and its parents."""
     yield (working or Path()) / name
     if folder is not None and not Path(name).is_absolute():
         resolved = folder.absolute()
         yield from (parent / name for parent in (resolved, *resolved.parents))
 
 
-def _chosen(choice: str, fetch: Fetch) -> Tokenizer:
+def _open_choice(choice: str, fetch: Fetch) -> Tokenizer:
     path = Path(choice)
     if path.is_dir():
         files = {name: _read(path / name) for name in TOKENIZER_FILES if (path / name).is_file()}
@@ -144,18 +147,18 @@ def _read(path: Path) -> bytes:
 
 
 def read_tokenizer(files: Mapping[str, bytes], where: str) -> Tokenizer:
-    """The tokenizer in ``files``, its special tokens from its own config, else from its added tokens.
+    """The tokenizer in ``files``. Special tokens are those of its config, by default the usual names in its vocabulary.
 
     Raises:
-        TokenizerError: no ``tokenizer.json``, or not one of the tokenizers library.
+        TokenizerError: there is no ``tokenizer.json``, or it is not one of the tokenizers library.
     """
     if MAIN not in files:
-        raise TokenizerError(f"no {MAIN} there", where, "only tokenizers with a tokenizer.json can be released")
+        raise TokenizerError(f"{MAIN} not found", where, "name a tokenizer that has one with --tokenizer")
     ids = _ids(_document(files[MAIN], where), where)
     stated = {**_optional(files, CONFIG, where), **_optional(files, SPECIAL, where)}
     eos = _stated(stated, "eos_token", ids) or _first(_ENDS, ids)
     bos = _stated(stated, "bos_token", ids) or _first(_BEGINS, ids) or eos
-    unk = _stated(stated, "unk_token", ids) or _own_unknown(files[MAIN], ids) or _first(_UNKNOWNS, ids) or eos
+    unk = _stated(stated, "unk_token", ids) or _unk_of_model(files[MAIN], ids) or _first(_UNKNOWNS, ids) or eos
     return Tokenizer(
         where=where,
         files=files,
@@ -172,9 +175,9 @@ def _document(content: bytes, where: str) -> dict[str, Any]:
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise TokenizerError(f"no JSON: {error}", where, "name a tokenizer.json") from error
+        raise TokenizerError(f"not valid JSON: {error}", where, _FIX) from error
     if not isinstance(document, dict):
-        raise TokenizerError("no JSON object", where, "name a tokenizer.json")
+        raise TokenizerError("not a JSON object", where, _FIX)
     return document
 
 
@@ -183,19 +186,17 @@ def _optional(files: Mapping[str, bytes], name: str, where: str) -> dict[str, An
 
 
 def _ids(document: Mapping[str, Any], where: str) -> dict[str, int]:
-    """Every token's id: the model's vocabulary (a mapping, or Unigram's list of pairs) and the added tokens."""
+    """The id of every token: of the model's vocabulary (a mapping, or Unigram's list of pairs) and of added tokens."""
     model, added = document.get("model"), document.get("added_tokens")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     if isinstance(vocabulary, list):
         vocabulary = {entry[0]: number for number, entry in enumerate(vocabulary) if isinstance(entry, list) and entry}
     if not isinstance(vocabulary, dict):
-        raise TokenizerError(
-            "it has no model with a vocabulary", where, "name a tokenizer.json (or none) with --tokenizer"
-        )
+        raise TokenizerError("the tokenizer has no vocabulary", where, _FIX)
     extra = {entry.get("content"): entry.get("id") for entry in added or [] if isinstance(entry, dict)}
     ids = {**vocabulary, **extra}
     if not all(isinstance(token, str) and type(number) is int for token, number in ids.items()):
-        raise TokenizerError("its vocabulary maps something else than texts to numbers", where, "fetch it again")
+        raise TokenizerError("the vocabulary must map strings to integers", where, _FIX)
     return ids
 
 
@@ -205,7 +206,7 @@ def _stated(stated: Mapping[str, Any], name: str, ids: Mapping[str, int]) -> str
     return content if isinstance(content, str) and content in ids else None
 
 
-def _own_unknown(content: bytes, ids: Mapping[str, int]) -> str | None:
+def _unk_of_model(content: bytes, ids: Mapping[str, int]) -> str | None:
     token = json.loads(content)["model"].get("unk_token")
     return token if isinstance(token, str) and token in ids else None
 

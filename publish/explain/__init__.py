@@ -1,1 +1,1 @@
-"""Which random state made these initial weights: recomputed from seed, order and generator, proven by equality."""
+"""Which random state made a model's initial weights: they are drawn again, and every value is compared."""

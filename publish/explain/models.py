@@ -15,19 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.convert.architecture import CLASSES, GPT_NEOX
-from publish.convert.merge import Heads, Part
-from publish.convert.rules import Rule, Tables, llama_tables, neox_tables
-from publish.convert.sizes import Sizes, layer_count
+from publish.convert.architecture import CLASSES, GPT_NEOX, Sizes, layer_count
+from publish.convert.rules import Heads, Rule, Slice, Tables, llama_tables, neox_tables
+from publish.dtypes import WEIGHT_DTYPES
 from publish.errors import CheckpointError, ConfigError, ConversionError
 from publish.explain.construction import DEFAULTS, INIT, NORMAL_STDS, OUTPUT, InitMethods, Scale, in_order, init_role
 from publish.formats.dtypes import VIEWS, from_float32, to_float32
 from publish.formats.torch_archive import RawTensor
 from publish.hf.checkpoint import CONFIG, HfCheckpoint
 from publish.neox import config as neox_config
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.options import MAPPED
-from publish.neox.state import TRACKER, RandomState, stored_states
+from publish.neox.checkpoint import RawCheckpoint, stored_states
+from publish.neox.config import MAPPED
+from publish.neox.state import TRACKER, RandomState
 
 Bits = NDArray[Any]  # float16 or float32, or bfloat16 as the uint16 of its bits
 
@@ -115,7 +114,7 @@ def initial_models(checkpoint: RawCheckpoint | HfCheckpoint) -> Iterator[Initial
     """Every way in which GPT-NeoX may have drawn the checkpoint; weights are read when they are needed.
 
     A raw checkpoint with a training config has one. Without a config there is one for every pair of init methods that
-    its standard deviations allow; in Hugging Face format, also one for every tensor-parallel size and naming era.
+    its standard deviations allow; in Hugging Face format, also for every tensor-parallel size and for legacy MLP names.
 
     Raises:
         CheckpointError: a damaged file, or no embedding.
@@ -164,7 +163,7 @@ def _raw_shards(checkpoint: RawCheckpoint) -> tuple[dict[str, Shard], ...]:
         raise CheckpointError("the embedding is missing", checkpoint.where, "fetch the checkpoint again")
     for rank in checkpoint.ranks:
         for tensor in map(rank.__getitem__, names):
-            if len(tensor.shape) != 2 or not tensor.elements or tensor.dtype not in VIEWS:
+            if len(tensor.shape) != 2 or not tensor.elements or tensor.dtype not in WEIGHT_DTYPES:
                 what = f"{tensor.name} must be a matrix of floats, got {tensor.dtype} {list(tensor.shape)}"
                 raise CheckpointError(what, f"{checkpoint.where}/{tensor.file}", "fetch the checkpoint again")
     return tuple({name: _raw_shard(checkpoint, rank[name]) for name in names} for rank in checkpoint.ranks)
@@ -313,12 +312,14 @@ class _MergedModel:
             heads=Heads(heads, groups, hidden // heads),
         )
 
-    def tables(self, era: str) -> Tables:
+    def tables(self, legacy_mlp: bool) -> Tables:
         """The rules that merged the model, except biases and norms."""
         tied = ("embed_out.weight" if self.neox else "lm_head.weight") not in self.checkpoint.tensors
         if self.neox:
-            return neox_tables(era=era, attention_biases=False, shared_norm=False, tied=tied, parallel=True)
-        return llama_tables(era=era, attention_biases=False, tied=tied, parallel=True)
+            return neox_tables(
+                legacy_mlp=legacy_mlp, attention_biases=False, shared_norm=False, tied=tied, parallel=True
+            )
+        return llama_tables(legacy_mlp=legacy_mlp, attention_biases=False, tied=tied, parallel=True)
 
     def divides_by(self, ranks: int) -> bool:
         """Whether GPT-NeoX could have split the model across so many ranks."""
@@ -339,16 +340,16 @@ def _size(config: Mapping[str, Any], name: str, where: str, default: int | None 
 def _hf_models(checkpoint: HfCheckpoint) -> Iterator[InitialModel]:
     merged = _MergedModel.of(checkpoint)
     sigmas = tuple(dict.fromkeys((merged.sigma, DEFAULTS[2])))
-    for era in ("2026",) if merged.neox else ("2026", "2023"):
+    for legacy_mlp in (False,) if merged.neox else (False, True):
         for ranks in filter(merged.divides_by, TENSOR_PARALLEL):
-            model = InitialModel(where=checkpoint.where, shards=_cut(merged, era, ranks))
+            model = InitialModel(where=checkpoint.where, shards=_cut(merged, legacy_mlp, ranks))
             yield from _with_plausible_methods(model, merged.layers, merged.sizes.hidden, sigmas)
 
 
-def _cut(merged: _MergedModel, era: str, ranks: int) -> tuple[dict[str, Shard], ...]:
+def _cut(merged: _MergedModel, legacy_mlp: bool, ranks: int) -> tuple[dict[str, Shard], ...]:
     """The drawn tensors of every rank, by canonical name in the order of drawing."""
     rules: dict[str, list[tuple[str, Rule]]] = {}
-    tables = merged.tables(era)
+    tables = merged.tables(legacy_mlp)
     for rule in tables.outside:
         rules.setdefault(rule.neox, []).append((rule.hf, rule))
     for layer in range(merged.layers):
@@ -363,22 +364,26 @@ def _hf_shard(merged: _MergedModel, name: str, rules: list[tuple[str, Rule]], ra
     checkpoint, merge, whole = merged.checkpoint, rules[0][1].merge, merged.sizes.shape(rules[0][1])
     shape = tuple(size // ranks if axis == merge.axis else size for axis, size in enumerate(whole))
     same = tuple(RawTensor(name, "", "", shape, (shape[1], 1), 0) for _ in range(ranks))
-    blocks: list[tuple[RawTensor, Part]] = []
+    blocks: list[tuple[RawTensor, Slice]] = []
     for hf, rule in rules:
-        placed = rule.merge.place(same, merged.heads)
+        merged_tensor = rule.merge.apply(same, merged.heads)
         tensor = checkpoint.tensors.get(hf)
-        if tensor is None or tensor.shape != placed.shape or tensor.dtype not in VIEWS:
+        if tensor is None or tensor.shape != merged_tensor.shape or tensor.dtype not in WEIGHT_DTYPES:
             found = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
-            what = f"{hf} is {found}; by the config it is a matrix of floats {list(placed.shape)}"
+            what = f"{hf} is {found}; by the config it is a matrix of floats {list(merged_tensor.shape)}"
             raise ConversionError(what, checkpoint.where, "fetch the model again")
-        blocks.extend((tensor, part) for part in placed.parts if part.rank == rank)
+        blocks.extend((tensor, part) for part in merged_tensor.slices if part.rank == rank)
     dtype = drawn_dtype(checkpoint, blocks[0][0])
     read = partial(_assemble, checkpoint, shape, dtype, blocks)
     return Shard(name, " + ".join(hf for hf, _ in rules), shape, dtype, math.nan, read)
 
 
 def _assemble(
-    checkpoint: HfCheckpoint, shape: tuple[int, ...], dtype: str, blocks: list[tuple[RawTensor, Part]], rows: int | None
+    checkpoint: HfCheckpoint,
+    shape: tuple[int, ...],
+    dtype: str,
+    blocks: list[tuple[RawTensor, Slice]],
+    rows: int | None,
 ) -> Bits:
     """The first ``rows`` rows of a shard, from the blocks of the merged tensors that hold it."""
     count = shape[0] if rows is None else rows

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from publish.explain.construction import BEFORE, may_begin_a_stage
-from publish.explain.cuda_generator import with_at_least, with_threads
+from publish.explain.construction import may_begin_a_stage
+from publish.explain.generators import with_at_least, with_threads
 from publish.explain.models import InitialModel
-from publish.explain.stored import DEFAULT, Candidate, RngState, rank_seed
+from publish.explain.stored import DEFAULT, Candidate, rank_seed
 from publish.explain.streams import StreamPosition, Tally, positions
 from publish.neox.state import CPU, RandomState
+from publish.records.manifest import Preceding, RngState
 
 EQUAL, DIFFERENT, ABSENT = "equal", "different", "absent"
 # gpt-neox megatron/initialize.py: the inner stages of a pipeline have another seed, the first and last do not
@@ -140,15 +141,15 @@ class Trial:
     def rng_state(self) -> RngState:
         position, model = self.position, self.model
         devices = with_threads(position.resident) if position.threads_known else with_at_least(position.resident)
-        cpu = position.generator == CPU
+        cpu, stored = position.generator == CPU, next(iter(model.states), None)
         return RngState(
             generator=position.generator,
             seed=self.seed,
             seeds=tuple(rank_seed(model, position.seed, rank) for rank in range(len(self.ranks))),
-            position=position.position,
-            preceding=describe_preceding(model, position),
+            preceding=preceding(model, position),
             threads=None if cpu or not position.threads_known else position.resident,
             devices=() if cpu else devices,
+            after=stored.offset if stored else None,
         )
 
     @property
@@ -171,50 +172,11 @@ class Trial:
         )
 
 
-# ---- what was drawn before the first tensor
-
-_TWICE = (
-    "GPT2ModelPipe.__init__ builds every layer, then to_sequential() builds every layer again from its specs, and "
-    "the second set is the model (gpt-neox megatron/model/gpt2_model.py, called in megatron/training.py)"
-)
-
-
-def describe_preceding(model: InitialModel, position: StreamPosition) -> str:
-    """What was drawn before the first tensor, in words; an amount that fits nothing known is stated as it is."""
-    shards = model.shards[0]
+def preceding(model: InitialModel, position: StreamPosition) -> Preceding:
+    """What was drawn before the first tensor, and what that amounts to."""
+    shards, drawn = model.shards[0], position.position
     stream = position.stream(position.seed)
     size = positions(shards, stream)[""]
-    unit = "numbers" if position.generator == CPU else "of the offset"
-    drawn = position.position
-    if drawn == 0:
-        return _nothing_preceding(model)
     if drawn % size == 0:
-        built = drawn // size
-        times = "one whole construction" if built == 1 else f"{built} whole constructions"
-        return f"{times} of the same model ({len(shards)} tensors, {drawn:,} {unit}): {_why_built(model, built)}"
-    alike = [shard.label for shard in shards.values() if drawn == stream.after(shard, 0)]
-    if alike:
-        others = f", as {len(alike) - 1} others do" if len(alike) > 1 else ""
-        return f"as much as the tensor {alike[0]} takes{others} ({drawn:,} {unit})"
-    return f"{drawn:,} {unit}: not a whole number of constructions of this model, and not one of its tensors"
-
-
-def _nothing_preceding(model: InitialModel) -> str:
-    nothing = f"nothing: {next(iter(BEFORE))} is the first tensor drawn after the generator was seeded"
-    if model.layout == "sequential":
-        return f"{nothing}, although the sequential layout of GPT-NeoX draws every model twice and keeps the second set"
-    if model.layout == "pipeline":
-        return f"{nothing}, as in the pipeline layout (pipe-parallel-size 1 or more)"
-    return f"{nothing}, as in GPT-NeoX's pipeline layout (pipe-parallel-size 1 or more)"
-
-
-def _why_built(model: InitialModel, built: int) -> str:
-    if built > 1:
-        return "the model was built several times before"
-    if model.layout == "pipeline":
-        return (
-            "the pipeline layout builds a model once, so this run built it once before, or the files were rewritten "
-            f"from the sequential layout, where {_TWICE}"
-        )
-    layout = "the sequential layout" if model.layout else "GPT-NeoX's sequential layout"
-    return f"in {layout} (pipe-parallel-size 0) {_TWICE}"
+        return Preceding(drawn, constructions=drawn // size)
+    return Preceding(drawn, tensors=tuple(s.label for s in shards.values() if drawn == stream.after(s, 0)))

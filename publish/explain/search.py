@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.explain import cpu_generator, cuda_generator
+from publish.explain import generators
 from publish.explain.models import InitialModel, Shard
 from publish.explain.streams import HEAD, CpuStream, CudaStream, StreamPosition, fit, positions
 from publish.formats.dtypes import to_float32
@@ -75,11 +75,11 @@ def _search_words(seed: int, shards: Sequence[Shard], words: int) -> Iterator[tu
 
     generator = torch.Generator().manual_seed(seed)
     heads = [shard.head(HEAD[CPU]) for shard in shards]
-    overlap = cpu_generator.LANE + HEAD[CPU] - 1
+    overlap = generators.LANE + HEAD[CPU] - 1
     kept = np.empty(0, np.float32)
     for start in range(0, words, _CPU_CHUNK):
         uniforms = np.concatenate([kept, torch.rand(_CPU_CHUNK, generator=generator).numpy()])
-        normals = cpu_generator.normals_of(uniforms[: -cpu_generator.LANE], uniforms[cpu_generator.LANE :])
+        normals = generators.cpu_normals(uniforms[: -generators.LANE], uniforms[generators.LANE :])
         for shard, head in zip(shards, heads, strict=True):
             for at in _find_head(normals, head, shard):
                 yield shard.name, start - kept.size + at
@@ -103,10 +103,10 @@ def _scan_on_cpu(model: InitialModel, seeds: NDArray[np.uint64]) -> Iterator[Str
     shard = model.first
     head = shard.head(HEAD[CPU])
     for start in sorted(likely_starts(model))[:2]:
-        first = cpu_generator.heads(seeds, start, _CPU_FIRST)
+        first = generators.cpu_heads(seeds, start, _CPU_FIRST)
         likely = seeds[fit(first, head[:_CPU_FIRST], shard.std, shard.dtype)]
         if likely.size:
-            fitting = likely[fit(cpu_generator.heads(likely, start, head.size), head, shard.std, shard.dtype)]
+            fitting = likely[fit(generators.cpu_heads(likely, start, head.size), head, shard.std, shard.dtype)]
             yield from (StreamPosition(CPU, int(seed), start) for seed in fitting)
 
 
@@ -133,8 +133,8 @@ def _locate_on_gpu(model: InitialModel, seed: int) -> Iterator[StreamPosition]:
 
 def _find_offsets(shards: Mapping[str, Shard], seed: int) -> dict[str, int]:
     """The offset at which each tensor was drawn, for those that were drawn within reach."""
-    offsets = np.arange(0, GPU_REACH, cuda_generator.CALL)
-    normals = cuda_generator.heads(seed, offsets, HEAD[CUDA])
+    offsets = np.arange(0, GPU_REACH, generators.CALL)
+    normals = generators.gpu_heads(seed, offsets, HEAD[CUDA])
     found = {}
     for name, shard in shards.items():
         head = shard.head(HEAD[CUDA])
@@ -151,15 +151,15 @@ def _thread_counts(shards: Mapping[str, Shard], found: Mapping[str, int], seed: 
         if counts:
             yield from ((threads, True) for threads in counts)
             break
-    block = cuda_generator.BLOCK
+    block = generators.BLOCK
     yield block * max(-(-shard.elements // block) for shard in shards.values()), False
 
 
 def _fitting_counts(shard: Shard, seed: int, offset: int) -> list[int]:
     """Thread counts below the tensor's size for which the threads' second values are where they should be."""
     values = shard.read(None).reshape(-1)
-    counts = np.arange(cuda_generator.BLOCK, shard.elements, cuda_generator.BLOCK)
-    normals = cuda_generator.second_turn(seed, offset, HEAD[CUDA])
+    counts = np.arange(generators.BLOCK, shard.elements, generators.BLOCK)
+    normals = generators.second_turn(seed, offset, HEAD[CUDA])
     whole = counts[counts + HEAD[CUDA] <= shard.elements]
     windows = to_float32(values[whole[:, None] + np.arange(HEAD[CUDA])], shard.dtype)
     fitting: list[int] = whole[fit(normals[None, :], windows, shard.std, shard.dtype)].tolist()
@@ -174,13 +174,13 @@ def _scan_on_gpu(model: InitialModel, seeds: NDArray[np.uint64]) -> Iterator[Str
     """At small offsets, and after one or two constructions of the model on a known GPU."""
     shard = model.first
     head = shard.head(HEAD[CUDA])
-    calls = np.array(scanned_offsets(model), np.uint64) // np.uint64(cuda_generator.CALL)
+    calls = np.array(scanned_offsets(model), np.uint64) // np.uint64(generators.CALL)
     for start in range(0, seeds.size, _GPU_BATCH):
         batch = seeds[start : start + _GPU_BATCH]
         likely = np.ones((batch.size, calls.size), bool)
         for thread in range(min(_GPU_FIRST, head.size)):
             rows, columns = np.nonzero(likely)
-            normals = cuda_generator.normal4(batch[rows], calls[columns], np.uint64(thread), pairs=1)[0]
+            normals = generators.normal4(batch[rows], calls[columns], np.uint64(thread), pairs=1)[0]
             one = slice(thread, thread + 1)
             likely[rows, columns] = fit(normals[:, None], head[one], shard.std, shard.dtype)
         for row in np.unique(np.nonzero(likely)[0]):
@@ -189,8 +189,8 @@ def _scan_on_gpu(model: InitialModel, seeds: NDArray[np.uint64]) -> Iterator[Str
 
 def scanned_offsets(model: InitialModel) -> tuple[int, ...]:
     """The offsets that are tried for each of many seeds."""
-    offsets = set(range(0, GPU_NEAR, cuda_generator.CALL))
-    for resident in cuda_generator.DISTINCT:
+    offsets = set(range(0, GPU_NEAR, generators.CALL))
+    for resident in generators.DISTINCT:
         size = positions(model.shards[0], CudaStream(0, resident))[""]
         offsets |= {size, 2 * size}
     return tuple(sorted(offsets))

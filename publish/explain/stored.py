@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from publish.explain.construction import in_order
-from publish.explain.cuda_generator import THREADS, advance
+from publish.explain.generators import THREADS, advance
 from publish.explain.models import InitialModel
 from publish.explain.streams import CpuStream, words_for
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.state import CPU, CUDA, TRACKER, RandomState, stored_states
-from publish.text import count
+from publish.neox.checkpoint import RawCheckpoint, stored_states
+from publish.neox.state import CPU, CUDA, TRACKER, RandomState
+from publish.records.manifest import Note, RngState, note
 
 # deepspeed runtime/activation_checkpointing/checkpointing.py, model_parallel_cuda_manual_seed: rank r's generator of
 # weights is seeded with this + seed + r, the default generator with the seed
@@ -22,26 +22,6 @@ SEED_OFFSETS = {MODEL_PARALLEL: TRACKER_SEED, DEFAULT: 0}
 UNSTATED = range(10_000)  # run seeds that are tried if nothing states one
 MOST_CONSTRUCTIONS = 3  # constructions that a stored state is compared with
 _REACH = 1 << 32  # words of a CPU's stream that are drawn at most: 20 seconds
-
-
-@dataclass(frozen=True, slots=True)
-class RngState:
-    """The random state that made a model's weights: generator, seeds, position in the stream, GPU.
-
-    ``seed`` is the run's, ``seeds`` those of the ranks' generators. ``position``: the numbers drawn before the first
-    tensor (CPU) or the generator's offset (CUDA) there; None if only a later state is known. ``preceding`` says in
-    words what was drawn before. ``threads`` of the GPU are None, and ``devices`` all that are possible, if no tensor
-    reveals them. ``after`` is the offset that a GPU's generator has in the checkpoint.
-    """
-
-    generator: str
-    seed: int | None
-    seeds: tuple[int, ...]
-    position: int | None = None
-    preceding: str = ""
-    threads: int | None = None
-    devices: tuple[str, ...] = ()
-    after: int | None = None
 
 
 # ---- what to try
@@ -74,9 +54,9 @@ def candidates(model: InitialModel, asked: Sequence[int] | None) -> Iterator[Can
         return
     known = None if stored is None or stored.seed < TRACKER_SEED else stored.seed - TRACKER_SEED
     if stored is not None and known is not None:
-        yield Candidate(stored.generator, (known,), MODEL_PARALLEL, "of the stored state")
+        yield Candidate(stored.generator, (known,), MODEL_PARALLEL, "from the stored state")
     if model.seed is not None:
-        yield from _with_seeds(model, () if model.seed == known else kinds, (model.seed,), "of the config")
+        yield from _with_seeds(model, () if model.seed == known else kinds, (model.seed,), "from the config")
     elif stored is None:
         yield from _with_seeds(model, kinds, UNSTATED, "tried because none is stated")
 
@@ -205,51 +185,40 @@ def stored_rng_state(stored: tuple[StoredGenerator, ...], tensor_parallel: int) 
 # ---- how two states differ
 
 
-def rng_differences(left: RngState, right: RngState) -> tuple[str, ...]:
-    """Every difference of two random states, in sentences; empty if they are one state.
+def rng_differences(left: RngState, right: RngState) -> tuple[Note, ...]:
+    """Every difference of two random states; empty if they are one state.
 
     What one of them does not reveal is not compared.
     """
     return tuple(_differences(left, right))
 
 
-def _differences(left: RngState, right: RngState) -> Iterator[str]:
+def _differences(left: RngState, right: RngState) -> Iterator[Note]:
     if left.seed != right.seed and None not in (left.seed, right.seed):
-        yield f"the seeds differ: {left.seed} and {right.seed}"
+        yield note("seeds-differ", left=left.seed, right=right.seed)
     elif left.seeds[:1] != right.seeds[:1]:
-        yield f"the generators are seeded with {left.seeds[0]} and {right.seeds[0]}"
+        yield note("generator-seeds-differ", left=left.seeds[0], right=right.seeds[0])
     if left.generator != right.generator:
-        yield f"the generators differ: {_kind(left)} and {_kind(right)}, which draw different numbers from one seed"
+        yield note("generators-differ", left=left.generator, right=right.generator)
     if len(left.seeds) != len(right.seeds):
-        ranks = [count(len(side.seeds), "tensor-parallel rank") for side in (left, right)]
-        yield f"the tensors are split across {ranks[0]} and {ranks[1]}, and each rank has its own seed"
+        yield note("ranks-differ", left=len(left.seeds), right=len(right.seeds))
     if left.generator == right.generator:
         yield from _position_differences(left, right)
 
 
-def _position_differences(left: RngState, right: RngState) -> Iterator[str]:
-    unit = "numbers drawn" if left.generator == CPU else "offset"
+def _position_differences(left: RngState, right: RngState) -> Iterator[Note]:
     if left.position is not None and right.position is not None and left.position != right.position:
-        yield (
-            f"the draws before the first tensor differ ({unit}: {left.position:,} and {right.position:,}). "
-            f"Left: {left.preceding}. Right: {right.preceding}"
-        )
-    if left.after is not None and right.after is not None and left.after != right.after and left.position is None:
-        yield (
-            f"the generators are at the offsets {left.after:,} and {right.after:,} afterwards: another GPU, another "
-            "number of constructions, or another model"
-        )
+        code = "draws-before-differ" if left.generator == CPU else "offset-before-differs"
+        yield note(code, left=left.position, right=right.position)
+    stored_only = left.position is None and right.position is None
+    if stored_only and left.after is not None and right.after is not None and left.after != right.after:
+        yield note("offset-after-differs", left=left.after, right=right.after)
+    devices = {"left_devices": _devices(left), "right_devices": _devices(right)}
     if left.threads is not None and right.threads is not None and left.threads != right.threads:
-        yield (
-            f"the GPUs hold {left.threads:,} and {right.threads:,} threads ({_devices(left)}; {_devices(right)}): "
-            f"tensors differ from element {min(left.threads, right.threads):,} on, later ones start at other offsets"
-        )
+        first = min(left.threads, right.threads)
+        yield note("gpu-threads-differ", left=left.threads, right=right.threads, first=first, **devices)
     elif left.devices and right.devices and not set(left.devices) & set(right.devices):
-        yield f"the GPUs differ: {_devices(left)}; {_devices(right)}"
-
-
-def _kind(state: RngState) -> str:
-    return "a CPU (mt19937)" if state.generator == CPU else "a GPU (Philox)"
+        yield note("gpus-differ", **devices)
 
 
 def _devices(state: RngState) -> str:

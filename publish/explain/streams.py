@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.explain import cpu_generator, cuda_generator
+from publish.dtypes import DTYPES
+from publish.explain import generators
 from publish.explain.models import Bits, Shard
 from publish.formats.dtypes import from_float32, to_float32
 from publish.neox.state import CPU, CUDA, RandomState, decode
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 # In standard deviations: the float32 rounding of an angle up to 2 pi and the error of a GPU's fast sine and cosine
 # (2^-21.4 and more beyond pi: CUDA programming guide, intrinsic functions), times a radius up to 6.7.
 SLACK = 2.0**-16
-UNIT = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23}  # relative, of the last place at most
 HEAD = {CPU: 8, CUDA: 16}  # values at a tensor's start that are compared first
 GROUP = 16  # torch's CPU normals are made in groups of this many
 _BLOCK = 1 << 18  # elements that are compared at a time
@@ -103,7 +103,7 @@ def fit(normals: NDArray[np.float32], head: NDArray[np.float32], std: float, dty
     """
     finest = 2.0**-24 if dtype == "float16" else 0
     with np.errstate(invalid="ignore", over="ignore"):
-        slack = np.float32(1.5 * UNIT[dtype]) * np.abs(head) + np.float32(SLACK * std + finest)
+        slack = np.float32(1.5 * DTYPES[dtype].ulp) * np.abs(head) + np.float32(SLACK * std + finest)
         hits = np.abs(normals * np.float32(std) - head) <= slack
     found: NDArray[np.bool_] = hits.sum(axis=-1) * _NEEDED[1] >= hits.shape[-1] * _NEEDED[0]
     return found
@@ -144,7 +144,7 @@ class CpuStream:
 
     def matches(self, shard: Shard, position: int) -> bool:
         head = shard.head(HEAD[CPU])
-        normals = cpu_generator.heads(np.array([self.seed], np.uint64), position, head.size)
+        normals = generators.cpu_heads(np.array([self.seed], np.uint64), position, head.size)
         return bool(fit(normals, head, shard.std, shard.dtype)[0])
 
     def tally(self, shard: Shard, position: int) -> Tally:
@@ -197,17 +197,17 @@ class CudaStream:
         self.resident = resident
 
     def after(self, shard: Shard, position: int) -> int:
-        return position + cuda_generator.advance(shard.elements, self.resident)
+        return position + generators.advance(shard.elements, self.resident)
 
     def matches(self, shard: Shard, position: int) -> bool:
         head = shard.head(HEAD[CUDA])
-        normals = cuda_generator.heads(self.seed, np.array([position]), head.size)
+        normals = generators.gpu_heads(self.seed, np.array([position]), head.size)
         return bool(fit(normals, head, shard.std, shard.dtype)[0])
 
     def tally(self, shard: Shard, position: int) -> Tally:
         stored = shard.read(None).reshape(-1)
         total = Tally()
-        for start, normals in cuda_generator.standard_normals(self.seed, position, shard.elements, self.resident):
+        for start, normals in generators.standard_normals(self.seed, position, shard.elements, self.resident):
             part = stored[start : start + normals.size]
             total += tally(part, scaled(normals, shard), shard.dtype, shard.std, start)
         return total

@@ -1,4 +1,4 @@
-"""Numbers of float16, bfloat16 and float32 in numpy, which has no bfloat16: it stands as the uint16 of its bits."""
+"""Tensors as numpy arrays. numpy has no bfloat16: such a tensor is an array of uint16, its bits."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from publish.dtypes import BY_STORAGE
+
 VIEWS: Mapping[str, np.dtype[Any]] = {
-    "float16": np.dtype("<f2"),
-    "bfloat16": np.dtype("<u2"),
-    "float32": np.dtype("<f4"),
+    dtype.name: np.dtype("<u2" if dtype.name == "bfloat16" else dtype.name).newbyteorder("<")
+    for dtype in BY_STORAGE.values()
 }
-SAFETENSORS = {"float16": "F16", "bfloat16": "BF16", "float32": "F32"}
+"""The numpy dtype, little endian, of each dtype that a torch archive can hold."""
 _QUIET_NAN = np.uint16(0x7FC0)
 
 
 def to_float32(array: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """The numbers of ``array`` (the view that ``dtype`` has here), exactly, as float32."""
+    """The numbers of ``array``, whose numpy dtype is ``VIEWS[dtype]``, as float32; exact up to float32."""
     if dtype == "bfloat16":
         wide: NDArray[np.float32] = (array.astype("<u4") << np.uint32(16)).view("<f4")
         return wide
@@ -36,5 +37,5 @@ def from_float32(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
 
 
 def cast(array: NDArray[Any], source: str, target: str) -> NDArray[Any]:
-    """``array`` from ``source`` to ``target``; the same array where they are one."""
+    """``array`` converted from the dtype ``source`` to ``target``; the same array if they are equal."""
     return array if source == target else from_float32(to_float32(array, source), target)

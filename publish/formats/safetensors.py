@@ -1,49 +1,33 @@
-"""Safetensors files that we wrote, read back by code of our own: stricter than what reads anybody's."""
+"""Safetensors files: the header, which says where the tensors are, and the index of a model in several files.
+
+A file is an 8-byte length (little endian), a JSON header of that length, and the bytes of the tensors, which fill the
+rest of the file without gap or overlap.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from io import FileIO
-from itertools import groupby
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from publish.errors import CheckpointError, GateError, SourceError
-from publish.formats.dtypes import SAFETENSORS, VIEWS
-from publish.sources.files import CheckpointFile, CheckpointFiles
-
-# What a safetensors header claims of its file, wherever that lies.
-
+from publish.dtypes import BY_SAFETENSORS
+from publish.errors import CheckpointError
+from publish.sources.files import CheckpointFile
 
 PREFIX = 8  # bytes of the length
-LARGEST = 100_000_000  # safetensors' own limit for a header
-# bits per element; F4 and F8 kinds as of safetensors 0.7
-BITS: Mapping[str, int] = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
-    **dict.fromkeys(("U32", "I32", "F32"), 32),
-    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
-    "F4": 4,
-    "F6_E2M3": 6,
-    "F6_E3M2": 6,
-}
+MAX_HEADER = 100_000_000  # safetensors' own limit
 
 
-class NoHeader(ValueError):
-    """The bytes are no safetensors header."""
+class InvalidHeader(ValueError):
+    """The bytes are not a safetensors header, or its claims are not true of the file."""
 
 
 @dataclass(frozen=True, slots=True)
-class HeaderTensor:
-    """A tensor: ``offset`` from the file's start, both in bytes; ``dtype`` as safetensors spells it."""
+class TensorInfo:
+    """A tensor as a header has it: ``dtype`` as safetensors names it, ``offset`` in bytes from the file's start."""
 
     name: str
     dtype: str
@@ -54,20 +38,20 @@ class HeaderTensor:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A file's header, its tensors in file order. ``problems``: claims that contradict each other.
+    """The header of a file: its tensors in file order, and where the last one ends.
 
-    ``end``: where the last tensor ends. A file that ends inside its header has ``tensors`` empty and says so in
-    ``problems``.
+    ``problems``: claims that contradict each other. The header of a file that ends inside it has no tensors, and that
+    as a problem.
     """
 
-    tensors: tuple[HeaderTensor, ...]
+    tensors: tuple[TensorInfo, ...]
     end: int
     problems: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def begin(self) -> int:
-        """Where the tensors begin: bytes to read of a like file."""
+        """Where the first tensor begins, and the header ends."""
         return min((tensor.offset for tensor in self.tensors), default=PREFIX)
 
     @property
@@ -75,38 +59,40 @@ class Header:
         return sum(tensor.nbytes for tensor in self.tensors)
 
 
-def length_of(prefix: bytes) -> int:
-    """The header's length in bytes, from the file's first 8.
+def header_length(prefix: bytes) -> int:
+    """The length of the header in bytes, from the first 8 bytes of the file.
 
     Raises:
-        NoHeader: more than a header may have: these are not the first bytes of a safetensors file.
+        InvalidHeader: longer than a header may be: the file is not a safetensors file.
     """
     length: int = struct.unpack("<Q", prefix)[0]
-    if not 2 <= length <= LARGEST:
-        raise NoHeader(f"a header of {length:,} bytes is claimed")
+    if not 2 <= length <= MAX_HEADER:
+        raise InvalidHeader(f"the file claims a header of {length:,} bytes")
     return length
 
 
-def cut_short(length: int, size: int) -> Header:
-    """The header of a file of ``size`` bytes that ends inside it."""
-    return Header((), PREFIX + length, (f"a header of {length:,} bytes is claimed in a file of {size:,}",))
+def truncated_header(length: int, size: int) -> Header:
+    """The header, of ``length`` bytes, of a file of ``size`` bytes that ends inside it."""
+    return Header((), PREFIX + length, (f"the file claims a header of {length:,} bytes and has {size:,} bytes",))
 
 
 def parse_header(text: bytes) -> Header:
     """The header whose JSON is ``text``.
 
     Raises:
-        NoHeader: no JSON object of tensors.
+        InvalidHeader: not a JSON object of tensors.
     """
     try:
         entries = json.loads(text, object_pairs_hook=_unique)
         if not isinstance(entries, dict):
-            raise NoHeader("the header is no JSON object")
+            raise InvalidHeader("the header is not a JSON object")
         metadata = entries.pop("__metadata__", {})
         begin = PREFIX + len(text)
-        tensors = [_tensor(name, entry, begin) for name, entry in entries.items()]
+        tensors = [_tensor_info(name, entry, begin) for name, entry in entries.items()]
+    except InvalidHeader:
+        raise
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise error if isinstance(error, NoHeader) else NoHeader(f"the header is no JSON: {error}") from error
+        raise InvalidHeader(f"the header is not JSON: {error}") from error
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
     problems = []
     at = begin
@@ -114,256 +100,78 @@ def parse_header(text: bytes) -> Header:
         if tensor.offset != at:
             kind = "overlaps the tensor before it" if tensor.offset < at else "leaves a gap before it"
             problems.append(f"{tensor.name} begins at byte {tensor.offset:,}, not {at:,}: it {kind}")
-        bits = math.prod(tensor.shape) * BITS.get(tensor.dtype, 0)
-        if tensor.dtype in BITS and -(-bits // 8) != tensor.nbytes:
-            due = f"{tensor.dtype} {list(tensor.shape)}, {-(-bits // 8):,} bytes"
-            problems.append(f"{tensor.name} is {due}, and has {tensor.nbytes:,}")
+        dtype = BY_SAFETENSORS.get(tensor.dtype)
+        size = tensor.nbytes if dtype is None else -(-math.prod(tensor.shape) * dtype.bits // 8)
+        if size != tensor.nbytes:
+            expected = f"{tensor.dtype} {list(tensor.shape)}, {size:,} bytes"
+            problems.append(f"{tensor.name} is {expected}, and has {tensor.nbytes:,}")
         at = tensor.offset + tensor.nbytes
     return Header(tuple(tensors), at, tuple(problems), metadata if isinstance(metadata, dict) else {})
-
-
-def read_header(size: int, read: Callable[[int, int], bytes | memoryview]) -> Header:
-    """The header of a file of ``size`` bytes, of which ``read(offset, length)`` gives some, true of the file.
-
-    Raises:
-        NoHeader: it is none, or not true of the file: says which claim, with the numbers. Whatever ``read`` raises.
-    """
-    if size < PREFIX:
-        raise NoHeader(f"a file of {size:,} bytes has no header")
-    length = length_of(bytes(read(0, PREFIX)))
-    header = parse_header(bytes(read(PREFIX, length))) if PREFIX + length <= size else cut_short(length, size)
-    if header.problems:
-        raise NoHeader(header.problems[0])
-    if header.end != size:
-        raise NoHeader(f"the header accounts for {header.end:,} bytes and the file has {size:,}")
-    return header
-
-
-def read_places(file: CheckpointFile) -> tuple[HeaderTensor, ...]:
-    """The tensors of ``file`` in file order; they fill it without gap or overlap.
-
-    Raises:
-        SourceError: says which claim is not true, with the numbers.
-    """
-    try:
-        return read_header(file.size, file.read).tensors
-    except NoHeader as error:
-        raise SourceError(str(error), file.where, "the file is damaged or incomplete; fetch it again") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise NoHeader("a name stands twice in the header")
+        raise InvalidHeader("the header has a name twice")
     return found
 
 
-def _tensor(name: str, entry: Any, begin: int) -> HeaderTensor:
+def _tensor_info(name: str, entry: Any, begin: int) -> TensorInfo:
     try:
         dtype, shape, (first, last) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
         numbers = (*shape, first, last)
         if type(dtype) is not str or not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
-            raise ValueError("of other types")
+            raise ValueError("values of other types")
     except (TypeError, KeyError, ValueError) as error:
-        raise NoHeader(f"{name}: {str(entry)[:200]} describes no tensor") from error
+        raise InvalidHeader(f"{name}: {str(entry)[:200]} does not describe a tensor") from error
     if last < first:
-        raise NoHeader(f"{name} ends before it begins")
-    return HeaderTensor(name, dtype, shape, begin + first, last - first)
+        raise InvalidHeader(f"{name} ends before it begins")
+    return TensorInfo(name, dtype, shape, begin + first, last - first)
 
 
-# Safetensors files of a location, on disk or on a Hub: their tensors, and rows of those read by position.
+def read_header(file: CheckpointFile) -> Header:
+    """The header of ``file``, all of whose claims are true: its tensors fill the file without gap or overlap.
 
-
-_DTYPES = {spelt: dtype for dtype, spelt in SAFETENSORS.items()}
-_SUFFIX = ".safetensors"
+    Raises:
+        CheckpointError: the first claim that is not true, with the numbers.
+    """
+    try:
+        if file.size < PREFIX:
+            raise InvalidHeader(f"a file of {file.size:,} bytes has no header")
+        length = header_length(bytes(file.read(0, PREFIX)))
+        if PREFIX + length > file.size:
+            header = truncated_header(length, file.size)
+        else:
+            header = parse_header(bytes(file.read(PREFIX, length)))
+        if header.problems:
+            raise InvalidHeader(header.problems[0])
+        if header.end != file.size:
+            raise InvalidHeader(f"the header accounts for {header.end:,} bytes, and the file has {file.size:,}")
+    except InvalidHeader as error:
+        raise CheckpointError(str(error), file.where, "the file is damaged or incomplete; fetch it again") from error
+    return header
 
 
 @dataclass(frozen=True, slots=True)
-class FileTensor:
-    """A tensor of ``file``, contiguous, its bytes from ``offset``."""
+class ShardIndex:
+    """``*.index.json``: tensor name -> file; and the bytes of all tensors, if it states them."""
 
-    name: str
-    file: CheckpointFile
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-
-    def rows(self, start: int, count: int) -> NDArray[Any]:
-        """Rows as they are stored (bfloat16 as uint16), shape (count, ...)."""
-        kind = VIEWS[self.dtype]
-        row = math.prod(self.shape[1:]) * kind.itemsize
-        data = self.file.read(self.offset + start * row, count * row)
-        return np.frombuffer(data, kind).reshape(count, *self.shape[1:])
+    files: Mapping[str, str]
+    total_size: int | None
 
 
-def has_tensor_files(names: Mapping[str, int]) -> bool:
-    """Whether there are weights in Hugging Face format."""
-    return any(name.endswith(_SUFFIX) and "/" not in name for name in names)
-
-
-def file_tensors(files: CheckpointFiles) -> dict[str, FileTensor]:
-    """Every tensor of a known dtype in the safetensors files at the root; the others are left out.
+def parse_index(content: bytes) -> ShardIndex:
+    """The index whose JSON is ``content``.
 
     Raises:
-        CheckpointError: a header that is not true of its file, or one name in two files.
+        ValueError: not a JSON object, or its ``weight_map`` does not map tensors to files.
     """
-    found: dict[str, FileTensor] = {}
-    for name in sorted(files.sizes):
-        if name.endswith(_SUFFIX) and "/" not in name:
-            for tensor in _header(files.open(name)):
-                if tensor.name in found:
-                    raise _broken(tensor.file, f"{tensor.name} is in {found[tensor.name].file.where} too")
-                found[tensor.name] = tensor
-    return found
-
-
-def _header(file: CheckpointFile) -> Iterator[FileTensor]:
     try:
-        places = read_header(file.size, file.read).tensors
-    except NoHeader as error:
-        raise _broken(file, str(error)) from error
-    for place in places:
-        if (dtype := _DTYPES.get(place.dtype)) is not None:
-            yield FileTensor(place.name, file, dtype, place.shape, place.offset)
-
-
-def _broken(file: CheckpointFile, what: str) -> CheckpointError:
-    return CheckpointError(what, file.where, "the file is damaged; fetch it again")
-
-
-ITEM_SIZES: Mapping[str, int] = {"F16": 2, "BF16": 2, "F32": 4}
-DTYPES: Mapping[str, str] = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-CHUNK = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenTensor:
-    """A tensor in a weight file: ``offset`` from the file's start, ``dtype`` as safetensors spells it."""
-
-    name: str
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    nbytes: int
-
-    def chunks(self) -> Iterator[memoryview]:
-        """The bytes in order, at most `CHUNK` at a time; each is valid until the next.
-
-        Raises:
-            GateError: the file is shorter than its header says, or cannot be read.
-        """
-        buffer = memoryview(bytearray(min(CHUNK, self.nbytes)))
-        with _opened(self.path) as file:
-            yield from self.read(file, buffer)
-
-    def read(self, file: FileIO, buffer: memoryview) -> Iterator[memoryview]:
-        """As `chunks`, of a file that is open, as much at a time as ``buffer`` holds."""
-        file.seek(self.offset)
-        left = self.nbytes
-        while left:
-            got = file.readinto(buffer[:left])
-            if not got:
-                raise _error(f"the file ends inside {self.name}", self.path)
-            left -= got
-            yield buffer[:got]
-
-
-@dataclass(frozen=True, slots=True)
-class WeightFolder:
-    """All tensors of a converted folder, by name; ``sizes`` are those of the weight files."""
-
-    folder: Path
-    tensors: Mapping[str, WrittenTensor]
-    sizes: Mapping[str, int]
-
-    @classmethod
-    def open(cls, folder: Path) -> WeightFolder:
-        """Read every header, and the index where there is one.
-
-        Raises:
-            GateError: no weights, a header that is not true of its file, an index that is not true of the headers.
-        """
-        index = folder / INDEX
-        places = _index(index) if index.exists() else None
-        files = [SINGLE] if places is None else sorted(set(places.values()))
-        tensors: dict[str, WrittenTensor] = {}
-        for name in files:
-            for tensor in read_tensors(folder / name):
-                if tensor.name in tensors:
-                    raise _error(f"{tensor.name} is in {tensors[tensor.name].path.name} too", tensor.path)
-                tensors[tensor.name] = tensor
-        if surplus := sorted({path.name for path in folder.glob("*.safetensors")} - set(files)):
-            raise _error(f"{surplus[0]} belongs to no index", folder)
-        if places is not None:
-            for name in sorted(tensors.keys() | places.keys()):
-                actual = tensors[name].path.name if name in tensors else "no file"
-                if places.get(name) != actual:
-                    raise _error(f"the index has {name} in {places.get(name, 'no file')}, it is in {actual}", index)
-        return cls(folder, tensors, {name: (folder / name).stat().st_size for name in files})
-
-
-def opened(place: Path | WeightFolder) -> WeightFolder:
-    """The folder at ``place``, where it is not open yet.
-
-    Raises:
-        GateError: as `WeightFolder.open` does.
-    """
-    return place if isinstance(place, WeightFolder) else WeightFolder.open(place)
-
-
-def chunks_of(tensors: Iterable[WrittenTensor], size: int) -> Iterator[tuple[WrittenTensor, memoryview]]:
-    """The bytes of ``tensors``, at most ``size`` at a time, every file opened once; each is valid until the next.
-
-    Raises:
-        GateError: a file is shorter than its header says, or cannot be read.
-    """
-    buffer = memoryview(bytearray(size))
-    for path, of_file in groupby(sorted(tensors, key=lambda each: (each.path, each.offset)), lambda each: each.path):
-        with _opened(path) as file:
-            for tensor in of_file:
-                yield from ((tensor, chunk) for chunk in tensor.read(file, buffer))
-
-
-def read_tensors(path: Path) -> tuple[WrittenTensor, ...]:
-    """The tensors of one file in file order; their bytes fill the rest of it without gap or overlap.
-
-    Raises:
-        GateError: says which claim is not true, with the numbers.
-    """
-    with _opened(path) as file:
-        try:
-            size = os.fstat(file.fileno()).st_size
-            header = read_header(size, lambda offset, length: os.pread(file.fileno(), length, offset))
-        except NoHeader as error:
-            raise _error(str(error), path) from error
-    if header.metadata.get("format") != "pt":
-        raise _error(f"the metadata is {dict(header.metadata)!r}, and transformers wants format: pt", path)
-    for each in header.tensors:
-        if each.dtype not in ITEM_SIZES:
-            raise _error(f"{each.name} is {each.dtype}, which is none of {', '.join(ITEM_SIZES)}", path)
-    return tuple(
-        WrittenTensor(each.name, path, each.dtype, each.shape, each.offset, each.nbytes) for each in header.tensors
-    )
-
-
-def _index(path: Path) -> dict[str, str]:
-    try:
-        places = json.loads(path.read_bytes())["weight_map"]
-        if not all(isinstance(name, str) and Path(name).name == name for name in places.values()):
-            raise ValueError("file names")
-        return dict(places)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _error(f"the index cannot be read: {error}", path) from error
-
-
-def _opened(path: Path) -> FileIO:
-    try:
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise _error(f"cannot read: {error.strerror}", path) from error
-
-
-def _error(what: str, where: object) -> GateError:
-    return GateError(what, where, "the file is not what was written; convert the step again")
+        document = json.loads(content)
+        files, metadata = document["weight_map"], document.get("metadata", {})
+        if not isinstance(files, dict) or not files or not all(type(file) is str for file in files.values()):
+            raise ValueError("its weight_map does not map tensors to files")
+        total = metadata.get("total_size")
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("it is not a JSON object with a weight_map") from error
+    return ShardIndex(files, total if type(total) is int else None)

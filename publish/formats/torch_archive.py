@@ -1,4 +1,7 @@
-"""One torch file: its pickled tree, and where each of its tensors lies."""
+"""Torch files (``torch.save``, torch >= 1.6): what they hold, and where the bytes of their tensors are.
+
+Such a file is a zip archive whose members are stored, not compressed: a pickle, and a storage for every tensor.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from publish.dtypes import DTYPES
 from publish.errors import CheckpointError
 from publish.formats.unpickler import MAX_PICKLE, StoredTensor, unpickle
 from publish.sources.files import CheckpointFile
 
-# The zip index of a torch file: member names and where their bytes lie. Nothing is decompressed.
-
+PADDING = 64 << 10  # bytes of a storage that no tensor needs, and that are read so that its checksum can be compared
 
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 _MAX_DIRECTORY = 8 << 20  # bytes; a storage takes about 100, and the largest checkpoints have some thousands
-_TAIL = 1 << 16  # what one read at the end of a file usually covers: the central directory
+_TAIL = 1 << 16  # bytes read at the end of a file: they usually have the whole central directory
+_MAX_HEADER = 512  # bytes that a local header takes at most: a name, and padding to 64
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One stored member: ``size`` bytes at ``header`` + local header; the data offset is found on first use."""
+    """A member of an archive: ``size`` bytes after the local header at ``header``."""
 
     name: str
     header: int
@@ -35,9 +39,9 @@ class Member:
 
 
 class Window(io.RawIOBase):
-    """A seekable view of a :class:`CheckpointFile` that remembers the blocks at both ends.
+    """A :class:`CheckpointFile` as `zipfile` wants it; its end is read once.
 
-    zipfile reads the central directory in small pieces; over a network each would be a request.
+    zipfile reads the central directory in small pieces: over a network, every piece would be a request.
     """
 
     def __init__(self, file: CheckpointFile) -> None:
@@ -79,7 +83,7 @@ class Window(io.RawIOBase):
 
 @dataclass(frozen=True, slots=True)
 class Archive:
-    """The members of one torch file, by name without the root folder, non-overlapping and inside the file."""
+    """The members of a torch file by name, without the root folder. They lie inside the file and do not overlap."""
 
     file: CheckpointFile
     members: Mapping[str, Member]
@@ -89,7 +93,7 @@ class Archive:
         """Read the central directory.
 
         Raises:
-            CheckpointError: not a zip, truncated, compressed, duplicated or overlapping members.
+            CheckpointError: not a zip archive, truncated; or members are compressed, duplicated or overlap.
         """
         try:
             with zipfile.ZipFile(Window(file)) as archive:
@@ -105,12 +109,12 @@ class Archive:
             raise CheckpointError(
                 f"not a torch zip archive: {error}",
                 file.where,
-                "the file is truncated or not written by torch >= 1.6; fetch or copy it again",
+                "the file is truncated, or was not written by torch >= 1.6; fetch it again",
             ) from error
         return cls(file, dict(_checked(file, infos)))
 
     def data_offset(self, member: Member) -> int:
-        """Where the bytes of ``member`` begin: after its local header, whose length only the header tells."""
+        """Where the bytes of ``member`` begin: after its local header, which states its own length."""
         header = bytes(self.file.read(member.header, _LOCAL_HEADER.size))
         if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
             raise _refused(self.file, f"member {member.name!r} has no local header at byte {member.header}")
@@ -121,15 +125,19 @@ class Archive:
         return offset
 
     def read(self, name: str, limit: int) -> bytes:
-        """The bytes of a small member, at most ``limit``."""
+        """The bytes of a member.
+
+        Raises:
+            CheckpointError: there is no such member, it has more than ``limit`` bytes, or its checksum is wrong.
+        """
         member = self.members.get(name)
         if member is None:
             raise _refused(self.file, f"no member {name!r}")
         if member.size > limit:
-            raise _refused(self.file, f"member {name!r} is {member.size:,} bytes, over the {limit:,} this tool reads")
+            raise _refused(self.file, f"member {name!r} has {member.size:,} bytes, more than {limit:,}")
         content = bytes(self.file.read(self.data_offset(member), member.size))
-        if member.crc not in (0, zlib.crc32(content)):  # 0: torch was told to write none
-            raise _refused(self.file, f"member {name!r} is not what its checksum says")
+        if member.crc not in (0, zlib.crc32(content)):  # 0: torch was configured to write none
+            raise _refused(self.file, f"member {name!r} does not match its checksum")
         return content
 
 
@@ -137,14 +145,14 @@ def _refused(file: CheckpointFile, what: str) -> CheckpointError:
     return CheckpointError(
         f"broken torch archive: {what}",
         file.where,
-        "the file is damaged or was made to deceive; fetch it again",
+        "the file is damaged or hostile; fetch it again",
     )
 
 
 def _checked(file: CheckpointFile, infos: list[zipfile.ZipInfo]) -> Iterator[tuple[str, Member]]:
     roots = {info.filename.split("/", 1)[0] for info in infos}
     if len(roots) != 1:
-        raise _refused(file, f"{len(roots)} root folders where torch writes one")
+        raise _refused(file, f"it has {len(roots)} root folders, and torch writes one")
     seen: set[str] = set()
     end = 0
     for info in sorted(infos, key=lambda info: info.header_offset):
@@ -162,28 +170,12 @@ def _checked(file: CheckpointFile, infos: list[zipfile.ZipInfo]) -> Iterator[tup
         yield name, Member(name, info.header_offset, info.file_size, info.CRC)
 
 
-PADDING = 64 << 10  # bytes of a storage that no tensor needs, and that are read so that its checksum can be compared
-_HEADER = 512  # bytes that a local header takes at most: a name, and padding to 64
-ITEM_SIZES = {
-    "float16": 2,
-    "bfloat16": 2,
-    "float32": 4,
-    "float64": 8,
-    "uint8": 1,
-    "int8": 1,
-    "int16": 2,
-    "int32": 4,
-    "int64": 8,
-    "bool": 1,
-}
-
-
 @dataclass(frozen=True, slots=True)
 class RawTensor:
-    """A tensor in a file: ``offset`` is the byte position of element 0, ``stride`` counts elements.
+    """A tensor in a file: ``dtype`` as torch names it, ``offset`` of element 0 in bytes, ``stride`` in elements.
 
-    ``crc`` is the CRC-32 of its whole storage, as the archive's directory states it; the storage is ``storage_bytes``
-    at ``storage_at``.
+    ``crc`` is the CRC-32 of its whole storage, ``storage_bytes`` at ``storage_at``, as the archive's directory states
+    it; 0 if it is not known.
     """
 
     name: str
@@ -198,7 +190,7 @@ class RawTensor:
 
     @property
     def itemsize(self) -> int:
-        return ITEM_SIZES[self.dtype]
+        return DTYPES[self.dtype].itemsize
 
     @property
     def elements(self) -> int:
@@ -218,7 +210,7 @@ class RawTensor:
 
     @property
     def contiguous(self) -> bool:
-        """Whether the elements lie one after another in row-major order."""
+        """Whether the elements follow one another in row-major order."""
         expected = 1
         for size, step in zip(reversed(self.shape), reversed(self.stride), strict=True):
             if size != 1 and step != expected:
@@ -229,7 +221,7 @@ class RawTensor:
 
 @dataclass(frozen=True, slots=True)
 class TorchFile:
-    """A torch zip archive whose pickle was read into inert objects."""
+    """A torch file and its unpickled ``tree``, whose tensors are :class:`StoredTensor`. Nothing was executed."""
 
     name: str
     archive: Archive
@@ -237,29 +229,29 @@ class TorchFile:
 
     @classmethod
     def open(cls, name: str, file: CheckpointFile) -> TorchFile:
-        """Read the index and the pickle of ``file``; no storage is touched.
+        """Read the directory and the pickle of ``file``, and no storage.
 
         Raises:
-            CheckpointError: no torch archive, big-endian, or a pickle that torch did not write.
+            CheckpointError: not a torch archive, big-endian, or a pickle that torch did not write.
         """
         archive = Archive.open(file)
         if "byteorder" in archive.members and archive.read("byteorder", 16) != b"little":
-            raise CheckpointError("the archive is not little-endian", file.where, "save it again on a usual machine")
+            raise CheckpointError("the archive is big-endian", file.where, "save it on a little-endian machine")
         return cls(name, archive, unpickle(archive.read("data.pkl", MAX_PICKLE), file.where))
 
     def tensor(self, name: str, stored: StoredTensor) -> RawTensor:
-        """Where ``stored`` lies.
+        """Where ``stored`` is.
 
         Raises:
-            CheckpointError: its storage is absent or of another size than the pickle says.
+            CheckpointError: its storage is absent, or has another size than the pickle says.
         """
         storage = stored.storage
-        itemsize = ITEM_SIZES[storage.dtype]
+        itemsize = DTYPES[storage.dtype].itemsize
         member = self.archive.members.get(f"data/{storage.key}")
         if member is None or member.size != storage.count * itemsize:
-            found = "absent" if member is None else f"{member.size:,} bytes"
+            found = "is absent" if member is None else f"has {member.size:,}"
             raise CheckpointError(
-                f"storage {storage.key} of {name!r} should be {storage.count * itemsize:,} bytes and is {found}",
+                f"storage {storage.key} of {name!r} should have {storage.count * itemsize:,} bytes, and {found}",
                 self.archive.file.where,
                 "the file is damaged; fetch it again",
             )
@@ -269,24 +261,30 @@ class TorchFile:
         return RawTensor(name, self.name, storage.dtype, stored.shape, stored.stride, offset, *place)
 
     def spans(self, tensors: Iterable[StoredTensor]) -> list[tuple[int, int]]:
-        """``(offset, length)`` of what has to be read for ``tensors``, as far as the directory tells.
+        """The ``(offset, length)`` ranges to read for ``tensors``, as far as the directory tells.
 
-        A storage with its header where they take all of it but padding; else its header alone.
+        A storage that ``tensors`` take whole, apart from padding, is read whole; of others the local header is read.
         """
         taken: dict[str, int] = {}
         for stored in tensors:
             storage = stored.storage
-            taken[storage.key] = taken.get(storage.key, 0) + math.prod(stored.shape) * ITEM_SIZES[storage.dtype]
+            taken[storage.key] = taken.get(storage.key, 0) + math.prod(stored.shape) * DTYPES[storage.dtype].itemsize
         ranges = []
         for key, size in taken.items():
             if (member := self.archive.members.get(f"data/{key}")) is not None:
-                length = _HEADER + (member.size if member.size - size <= PADDING else 0)
+                length = _MAX_HEADER + (member.size if member.size - size <= PADDING else 0)
                 ranges.append((member.header, min(length, self.archive.file.size - member.header)))
         return ranges
 
     def bytes_of(self, stored: StoredTensor, limit: int = 1 << 20) -> bytes:
-        """The bytes of a small contiguous tensor, such as a generator's state."""
+        """The bytes of a small contiguous tensor, such as the state of a random generator.
+
+        Raises:
+            CheckpointError: it is not contiguous, or has more than ``limit`` bytes.
+        """
         tensor = self.tensor("state", stored)
         if not tensor.contiguous or tensor.nbytes > limit:
-            raise CheckpointError("a state tensor of unexpected form", self.archive.file.where, "fetch the file again")
+            raise CheckpointError(
+                "a random state has an unexpected form", self.archive.file.where, "fetch the file again"
+            )
         return bytes(self.archive.file.read(tensor.offset, tensor.nbytes))

@@ -1,7 +1,9 @@
 """An unpickler that never imports or calls what a file names.
 
-It interprets the opcodes that torch's writer emits (pickle protocols 2 to 5, without extension registry); text opcodes
-of protocol 0 are refused, since torch writes none. What it makes is in ``inert.py``.
+A stack machine interprets the opcodes that torch's writer emits (pickle protocols 2 to 5, without the extension
+registry). Text opcodes of protocol 0 are refused, since torch writes none. The result is made of numbers, strings and
+containers. Tensors are views into storages, which are not read. What any other constructor would make is a
+:class:`Stub`. Work and memory are bounded: a small file cannot ask for endless work.
 """
 
 from __future__ import annotations
@@ -13,18 +15,24 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from publish.dtypes import BY_STORAGE
 from publish.errors import CheckpointError
 
-# What a pickle becomes here: numbers, texts, containers, and inert stand-ins for everything that has a constructor.
+MAX_PICKLE = 8 << 20  # bytes; the index of a 12B checkpoint with optimizer state is below 1 MB
+
+_MAX_OBJECTS = 500_000  # the index of a 12B checkpoint with optimizer state takes about 50,000
+_MAX_MEMO = 1 << 20
+_MAX_DIMENSIONS = 8  # GPT-NeoX's weights have two at most
+_MAX_DIGESTED = 10_000  # values; the state of Python's generator has 625
 
 
-class Refusal(Exception):
-    """A pickle that torch would not have written; carries the reason."""
+class UnsafePickle(Exception):
+    """A pickle that torch would not write; says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Global:
-    """A name that the file mentions: ``module`` and ``name``, never looked up."""
+    """A name that the file mentions; it is never looked up."""
 
     module: str
     name: str
@@ -34,8 +42,8 @@ class Global:
 
 
 @dataclass(slots=True, eq=False)
-class Opaque:
-    """What a constructor this tool does not model would have made: its name and arguments, inert."""
+class Stub:
+    """Stands for what a constructor would make that this tool does not know: its name, its arguments, its state."""
 
     maker: object
     arguments: object
@@ -45,7 +53,7 @@ class Opaque:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A torch storage as the pickle names it: dtype, archive key and element count."""
+    """A torch storage as the pickle names it; ``key`` is its name in the archive, ``count`` its elements."""
 
     dtype: str
     key: str
@@ -63,56 +71,42 @@ class StoredTensor:
 
 
 def dict_key(value: Any) -> Any:
-    """``value`` when it can be a dict key in bounded time.
+    """``value`` if it can be hashed in bounded time.
 
-    Hashing a tuple of tuples may take for ever, and numbers can be chosen to collide: both are refused.
+    Hashing a tuple of tuples may take forever, and numbers can be chosen to collide: both are refused.
+
+    Raises:
+        UnsafePickle: it cannot.
     """
     if isinstance(value, tuple):
         if len(value) > 8 or not all(_key_part(part) for part in value):
-            raise Refusal("a tuple as a key that torch would not write")
+            raise UnsafePickle("a tuple as a key that torch would not write")
         return value
     if isinstance(value, int) and abs(value) >= 2**63:
-        raise Refusal("a number of more than 64 bits as a key")
-    if isinstance(value, str | bytes | int | float | None | Global | Opaque):
+        raise UnsafePickle("a number of more than 64 bits as a key")
+    if isinstance(value, str | bytes | int | float | None | Global | Stub):
         return value
-    raise Refusal(f"a key of type {type(value).__name__}")
+    raise UnsafePickle(f"a key of type {type(value).__name__}")
 
 
 def _key_part(value: Any) -> bool:
     return value is None or isinstance(value, str) or (isinstance(value, int) and abs(value) < 2**20)
 
 
-STORAGE_DTYPES: Mapping[str, str] = {
-    "HalfStorage": "float16",
-    "BFloat16Storage": "bfloat16",
-    "FloatStorage": "float32",
-    "DoubleStorage": "float64",
-    "ByteStorage": "uint8",
-    "CharStorage": "int8",
-    "ShortStorage": "int16",
-    "IntStorage": "int32",
-    "LongStorage": "int64",
-    "BoolStorage": "bool",
-}
-
-
-_MAX_DIMENSIONS = 8  # GPT-NeoX's weights have two at most
-
-
 def _rebuild_tensor(arguments: tuple[Any, ...]) -> object:
     storage, offset, shape, stride = arguments[:4]
     if not isinstance(storage, Storage):
-        raise Refusal("a tensor without a storage")
+        raise UnsafePickle("a tensor without a storage")
     if not len(shape) == len(stride) <= _MAX_DIMENSIONS:
-        raise Refusal(f"a tensor of {len(shape):,} dimensions and {len(stride):,} strides")
+        raise UnsafePickle(f"a tensor of {len(shape):,} dimensions and {len(stride):,} strides")
     numbers = (offset, *shape, *stride)
     if not all(type(number) is int and 0 <= number < 2**62 for number in numbers):
-        raise Refusal(f"a tensor with impossible offset, shape or stride {numbers}")
+        raise UnsafePickle(f"a tensor with impossible offset, shape or stride {numbers}")
     if math.prod(shape) > storage.count:
-        raise Refusal(f"a tensor of shape {tuple(shape)} over a storage of {storage.count} elements")
+        raise UnsafePickle(f"a tensor of shape {tuple(shape)} over a storage of {storage.count} elements")
     last = offset + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
     if all(shape) and last >= storage.count:
-        raise Refusal(f"a tensor of shape {tuple(shape)} reaches past its storage of {storage.count} elements")
+        raise UnsafePickle(f"a tensor of shape {tuple(shape)} reaches past its storage of {storage.count} elements")
     return StoredTensor(storage, offset, tuple(shape), tuple(stride))
 
 
@@ -132,7 +126,7 @@ def _size(arguments: tuple[Any, ...]) -> object:
 def _latin1(arguments: tuple[Any, ...]) -> object:
     text, encoding = arguments
     if encoding != "latin1" or not isinstance(text, str):
-        raise Refusal("bytes in an encoding that pickle protocol 2 does not use")
+        raise UnsafePickle("bytes in an encoding that pickle protocol 2 does not use")
     return text.encode("latin1")
 
 
@@ -151,14 +145,11 @@ CONSTRUCTORS: Mapping[str, Callable[[tuple[Any, ...]], object]] = {
 }
 
 
-_DIGESTED = 10_000  # values; Python's generator has 625
-
-
 def digest_of(value: object) -> str | None:
-    """The SHA-256 of a small tree of inert values; None for an absent or a larger one."""
+    """The SHA-256 of a small tree that :func:`unpickle` made; None for None and for a larger tree."""
     if value is None:
         return None
-    digest, left = hashlib.sha256(), [_DIGESTED]
+    digest, left = hashlib.sha256(), [_MAX_DIGESTED]
     return digest.hexdigest() if _digest(value, digest.update, left, 0) else None
 
 
@@ -166,7 +157,7 @@ def _digest(value: object, update: Callable[[bytes], None], left: list[int], dep
     left[0] -= 1
     if left[0] < 0 or depth > 16:
         return False
-    if isinstance(value, Opaque):
+    if isinstance(value, Stub):
         value = (str(value.maker), value.arguments, value.state)
     if isinstance(value, tuple | list):
         update(f"({len(value)}".encode())
@@ -175,41 +166,34 @@ def _digest(value: object, update: Callable[[bytes], None], left: list[int], dep
     return not isinstance(value, dict | set)
 
 
-# The pickle stack machine over inert values: a stack, a memo, and what each opcode may do to them.
-
-
-_BUDGET = 500_000  # objects; the index of a 12B checkpoint with optimizer state takes about 50,000
-_MEMO = 1 << 20
-
-
 class _Mark:
-    """The stack's mark object."""
+    """The mark on the stack."""
 
 
 MARK = _Mark()
 
 
 class Machine:
-    """The pickle stack machine over inert values."""
+    """The pickle stack machine: a stack, a memo, and what an opcode may do to them."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
-        self.left = _BUDGET
+        self.left = _MAX_OBJECTS
 
     def charge(self, objects: int) -> None:
-        """Count what is made, so that a small file cannot ask for endless work."""
+        """Count new objects against the limit."""
         self.left -= objects
         if self.left < 0:
-            raise Refusal(f"more than {_BUDGET:,} objects")
+            raise UnsafePickle(f"more than {_MAX_OBJECTS:,} objects")
 
     def take(self, length: int) -> bytes:
         """The next ``length`` bytes."""
         end = self.at + length
         if end > len(self.data):
-            raise Refusal(f"{length:,} bytes are announced and {len(self.data) - self.at:,} are left")
+            raise UnsafePickle(f"it announces {length:,} bytes where {len(self.data) - self.at:,} are left")
         taken = self.data[self.at : end]
         self.at = end
         return taken
@@ -227,17 +211,17 @@ class Machine:
 
     def finish(self) -> Any:
         if len(self.stack) != 1 or self.stack[0] is MARK:
-            raise Refusal("the stack does not end with one object")
+            raise UnsafePickle("the stack does not end with one object")
         return self.stack[0]
 
     def pop(self) -> Any:
         value = self.stack.pop()
         if value is MARK:
-            raise Refusal("a mark where a value is due")
+            raise UnsafePickle("a mark where a value is expected")
         return value
 
     def drop(self, count: int | None) -> None:
-        """Forget the top of the stack, or (None) everything since the last mark."""
+        """Remove ``count`` objects from the stack, or (None) everything since the last mark."""
         if count is None:
             self.since_mark()
         else:
@@ -246,7 +230,7 @@ class Machine:
     def top(self) -> Any:
         value = self.stack[-1]
         if value is MARK:
-            raise Refusal("a mark where a value is due")
+            raise UnsafePickle("a mark where a value is expected")
         return value
 
     def since_mark(self) -> list[Any]:
@@ -255,11 +239,11 @@ class Machine:
                 values = self.stack[index + 1 :]
                 del self.stack[index:]
                 return values
-        raise Refusal("no mark on the stack")
+        raise UnsafePickle("no mark on the stack")
 
     def put(self, index: int) -> None:
-        if not 0 <= index < _MEMO:
-            raise Refusal(f"memo index {index}")
+        if not 0 <= index < _MAX_MEMO:
+            raise UnsafePickle(f"memo index {index}")
         self.memo[index] = self.top()
 
     def tuple_of(self, count: int) -> None:
@@ -269,14 +253,14 @@ class Machine:
     def set_items(self, pairs: list[Any]) -> None:
         target = self.top()
         if len(pairs) % 2:
-            raise Refusal("an odd number of keys and values")
+            raise UnsafePickle("a key without a value")
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if isinstance(target, dict):
                 target[dict_key(key)] = value
-            elif isinstance(target, Opaque):
+            elif isinstance(target, Stub):
                 target.items.append((key, value))
             else:
-                raise Refusal("items for something that is no dict")
+                raise UnsafePickle("items for something that is not a dict")
 
     def append(self, values: list[Any]) -> None:
         target = self.top()
@@ -284,35 +268,35 @@ class Machine:
             target.extend(values)
         elif isinstance(target, set):
             target.update(dict_key(value) for value in values)
-        elif isinstance(target, Opaque):
+        elif isinstance(target, Stub):
             target.items.extend(values)
         else:
-            raise Refusal("items for something that is no list")
+            raise UnsafePickle("items for something that is not a list")
 
     def reduce(self) -> None:
         arguments, maker = self.pop(), self.pop()
         if not isinstance(arguments, tuple):
-            raise Refusal("a call without an argument tuple")
+            raise UnsafePickle("a call without an argument tuple")
         self.charge(sum(map(_cost, arguments)))
         known = CONSTRUCTORS.get(str(maker)) if isinstance(maker, Global) else None
-        self.stack.append(known(arguments) if known else Opaque(maker, arguments))
+        self.stack.append(known(arguments) if known else Stub(maker, arguments))
 
     def build(self) -> None:
         state, target = self.pop(), self.top()
-        if isinstance(target, Opaque):
+        if isinstance(target, Stub):
             target.state = state
         elif not isinstance(target, dict):  # OrderedDict state (torch's _metadata) is of no use here
-            raise Refusal("state for something that has none")
+            raise UnsafePickle("state for something that has none")
 
     def persistent(self) -> None:
         identifier = self.pop()
         match identifier:
-            case ("storage", Global("torch", kind), str(key), str(), int(count)) if kind in STORAGE_DTYPES:
+            case ("storage", Global("torch", kind), str(key), str(), int(count)) if kind in BY_STORAGE:
                 if not 0 <= count < 2**56 or not key.isascii() or "/" in key or len(key) > 64:
-                    raise Refusal(f"a storage {key!r} of {count} elements")
-                self.stack.append(Storage(STORAGE_DTYPES[kind], key, count))
+                    raise UnsafePickle(f"a storage {key!r} of {count} elements")
+                self.stack.append(Storage(BY_STORAGE[kind].name, key, count))
             case _:
-                raise Refusal("a reference that is no torch storage of a known type")
+                raise UnsafePickle("a reference to something that is not a torch storage of a known type")
 
     def global_name(self) -> None:
         module = self.line()
@@ -321,26 +305,23 @@ class Machine:
     def stack_global(self) -> None:
         name, module = self.pop(), self.pop()
         if not isinstance(name, str) or not isinstance(module, str):
-            raise Refusal("a global without a name")
+            raise UnsafePickle("a global without a name")
         self.stack.append(Global(module, name))
 
     def new_object(self) -> None:
         arguments, maker = self.pop(), self.pop()
-        self.stack.append(Opaque(maker, arguments))
+        self.stack.append(Stub(maker, arguments))
 
 
 def _cost(argument: object) -> int:
-    """What a constructor that copies ``argument`` makes: one copied item or 16 characters count as an object."""
+    """The objects that a constructor makes by copying ``argument``: an item or 16 characters count as one."""
     if isinstance(argument, list | tuple | set | dict):
         return len(argument)
     return len(argument) // 16 if isinstance(argument, str) else 0
 
 
-MAX_PICKLE = 8 << 20  # bytes; the index of a 12B checkpoint with optimizer state is below 1 MB
-
-
 _WRONG = (
-    Refusal,
+    UnsafePickle,
     ValueError,
     IndexError,
     KeyError,
@@ -353,10 +334,10 @@ _WRONG = (
 
 
 def unpickle(data: bytes, where: str) -> Any:
-    """The object tree of ``data``: dicts, lists, tuples, numbers, strings, :class:`StoredTensor`, :class:`Opaque`.
+    """The object that ``data`` describes, made of dicts, lists, tuples, numbers, strings, `StoredTensor` and `Stub`.
 
     Raises:
-        CheckpointError: the pickle is malformed, uses opcodes that torch never writes, or is over its limits.
+        CheckpointError: the pickle is malformed, uses opcodes that torch never writes, or exceeds a limit.
     """
     machine = Machine(data)
     try:
@@ -365,7 +346,7 @@ def unpickle(data: bytes, where: str) -> Any:
         raise CheckpointError(
             f"unreadable pickle: {error or type(error).__name__}",
             f"{where}, byte {machine.at:,} of data.pkl",
-            "the file is damaged or was made to deceive; nothing in it was executed",
+            "the file is damaged or hostile; nothing in it was executed; fetch it again",
         ) from error
 
 
@@ -438,7 +419,7 @@ _ACTIONS = _by_code(
 
 
 def _run(machine: Machine) -> Any:
-    """The object the pickle describes. The five commonest opcodes are met inline: they are three in four."""
+    """The object that the pickle describes. The five most frequent opcodes, three in four, are handled inline."""
     data, actions, literals = machine.data, _ACTIONS, _LITERALS
     stack, memo, at = machine.stack, machine.memo, 0
     while True:
@@ -469,5 +450,5 @@ def _run(machine: Machine) -> Any:
             elif code == _STOP:
                 return machine.finish()
             else:
-                raise Refusal(f"opcode {chr(code)!r}, which torch does not write")
+                raise UnsafePickle(f"opcode {chr(code)!r}, which torch does not write")
             at = machine.at

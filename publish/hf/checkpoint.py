@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from publish.dtypes import BY_SAFETENSORS
 from publish.errors import CheckpointError
 from publish.formats.dtypes import VIEWS
-from publish.formats.safetensors import NoHeader, read_header
+from publish.formats.safetensors import parse_index, read_header
 from publish.formats.torch_archive import RawTensor, TorchFile
 from publish.formats.unpickler import StoredTensor
 from publish.sources.files import CheckpointFiles
@@ -32,10 +33,6 @@ CHUNK = 1 << 20  # bytes of one read; a multiple of every element's size
 _SHARD = re.compile(r"(model|pytorch_model)-(\d+)-of-(\d+)\.(safetensors|bin)")
 _MAX_JSON = 64 << 20
 _MAX_SHARDS = 10_000
-_DTYPES: Mapping[str, str] = {
-    **{"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "BOOL": "bool"},
-    **{"U8": "uint8", "I8": "int8", "I16": "int16", "I32": "int32", "I64": "int64"},
-}
 _FETCH_AGAIN = "the files are incomplete or belong to different models; fetch them again"
 
 
@@ -130,7 +127,7 @@ def weight_files(files: CheckpointFiles) -> list[str]:
     """The weight files that ``from_pretrained`` would read.
 
     Raises:
-        CheckpointError: there are none, a shard is missing, or a shard is not in the index.
+        CheckpointError: there are none, a shard is missing, or a shard does not belong to the others.
     """
     for single in SINGLE_FILES:
         if single in files.sizes:
@@ -139,7 +136,7 @@ def weight_files(files: CheckpointFiles) -> list[str]:
         index = index_of(single)
         expected = _indexed_files(files, index) if index in files.sizes else _numbered_files(shards)
         if unmatched := sorted(shards ^ expected):
-            what = "is missing" if unmatched[0] in expected else "is not in the index"
+            what = "is missing" if unmatched[0] in expected else "does not belong to the other shards"
             raise CheckpointError(f"{unmatched[0]} {what}", files.where, _FETCH_AGAIN)
         if shards:
             return sorted(shards)
@@ -151,35 +148,30 @@ def weight_files(files: CheckpointFiles) -> list[str]:
 
 
 def _indexed_files(files: CheckpointFiles, index: str) -> set[str]:
-    places = read_json(files, index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise CheckpointError("the index has no weight_map of file names", f"{files.where}/{index}", _FETCH_AGAIN)
-    return set(places.values())
+    try:
+        return set(parse_index(_read_small(files, index)).files.values())
+    except ValueError as error:
+        raise CheckpointError(f"the index cannot be read: {error}", f"{files.where}/{index}", _FETCH_AGAIN) from error
 
 
 def _numbered_files(shards: Collection[str]) -> set[str]:
-    """The names of all shards, as each of them states how many there are."""
-    for name in shards:
-        found = _SHARD.fullmatch(name)
-        assert found is not None
-        stem, width, total, ending = found[1], len(found[2]), found[3], found[4]
-        if int(total) <= _MAX_SHARDS:
-            return {f"{stem}-{number:0{width}}-of-{total}.{ending}" for number in range(1, int(total) + 1)}
-    return set()
+    """The names of all shards without an index: the name of a shard states how many there are."""
+    found = _SHARD.fullmatch(min(shards, default=""))
+    if found is None or int(found[3]) > _MAX_SHARDS:
+        return set()
+    numbers = range(1, int(found[3]) + 1)
+    return {f"{found[1]}-{number:0{len(found[2])}}-of-{found[3]}.{found[4]}" for number in numbers}
 
 
 def _read_safetensors(files: CheckpointFiles, name: str) -> Iterator[RawTensor]:
     file = files.open(name)
-    try:
-        header = read_header(file.size, file.read)
-    except NoHeader as error:
-        raise CheckpointError(str(error), file.where, "the file is damaged or incomplete; fetch it again") from error
-    for tensor in header.tensors:
-        if tensor.dtype not in _DTYPES:
+    for tensor in read_header(file).tensors:
+        dtype = BY_SAFETENSORS.get(tensor.dtype)
+        if dtype is None or dtype.name not in VIEWS:
             what = f"{tensor.name} has the unsupported dtype {tensor.dtype}"
-            raise CheckpointError(what, file.where, f"save it with one of {', '.join(_DTYPES)}")
+            raise CheckpointError(what, file.where, f"save it with one of {', '.join(VIEWS)}")
         strides = tuple(math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
-        yield RawTensor(tensor.name, name, _DTYPES[tensor.dtype], tensor.shape, strides, tensor.offset)
+        yield RawTensor(tensor.name, name, dtype.name, tensor.shape, strides, tensor.offset)
 
 
 def _read_torch(files: CheckpointFiles, name: str) -> Iterator[RawTensor]:
@@ -200,15 +192,21 @@ def read_json(files: CheckpointFiles, name: str) -> dict[str, Any]:
     Raises:
         CheckpointError: not a JSON object, or larger than 64 MiB.
     """
-    size, where = files.sizes.get(name), f"{files.where}/{name}"
-    if size is None:
+    if name not in files.sizes:
         return {}
-    if size > _MAX_JSON:
-        raise CheckpointError(f"{size:,} bytes are too many for a JSON file of a checkpoint", where, "check the file")
+    where = f"{files.where}/{name}"
     try:
-        found = json.loads(bytes(files.open(name).read(0, size)))
+        found = json.loads(_read_small(files, name))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"not valid JSON: {error}", where, "fetch it again") from error
     if not isinstance(found, dict):
         raise CheckpointError("not a JSON object", where, "fetch it again")
     return found
+
+
+def _read_small(files: CheckpointFiles, name: str) -> bytes:
+    size = files.sizes[name]
+    if size > _MAX_JSON:
+        what = f"{size:,} bytes are too many for a JSON file of a checkpoint"
+        raise CheckpointError(what, f"{files.where}/{name}", "check the file")
+    return bytes(files.open(name).read(0, size))

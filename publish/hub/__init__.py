@@ -1,4 +1,4 @@
-"""What a release looks like on a Hub, and how a branch gets there: manifest, transaction, status.
+"""Everything that speaks to a Hub: the client, its rate limits, reads, and the transaction that publishes a branch.
 
-Importing this package imports nothing else.
+Importing this package imports neither huggingface_hub nor an HTTP library; a Client does.
 """

@@ -1,4 +1,4 @@
-"""The files that a branch shall hold, the operations of a commit that puts them there, and how a tree differs."""
+"""The files that a branch shall hold, how a commit's tree differs from them, and the commit operations for them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 from publish.errors import HubError, StorageError
 from publish.hub.reads import TreeEntry, git_blob_sha1
-from publish.text import some
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
-GITATTRIBUTES = ".gitattributes"  # made by the Hub in every repo's first commit; stays unless a commit names it
-NAMED = 5  # so many differences are spelled out
+README = "README.md"
+GITATTRIBUTES = ".gitattributes"  # in the first commit of every repo; it stays unless a file replaces it
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,27 +35,27 @@ class BranchFile:
 
     @classmethod
     def of_bytes(cls, path: str, content: bytes) -> BranchFile:
-        """A small file that is in memory; hashed here."""
+        """A small file in memory; hashed here."""
         return cls(path, content, len(content), hashlib.sha256(content).hexdigest())
 
     @classmethod
     def kept(cls, entry: TreeEntry) -> BranchFile:
-        """A file that the branch has and keeps; it is not sent."""
+        """A file that the branch has and keeps. Nothing is sent."""
         return cls(entry.path, None, entry.size, entry.lfs_sha256 or "", entry.oid)
 
     @classmethod
     def copied(cls, entry: TreeEntry, revision: str) -> BranchFile:
-        """An LFS file that the commit copies from `revision` (a commit id) of the same repo; no byte is sent or read.
+        """An LFS file that the commit copies from `revision`, a commit id of the same repo. Nothing is sent or read.
 
         Raises:
-            ValueError: the file is not in LFS; the Hub copies no other.
+            ValueError: the file is not in LFS. The Hub copies LFS files only.
         """
         if entry.lfs_sha256 is None:
             raise ValueError(f"{entry.path} is not in LFS")
         return cls(entry.path, None, entry.size, entry.lfs_sha256, entry.oid, revision)
 
     def git_sha1(self) -> str:
-        """The git blob id of the content; reads it whole, so only for files that are not in LFS.
+        """The git blob id of the content. Reads it whole: only for files that are not in LFS.
 
         Raises:
             StorageError: the local file cannot be read.
@@ -71,10 +70,10 @@ class BranchFile:
             raise StorageError(f"cannot read {self.path}: {error}", self.content, "convert the step again") from error
 
     def check(self) -> None:
-        """Whether the local file is still there and of its size.
+        """Check that a local file still exists and has its size.
 
         Raises:
-            StorageError: it is not.
+            StorageError: it does not.
         """
         if not isinstance(self.content, Path):
             return
@@ -83,7 +82,7 @@ class BranchFile:
         except OSError as error:
             raise StorageError(f"{self.path} is gone: {error}", self.content, "convert the step again") from error
         if size != self.size:
-            what = f"{self.path} has {size} bytes, had {self.size} when it was written"
+            what = f"{self.path} has {size} bytes, but had {self.size} when it was written"
             raise StorageError(what, self.content, "convert the step again")
 
 
@@ -91,12 +90,12 @@ def by_path(files: Iterable[BranchFile], where: str) -> dict[str, BranchFile]:
     """Path -> file.
 
     Raises:
-        HubError: no files, or two of one path.
+        HubError: there are no files, or two have the same path.
     """
     wanted: dict[str, BranchFile] = {}
     for file in files:
         if file.path in wanted:
-            raise HubError(f"{file.path} is named twice", where, "name every file of a branch once")
+            raise HubError(f"{file.path} is listed twice", where, "list every file of a branch once")
         wanted[file.path] = file
     if not wanted:
         raise HubError("a branch without files", where, "publish at least a config and weights")
@@ -104,12 +103,12 @@ def by_path(files: Iterable[BranchFile], where: str) -> dict[str, BranchFile]:
 
 
 def surplus(entries: Iterable[TreeEntry], wanted: Mapping[str, BranchFile]) -> tuple[str, ...]:
-    """Paths on the Hub that the branch shall not have."""
+    """Paths of a tree that the branch shall not hold."""
     return tuple(entry.path for entry in entries if entry.path not in wanted and entry.path != GITATTRIBUTES)
 
 
 def differences(entries: Iterable[TreeEntry], wanted: Mapping[str, BranchFile]) -> tuple[str, ...]:
-    """How a commit's files differ from those wanted: paths, sizes, digests. Empty: they do not."""
+    """How a tree differs from the files that are wanted: paths, sizes, digests. Empty: not at all."""
     listed = {entry.path: entry for entry in entries}
     found = [f"{path} is surplus" for path in surplus(listed.values(), wanted)]
     for path, file in wanted.items():
@@ -126,13 +125,8 @@ def differences(entries: Iterable[TreeEntry], wanted: Mapping[str, BranchFile]) 
     return tuple(found)
 
 
-def spelled(found: tuple[str, ...]) -> str:
-    """The first few differences and how many more."""
-    return some(found, NAMED, "; ")
-
-
 def additions(files: Iterable[BranchFile]) -> list[CommitOperationAdd]:
-    """What a commit adds: the files whose content is here."""
+    """The operations of a commit for the files whose content is here."""
     from huggingface_hub import CommitOperationAdd
 
     added = []
@@ -140,13 +134,13 @@ def additions(files: Iterable[BranchFile]) -> list[CommitOperationAdd]:
         if file.content is None:
             continue
         addition = CommitOperationAdd(file.path, file.content)
-        addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # hashed while it was written: once is enough
+        addition.upload_info.sha256 = bytes.fromhex(file.sha256)  # known since the file was written: not hashed again
         added.append(addition)
     return added
 
 
 def copies(files: Iterable[BranchFile]) -> list[CommitOperationCopy]:
-    """What a commit copies from another revision."""
+    """The operations of a commit for the files that it copies from another revision."""
     from huggingface_hub import CommitOperationCopy
 
     return [
@@ -157,7 +151,7 @@ def copies(files: Iterable[BranchFile]) -> list[CommitOperationCopy]:
 
 
 def deletions(paths: Iterable[str]) -> list[CommitOperationDelete]:
-    """What a commit deletes."""
+    """The operations of a commit that deletes these files."""
     from huggingface_hub import CommitOperationDelete
 
     return [CommitOperationDelete(path, is_folder=False) for path in paths]

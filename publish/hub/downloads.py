@@ -1,4 +1,4 @@
-"""A small file, whole, checked against what the tree says of it."""
+"""Reading files of a commit: ranges of a large file, and whole small files whose bytes are checked."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from publish.hub.reads import RepoType, TreeEntry, git_blob_sha1
 if TYPE_CHECKING:
     import httpx2
 
-
-# Reading parts of a remote file, at one commit, with as few requests as that takes.
-
-
-SKIP_LIMIT = 4 << 20  # so many bytes we skip or leave unread when a server answers 200 to a range request
-EXPIRED = frozenset({401, 403, 404, 410})
+SKIP_LIMIT = 4 << 20  # bytes to skip or leave unread when a server answers 200 to a range request
+EXPIRED = frozenset({401, 403, 404, 410})  # of a signed location
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_BLOB = re.compile(r'"([0-9a-f]{40})"')
 
 
 class RemoteFile:
-    """A file of a commit. Safe to share between threads; holds no connection while nothing is read."""
+    """A file of a commit, read by position. Threads may share it; it holds no connection between reads.
+
+    A file in LFS is resolved once: its signed location is kept for further reads until it expires.
+    """
 
     def __init__(
         self,
@@ -60,15 +60,15 @@ class RemoteFile:
         return bytes(buffer)
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` with the bytes at `offset`. A read that breaks off goes on from where it broke.
+        """Fill `buffer` with the bytes at `offset`. A read that is cut off continues where it stopped.
 
         Raises:
-            HubError: the range is outside the file; the server sends another range or commit than asked for,
+            HubError: the range is outside the file; the server sends another range or commit than the one requested,
                 or ignores ranges; or the failures of :meth:`Client.call`.
         """
         length = len(buffer)
         if offset < 0 or offset + length > self.size:
-            what = f"bytes {offset}..{offset + length} of a file of {self.size}"
+            what = f"bytes {offset}..{offset + length} of a file of {self.size} bytes"
             raise HubError(what, self.url, "list the source again: the file is shorter than recorded")
         got = 0
 
@@ -81,21 +81,21 @@ class RemoteFile:
             self.client.call(f"reading {self.path}", once)
 
     def _read_some(self, offset: int, buffer: memoryview) -> int:
-        """One request; how many bytes it brought before it ended or broke off."""
+        """Send one request, and return how many bytes it brought until it ended or was cut off."""
         last = offset + len(buffer) - 1
-        with self._answer(f"bytes={offset}-{last}") as response:
-            skip = self._skipped(response, offset, last)
-            got, want = 0, len(buffer)
+        with self._response(f"bytes={offset}-{last}") as response:
+            skip = self._bytes_before(response, offset, last)
+            got, wanted = 0, len(buffer)
             try:
                 for chunk in response.iter_raw():
                     if skip >= len(chunk):
                         skip -= len(chunk)
                         continue
-                    piece = memoryview(chunk)[skip : skip + want - got]
+                    piece = memoryview(chunk)[skip : skip + wanted - got]
                     skip = 0
                     buffer[got : got + len(piece)] = piece
                     got += len(piece)
-                    if got == want and response.status_code == 200:
+                    if got == wanted and response.status_code == 200:
                         break  # a 206 is read to its end, so that the connection is kept
             except Transient:
                 if not got:
@@ -105,15 +105,15 @@ class RemoteFile:
         return got
 
     @contextmanager
-    def _answer(self, range_header: str) -> Iterator[httpx2.Response]:
-        """The response that carries the bytes, from the known location or else from a fresh one."""
+    def _response(self, range_header: str) -> Iterator[httpx2.Response]:
+        """The response that carries the bytes, from the known location or from a newly resolved one."""
         location = self._location
         if location is not None:
             with self._get(location, range_header) as response:
                 if response.status_code not in EXPIRED:
                     yield response
                     return
-            self._forget(location)
+            self._drop_location(location)
         with self._get(self.url, range_header) as response:
             self._check_commit(response)
             if not response.has_redirect_location:
@@ -125,7 +125,7 @@ class RemoteFile:
             self._location = location
         with self._get(location, range_header) as response:
             if response.status_code in EXPIRED:
-                self._forget(location)
+                self._drop_location(location)
                 raise Transient(f"the signed location answers HTTP {response.status_code}", where=self.url)
             yield response
 
@@ -136,7 +136,7 @@ class RemoteFile:
         with session.stream("GET", url, headers=headers, follow_redirects=False) as response:
             yield response
 
-    def _forget(self, location: str) -> None:
+    def _drop_location(self, location: str) -> None:
         with self._lock:
             if self._location == location:
                 self._location = None
@@ -145,26 +145,26 @@ class RemoteFile:
         if response.status_code >= 400:
             response.read()
             self.client.check(response)
-        told = response.headers.get("x-repo-commit")
-        if told != self.commit:
-            what = f"the Hub answers for commit {told}, not {self.commit}"
+        commit = response.headers.get("x-repo-commit")
+        if commit != self.commit:
+            what = f"the Hub answers for commit {commit}, not {self.commit}"
             raise HubError(what, self.url, "resolve the revision to a commit again")
 
-    def _skipped(self, response: httpx2.Response, offset: int, last: int) -> int:
-        """How many leading bytes of the answer to skip: 0 for a right 206.
+    def _bytes_before(self, response: httpx2.Response, offset: int, last: int) -> int:
+        """How many bytes of the response come before the requested range: none if the server heeds ranges.
 
         Raises:
-            HubError: 4xx, or a 200 that would have us download much more than asked for.
-            Transient: a 206 for another range than asked for.
+            HubError: 4xx, or a 200 that would make us download much more than the range.
+            Transient: a 206 for another range.
         """
         status = response.status_code
         if status == 206:
-            told = response.headers.get("content-range", "")
-            found = _CONTENT_RANGE.fullmatch(told.strip())
+            value = response.headers.get("content-range", "")
+            found = _CONTENT_RANGE.fullmatch(value.strip())
             right = found is not None and (int(found[1]), int(found[2])) == (offset, last)
             if not right or (found is not None and found[3] not in ("*", str(self.size))):
-                asked = f"{offset}-{last}/{self.size}"
-                raise Transient(f"asked for bytes {asked}, answered {told!r}", where=self.url)
+                requested = f"{offset}-{last}/{self.size}"
+                raise Transient(f"requested bytes {requested}, got {value!r}", where=self.url)
             if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
                 raise Transient(f"a range comes encoded as {encoding}", where=self.url)
             if (size := response.headers.get("content-length")) not in (None, str(last + 1 - offset)):
@@ -182,14 +182,11 @@ class RemoteFile:
         raise refusal(f"reading {self.path}", self.url, status, response.text[:300])
 
 
-_BLOB = re.compile(r'"([0-9a-f]{40})"')
-
-
 def fetch_file(client: Client, repo: str, commit: str, entry: TreeEntry, *, repo_type: RepoType = "model") -> bytes:
-    """The bytes of `entry`, proven by its git blob sha1 or its LFS sha256: 1 request, 2 for an LFS file.
+    """The bytes of `entry`, checked against its git blob id or its LFS sha256: 1 request, 2 for a file in LFS.
 
     Raises:
-        HubError: the bytes are not those of the listing, however often read; or the failures of :meth:`Client.call`.
+        HubError: the bytes are not the listed ones, even when read again; or the failures of :meth:`Client.call`.
     """
     remote = RemoteFile(client, repo, commit, entry.path, entry.size, repo_type=repo_type)
 
@@ -200,22 +197,22 @@ def fetch_file(client: Client, repo: str, commit: str, entry: TreeEntry, *, repo
         else:
             right = git_blob_sha1(content) == entry.oid
         if not right:
-            raise Transient(f"{entry.path} has other bytes than the Hub lists", where=remote.url)
+            raise Transient(f"the bytes of {entry.path} are not those that the Hub lists", where=remote.url)
         return content
 
     return client.call(f"reading {entry.path} of {repo}", once)
 
 
-def fetch_text_if_there(
+def fetch_if_exists(
     client: Client, repo: str, commit: str, path: str, *, limit: int = 16 << 20, repo_type: RepoType = "model"
 ) -> bytes | None:
-    """The bytes of a file that may not exist and is not in LFS; None when it does not exist. One request.
+    """The bytes of a file that may not exist and is not in LFS; None if it does not exist. One request.
 
-    Proven by the ETag, which is the git blob's sha1 on a Hub (facts/hub-protocol.md, "resolve"); wrong bytes are
-    read again.
+    They are checked against the ETag, which is the id of the git blob (docs/hub-protocol.md, "Reading files"), and
+    read again if they differ.
 
     Raises:
-        HubError: larger than `limit`, or the failures of :meth:`Client.call`.
+        HubError: the file is larger than `limit` bytes, or the failures of :meth:`Client.call`.
     """
     url = RemoteFile(client, repo, commit, path, 0, repo_type=repo_type).url
 
@@ -227,7 +224,9 @@ def fetch_text_if_there(
                 content += chunk
                 if len(content) > limit:
                     raise HubError(f"{path} is larger than {limit} bytes", url, "look at the file on the Hub")
-            _check_etag(response.headers.get("etag", ""), bytes(content), url)
+            etag = _BLOB.fullmatch(response.headers.get("etag", "").removeprefix("W/"))
+        if etag is not None and etag[1] != git_blob_sha1(bytes(content)):
+            raise Transient(f"{len(content)} bytes that do not match the ETag", where=url)
         return bytes(content)
 
     try:
@@ -236,10 +235,3 @@ def fetch_text_if_there(
         if error.status == 404 and error.code == "EntryNotFound":
             return None
         raise
-
-
-def _check_etag(etag: str, content: bytes, url: str) -> None:
-    """Raise Transient where the ETag is a git blob's id, and not of these bytes."""
-    found = _BLOB.fullmatch(etag.removeprefix("W/"))
-    if found is not None and found[1] != git_blob_sha1(content):
-        raise Transient(f"{len(content)} bytes that are not those of the ETag", where=url)

@@ -1,15 +1,12 @@
-"""The governor of commits to one repo: a sliding window, remembered by all processes of one machine.
+"""A Hub's rate limits: what a server says about them, the quota of requests, and the quota of commits.
 
-Outside fact (facts/hub-protocol.md, "Quotas"): 128 commits an hour to one repo, undocumented, told only by
-the 429 that follows. A sliding window keeps under the quota whatever kind of window the Hub has.
+Outside facts: docs/hub-protocol.md, "Quotas".
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import threading
 import uuid
@@ -20,13 +17,25 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+from publish.atomic import write_atomic
 from publish.interrupt import Clock
+from publish.locks import locked
 
-# What a 429 says about how long to wait: headers and body text, pure functions.
 
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A wait that the user should know of: its reason, and when it ends (seconds since the epoch)."""
+
+    reason: str
+    until: float
+
+
+Notify = Callable[[Wait], None]
+
+# What a server says: headers and text.
 
 _LIMIT = re.compile(r'"(?P<name>[^"]+)"\s*;\s*r\s*=\s*(?P<r>\d+)\s*;\s*t\s*=\s*(?P<t>\d+)')
-_POLICY = re.compile(r"q\s*=\s*(?P<q>\d+).*?w\s*=\s*(?P<w>\d+)")
+_POLICY_QUOTA = re.compile(r"\bq\s*=\s*(?P<q>\d+)")
 _TEXT = re.compile(
     r"\bin\s+(?:about\s+|approximately\s+|less than\s+)?(?P<count>\d+|an?|one|a few)\s+"
     r"(?P<unit>second|sec|minute|min|hour|day)s?\b",
@@ -37,40 +46,29 @@ _WORDS = {"a": 1, "an": 1, "one": 1, "a few": 5}
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """One ``RateLimit`` header, with its policy when the server tells it."""
+class RateLimit:
+    """A ``RateLimit`` header: requests left in the window, seconds until it ends, and the quota if it is known."""
 
     name: str
     remaining: int
     resets_in: float
     quota: int | None = None
-    window: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """What is waited for, and until when (seconds since the epoch, by the client's clock)."""
+def parse_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
+    """The ``RateLimit`` and ``RateLimit-Policy`` headers; None if they are absent or of another form.
 
-    reason: str
-    until: float
-
-
-Notify = Callable[[Wait], None]
-
-
-def parse_limit(headers: Mapping[str, str]) -> Limit | None:
-    """The ``RateLimit`` and ``RateLimit-Policy`` headers; None when absent or of another form."""
+    `headers` must be case-insensitive or have lower-case keys.
+    """
     found = _LIMIT.search(headers.get("ratelimit", ""))
     if found is None:
         return None
-    policy = _POLICY.search(headers.get("ratelimit-policy", ""))
-    quota = int(policy["q"]) if policy else None
-    window = float(policy["w"]) if policy else None
-    return Limit(found["name"], int(found["r"]), float(found["t"]), quota, window)
+    policy = _POLICY_QUOTA.search(headers.get("ratelimit-policy", ""))
+    return RateLimit(found["name"], int(found["r"]), float(found["t"]), int(policy["q"]) if policy else None)
 
 
-def seconds_in_text(text: str) -> float | None:
-    """ "in about 1 hour", "in 5 minutes", "in a few seconds" -> seconds; None when nothing is said."""
+def retry_after_text(text: str) -> float | None:
+    """Seconds that a message asks to wait ("in about 1 hour", "in 5 minutes"); None if it does not say."""
     found = _TEXT.search(text)
     if found is None:
         return None
@@ -78,31 +76,30 @@ def seconds_in_text(text: str) -> float | None:
     return float(_WORDS[count] if count in _WORDS else int(count)) * _UNITS[found["unit"].lower()]
 
 
-def told_wait(headers: Mapping[str, str], text: str, now: float) -> float | None:
-    """Seconds that a 429 asks to wait, or None when it does not say.
+def retry_after(headers: Mapping[str, str], text: str, now: float) -> float | None:
+    """Seconds that a 429 asks to wait; None if it does not say.
 
-    `headers` must be case-insensitive or have lower-case keys. Retry-After wins (seconds or a date),
-    then an exhausted RateLimit's ``t``, then the text.
+    ``Retry-After`` (seconds or a date) comes first, then an exhausted ``RateLimit``, then the text of the answer.
+    `headers` must be case-insensitive or have lower-case keys.
     """
-    retry_after = headers.get("retry-after", "").strip()
-    if retry_after.isascii() and retry_after.isdigit():
-        return float(retry_after)
-    if retry_after:
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    if value:
         try:
-            return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
+            return max(0.0, parsedate_to_datetime(value).timestamp() - now)
         except (ValueError, TypeError, IndexError, OverflowError):
-            retry_after = ""  # neither seconds nor a date: as if it were absent
-    limit = parse_limit(headers)
+            value = ""  # neither seconds nor a date: as if the header were absent
+    limit = parse_rate_limit(headers)
     if limit is not None and limit.remaining == 0:
         return limit.resets_in
-    return seconds_in_text(text)
+    return retry_after_text(text)
 
 
-# The governor of API requests: learns the quota from the server's headers and slows down before the wall.
+# The quota of requests, learned from the headers of every answer.
 
-
-LOW = 0.1  # below this share of the quota, what remains is spread over the rest of the window
-TELL = 1.0  # waits shorter than this are not worth a word
+LOW = 0.1  # below this share of the quota, what is left is spread over the rest of the window
+NOTABLE = 1.0  # seconds; shorter waits are not reported
 
 
 @dataclass(slots=True)
@@ -113,11 +110,11 @@ class _Window:
     next_at: float = 0.0
     held_until: float = 0.0
 
-    def delay(self, now: float) -> float:
-        """Seconds until the next request may go; books the request."""
+    def take(self, now: float) -> float:
+        """Take a request out of the window, and return the seconds that it has to wait."""
         wait = max(0.0, self.held_until - now)
         if now + wait >= self.resets_at or self.quota == 0:
-            return wait  # a new window, or nothing known
+            return wait  # a new window, or nothing is known yet
         if self.remaining <= 0:
             return max(wait, self.resets_at - now)
         if self.remaining <= max(3, self.quota * LOW):
@@ -130,33 +127,33 @@ class _Window:
 
 
 class RequestQuota:
-    """One per client and shared by its threads. `kind` is "api" or "resolve"."""
+    """Slows requests down before the quota is exhausted. Shared by a client's threads; `kind` is api or resolve."""
 
-    def __init__(self, clock: Clock, notify: Notify | None, interrupt: threading.Event | None) -> None:
+    def __init__(self, clock: Clock, notify: Notify | None, stop: threading.Event | None) -> None:
         self._clock = clock
         self._notify = notify
-        self._interrupt = interrupt
+        self._stop = stop
         self._lock = threading.Lock()
         self._windows: dict[str, _Window] = {}
 
-    def before(self, kind: str) -> None:
-        """Wait until a request of this kind may go.
+    def wait(self, kind: str) -> None:
+        """Wait until a request of this kind may be sent.
 
         Raises:
-            Interrupted: the interrupt event was set while waiting.
+            Interrupted: the stop event was set while waiting.
         """
         with self._lock:
             now = self._clock.now()
-            delay = self._windows.setdefault(kind, _Window()).delay(now)
-        if delay <= 0:
+            seconds = self._windows.setdefault(kind, _Window()).take(now)
+        if seconds <= 0:
             return
-        if delay >= TELL and self._notify is not None:
-            self._notify(Wait(f"the Hub's quota of {kind} requests", now + delay))
-        self._clock.sleep_until(now + delay, self._interrupt)
+        if seconds >= NOTABLE and self._notify is not None:
+            self._notify(Wait(f"the Hub's quota of {kind} requests", now + seconds))
+        self._clock.sleep_until(now + seconds, self._stop)
 
     def observe(self, kind: str, headers: Mapping[str, str]) -> None:
-        """Learn from a response's headers."""
-        limit = parse_limit(headers)
+        """Learn from the headers of an answer."""
+        limit = parse_rate_limit(headers)
         if limit is None:
             return
         with self._lock:
@@ -170,23 +167,24 @@ class RequestQuota:
             window.quota = limit.quota or max(window.quota, limit.remaining)
 
     def hold(self, kind: str, seconds: float) -> None:
-        """Let no request of this kind go for so long: a 429 said so."""
+        """Send no request of this kind for so long, because a 429 said so."""
         with self._lock:
             window = self._windows.setdefault(kind, _Window())
             window.held_until = max(window.held_until, self._clock.now() + seconds)
 
 
+# The quota of commits: a sliding window for each repo, which stays below the limit whatever kind of window the Hub has.
+
 PER_HOUR = 128
-UNLIMITED = 10**6  # commits an hour: no one makes as many, so they are not counted
 HOUR = 3600.0
 LONGEST_HOLD = 24 * HOUR
-MARGIN = 2.0  # the server stamps a commit a little later than we do
+MARGIN = 2.0  # seconds; the server stamps a commit a little later than this machine
 
 
 def seconds_to_commit(count: int, limit: int = PER_HOUR, recent: Sequence[float] = (), now: float = 0.0) -> float:
-    """How long `count` commits wait for the quota, commits themselves taking no time; pure.
+    """How many seconds `count` commits wait for the quota, if commits themselves take no time.
 
-    `recent` are the times of commits already made.
+    `recent` are the times of commits that were already made.
     """
     stamps = sorted(at for at in recent if at > now - HOUR - MARGIN)
     clock = now
@@ -199,31 +197,32 @@ def seconds_to_commit(count: int, limit: int = PER_HOUR, recent: Sequence[float]
 
 @dataclass(slots=True)
 class _Record:
+    """What is known of the commits to one repo: (slot, time) of each within the window."""
+
     commits: list[tuple[str, float]] = field(default_factory=list)
     held_until: float = 0.0
 
-    def forget(self, now: float) -> None:
-        """Drop what left the window; a stamp from the future (the clock was set back) counts as now."""
-        stamps = ((name, min(at, now)) for name, at in self.commits)
-        self.commits = [(name, at) for name, at in stamps if at > now - HOUR - MARGIN]
+    def expire(self, now: float) -> None:
+        """Drop what has left the window. A time in the future (the clock was set back) counts as now."""
+        stamps = ((slot, min(at, now)) for slot, at in self.commits)
+        self.commits = [(slot, at) for slot, at in stamps if at > now - HOUR - MARGIN]
         self.held_until = min(self.held_until, now + LONGEST_HOLD) if self.held_until > now else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """The right to make one commit. Settle it with what came of it."""
+    """The right to make one commit to `repo`; give it to :meth:`CommitQuota.settle`."""
 
-    quota: CommitQuota
     repo: str
     id: str
 
-    def settle(self, *, applied: bool) -> None:
-        """`applied`: it was made, or may have been; otherwise the slot is given back."""
-        self.quota.settle(self, applied=applied)
-
 
 class CommitQuota:
-    """Commits to repos of one endpoint. `directory` holds one small file a repo and its lock."""
+    """The quota of commits to each repo of one endpoint, shared by all processes of this machine.
+
+    `directory` holds a small file and a lock for each repo. `limit` is how many commits an hour a repo gets unless
+    :meth:`set_limit` says otherwise; None: no limit.
+    """
 
     def __init__(
         self,
@@ -231,85 +230,91 @@ class CommitQuota:
         endpoint: str,
         clock: Clock,
         *,
-        limit: int = PER_HOUR,
+        limit: int | None = PER_HOUR,
         notify: Notify | None = None,
-        interrupt: threading.Event | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         self.directory = directory
         self.endpoint = endpoint
-        self.limit = limit
+        self._limit = limit
+        self._limits: dict[str, int] = {}
         self._clock = clock
         self._notify = notify
-        self._interrupt = interrupt
+        self._stop = stop
+
+    def set_limit(self, repo: str, per_hour: int) -> None:
+        """Let this process make so many commits an hour to `repo`."""
+        self._limits[repo] = per_hour
+
+    def limit_for(self, repo: str) -> int | None:
+        """Commits an hour to `repo`; None: no limit."""
+        return self._limits.get(repo, self._limit)
 
     def reserve(self, repo: str) -> Slot:
-        """Wait for room in the window and take it.
+        """Wait until one more commit to `repo` is within the quota, and count it.
 
         Raises:
-            Interrupted: the interrupt event was set while waiting.
+            Interrupted: the stop event was set while waiting.
         """
+        limit = self.limit_for(repo)
         while True:
-            with self._locked(repo) as record:
+            with self._record(repo) as record:
                 now = self._clock.now()
                 free_at = record.held_until
-                if len(record.commits) >= self.limit:
-                    free_at = max(free_at, record.commits[-self.limit][1] + HOUR + MARGIN)
+                if limit is not None and len(record.commits) >= limit:
+                    free_at = max(free_at, record.commits[-limit][1] + HOUR + MARGIN)
                 if free_at <= now:
-                    slot = Slot(self, repo, uuid.uuid4().hex)
-                    if self.limit < UNLIMITED:
+                    slot = Slot(repo, uuid.uuid4().hex)
+                    if limit is not None:
                         record.commits.append((slot.id, now))
                     return slot
             if self._notify is not None:
-                self._notify(Wait(f"the quota of {self.limit} commits an hour to {repo}", free_at))
-            self._clock.sleep_until(free_at, self._interrupt)
+                reason = f"the quota of {limit} commits an hour" if limit is not None else "the Hub's quota of commits"
+                self._notify(Wait(f"{reason} to {repo}", free_at))
+            self._clock.sleep_until(free_at, self._stop)
 
     def settle(self, slot: Slot, *, applied: bool) -> None:
-        """Stamp the slot with the time at which the answer came, or give it back."""
-        if self.limit >= UNLIMITED:
+        """Say what became of a slot. `applied`: the commit was made, or may have been; if not, the slot is free again.
+
+        An applied one is counted from now on: the server stamps a commit when it ends.
+        """
+        if self.limit_for(slot.repo) is None:
             return
-        with self._locked(slot.repo) as record:
+        with self._record(slot.repo) as record:
             record.commits = [entry for entry in record.commits if entry[0] != slot.id]
             if applied:
                 record.commits.append((slot.id, self._clock.now()))
 
     def hold(self, repo: str, seconds: float) -> None:
-        """No commit to this repo for so long: a 429 said so. Other processes see it too."""
-        with self._locked(repo) as record:
+        """Make no commit to `repo` for so long, in any process, because a 429 said so."""
+        with self._record(repo) as record:
             record.held_until = max(record.held_until, self._clock.now() + seconds)
 
-    def recent(self, repo: str) -> tuple[float, ...]:
-        """Times of the commits still in the window."""
-        with self._locked(repo) as record:
-            return tuple(at for _, at in record.commits)
-
     @contextmanager
-    def _locked(self, repo: str) -> Iterator[_Record]:
+    def _record(self, repo: str) -> Iterator[_Record]:
+        """The repo's record, locked; what is changed in it is written."""
         self.directory.mkdir(parents=True, exist_ok=True)
         name = hashlib.sha256(f"{self.endpoint} {repo}".encode()).hexdigest()[:24]
-        with (self.directory / f"{name}.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, or the process dies
-            path = self.directory / f"{name}.json"
+        path = self.directory / f"{name}.json"
+        with locked(path.with_suffix(".lock")):
             record = _read(path)
-            before = json.dumps([record.commits, record.held_until])
-            record.forget(self._clock.now())
+            before = _document(record, repo)
+            record.expire(self._clock.now())
             yield record
             record.commits.sort(key=lambda entry: entry[1])
-            if json.dumps([record.commits, record.held_until]) != before:
-                _write(path, record, repo)
+            if (after := _document(record, repo)) != before:
+                write_atomic(path, after.encode())
+
+
+def _document(record: _Record, repo: str) -> str:
+    return json.dumps({"repo": repo, "commits": record.commits, "held_until": record.held_until}) + "\n"
 
 
 def _read(path: Path) -> _Record:
-    """What the file says. A missing or torn file counts as empty: a 429 corrects it."""
+    """The record in a file. A missing or damaged file counts as empty: a 429 then corrects it."""
     try:
         document: Any = json.loads(path.read_text())
-        commits = [(str(name), float(at)) for name, at in document["commits"]]
+        commits = [(str(slot), float(at)) for slot, at in document["commits"]]
         return _Record(commits, float(document["held_until"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return _Record()
-
-
-def _write(path: Path, record: _Record, repo: str) -> None:
-    document = {"repo": repo, "commits": record.commits, "held_until": record.held_until}
-    temporary = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.tmp")
-    temporary.write_text(json.dumps(document) + "\n")
-    temporary.replace(path)

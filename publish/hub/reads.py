@@ -11,58 +11,17 @@ from urllib.parse import quote, urljoin
 
 from publish.errors import HubError
 from publish.hub.client import Client
-from publish.hub.failures import origin_of
-
-# Lists that come in pages: each page a JSON array, the next one where the ``Link`` header says (RFC 8288).
-
-
-_NEXT = re.compile(r'<([^>]*)>\s*(?:;[^,<]*)*;\s*rel\s*=\s*"?next"?', re.IGNORECASE)
-_MEND = "check that HF_ENDPOINT is a Hub; if it is, report the answer to those who run it"
-
-
-def pages(client: Client, path: str, params: Mapping[str, str], what: str) -> Iterator[dict[str, Any]]:
-    """The objects of all pages of the list at an API path, in order; a request per page.
-
-    Raises:
-        HubError: a page is no list of objects; the pages lead in a circle or to another server; or the failures of
-            :meth:`Client.call`.
-    """
-    url: str | None = client.endpoint.url + path
-    seen: set[str] = set()
-    while url is not None:
-        if url in seen or origin_of(url) != client.endpoint.origin:
-            where = "in a circle" if url in seen else "to another server"
-            raise HubError(f"{what}: the pages of the list lead {where}", url, _MEND)
-        seen.add(url)
-        items, following = _page(client, url, params if len(seen) == 1 else None, what)
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise malformed(what, "no list of objects", url)
-        yield from items
-        url = urljoin(url, following) if following else None
-
-
-def _page(client: Client, url: str, params: Mapping[str, str] | None, what: str) -> tuple[Any, str | None]:
-    def once() -> tuple[Any, str | None]:
-        response = client.session().get(url, params=params, headers=client.headers(url))
-        client.check(response)
-        found = _NEXT.search(response.headers.get("link", ""))
-        return client.document(response), found[1] if found else None
-
-    return client.call(what, once)
-
-
-def malformed(what: str, answer: str, where: str) -> HubError:
-    """The error for an answer that is not what the protocol says."""
-    return HubError(f"{what}: the answer is {answer}", where, _MEND)
-
+from publish.hub.endpoint import origin_of
 
 RepoType = Literal["model", "dataset"]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_NEXT = re.compile(r'<([^>]*)>\s*(?:;[^,<]*)*;\s*rel\s*=\s*"?next"?', re.IGNORECASE)
+_FIX = "check that HF_ENDPOINT is a Hub; if it is, report the answer to those who run it"
 
 
 @dataclass(frozen=True, slots=True)
 class TreeEntry:
-    """A file of a commit. `oid` is the git blob's sha1: of the content, or of the LFS pointer."""
+    """A file of a commit. `oid` is the sha1 of the git blob: of the content, or of the LFS pointer."""
 
     path: str
     size: int
@@ -86,23 +45,23 @@ def git_blob_sha1(content: bytes) -> str:
 
 
 def list_branches(client: Client, repo: str, *, repo_type: RepoType = "model") -> dict[str, str]:
-    """Branch -> commit id, in one request (refs are not paginated).
+    """Branch -> commit id, in one request: refs are not paginated.
 
     Raises:
-        HubError: no such repo, no access, no connection, or an answer that is no list of branches.
+        HubError: no such repo, no access, no connection, or an answer that is not a list of branches.
     """
-    client.check_repo(repo)
+    client.check_repo_id(repo)
+    what = f"listing the branches of {repo}"
     path = f"/api/{repo_type}s/{repo}/refs"
     answer = client.get(path)
     branches = answer.get("branches") if isinstance(answer, dict) else None
     if not isinstance(branches, list):
-        raise malformed(f"listing the branches of {repo}", "no list of branches", client.endpoint.url + path)
+        raise _malformed(what, "the answer is not a list of branches", client.endpoint.url + path)
     tips: dict[str, str] = {}
     for branch in branches:
         name, commit = (branch.get(key) if isinstance(branch, dict) else None for key in ("name", "targetCommit"))
         if not (isinstance(name, str) and name and isinstance(commit, str) and commit) or name in tips:
-            told = f"a list with the branch {str(branch)[:200]}"
-            raise malformed(f"listing the branches of {repo}", told, client.endpoint.url + path)
+            raise _malformed(what, f"the list has the branch {str(branch)[:200]}", client.endpoint.url + path)
         tips[name] = commit
     return tips
 
@@ -111,25 +70,25 @@ def list_tree(client: Client, repo: str, revision: str, *, repo_type: RepoType =
     """All files of a revision, sorted by path; a request per 1000 entries.
 
     Raises:
-        HubError: no such repo or revision, no access, no connection; or an answer that is no such list: entries
-            without a size or a digest, one path twice, sizes that contradict each other.
+        HubError: no such repo or revision, no access, no connection; or an answer that is not such a list: entries
+            without a size or a digest, a path that occurs twice, sizes that contradict each other.
     """
-    client.check_repo(repo)
+    client.check_repo_id(repo)
     what = f"listing the files of {repo}@{revision}"
     path = f"/api/{repo_type}s/{repo}/tree/{quote(revision, safe='')}"
     found: dict[str, TreeEntry] = {}
-    for item in pages(client, path, {"recursive": "true", "expand": "false"}, what):
+    for item in _pages(client, path, {"recursive": "true", "expand": "false"}, what):
         if item.get("type") == "directory":
             continue
         entry = _tree_entry(item)
         if entry is None or entry.path in found:
-            raise malformed(what, f"a list with the entry {str(item)[:200]}", client.endpoint.url + path)
+            raise _malformed(what, f"the list has the entry {str(item)[:200]}", client.endpoint.url + path)
         found[entry.path] = entry
     return tuple(found[name] for name in sorted(found))
 
 
 def _tree_entry(item: dict[str, Any]) -> TreeEntry | None:
-    """A file of a tree; None where the entry has no path, size or digest, or contradicts itself."""
+    """A file of a tree; None if the entry has no path, size or digest, or contradicts itself."""
     path, size, oid, lfs = (item.get(key) for key in ("path", "size", "oid", "lfs"))
     if not (isinstance(path, str) and path and type(size) is int and size >= 0 and isinstance(oid, str) and oid):
         return None
@@ -142,7 +101,7 @@ def _tree_entry(item: dict[str, Any]) -> TreeEntry | None:
 
 
 def first_commit(client: Client, repo: str, *, repo_type: RepoType = "model") -> str:
-    """The id of the first commit of `main`: where a branch starts that shall inherit nothing.
+    """The id of the first commit of `main`. A branch that starts there inherits nothing of later commits.
 
     Raises:
         HubError: no such repo, no access, no connection; or a repo without commits.
@@ -162,17 +121,55 @@ def latest_commits(
     """The newest commits of a revision, newest first: the first page only, in one request.
 
     Raises:
-        HubError: no such repo or revision, no access, no connection, or an answer that is no list of commits.
+        HubError: no such repo or revision, no access, no connection, or an answer that is not a list of commits.
     """
+    what = f"listing the commits of {repo}@{revision}"
     path = f"/api/{repo_type}s/{repo}/commits/{quote(revision, safe='')}"
     answer = client.get(path)
     try:
         return tuple(_commit(item) for item in answer)
-    except (KeyError, TypeError) as error:
-        fix = "check that HF_ENDPOINT is a Hub"
-        raise HubError("the answer is no list of commits", client.endpoint.url + path, fix) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _malformed(what, "the answer is not a list of commits", client.endpoint.url + path) from error
 
 
 def _commit(item: Any) -> CommitRecord:
     authors = tuple(str(author.get("user", "?")) for author in item.get("authors", ()))
     return CommitRecord(str(item["id"]), str(item.get("title", "")), authors, str(item.get("date", "")))
+
+
+def _pages(client: Client, path: str, params: Mapping[str, str], what: str) -> Iterator[dict[str, Any]]:
+    """The objects of all pages of the list at an API path, in order; a request per page.
+
+    A page is a JSON array, and its ``Link`` header names the next one (RFC 8288). huggingface_hub would follow it to
+    any host, with our token (`huggingface_hub/utils/_pagination.py`).
+
+    Raises:
+        HubError: a page is not a list of objects, or leads to another server or in a circle; or the failures of
+            :meth:`Client.call`.
+    """
+    url: str | None = client.endpoint.url + path
+    seen: set[str] = set()
+    while url is not None:
+        if url in seen or origin_of(url) != client.endpoint.origin:
+            target = "in a circle" if url in seen else "to another server"
+            raise _malformed(what, f"the pages of the list lead {target}", url)
+        seen.add(url)
+        items, next_page = _page(client, url, params if len(seen) == 1 else None, what)
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise _malformed(what, "the answer is not a list of objects", url)
+        yield from items
+        url = urljoin(url, next_page) if next_page else None
+
+
+def _page(client: Client, url: str, params: Mapping[str, str] | None, what: str) -> tuple[Any, str | None]:
+    def once() -> tuple[Any, str | None]:
+        response = client.session().get(url, params=params, headers=client.headers(url))
+        client.check(response)
+        found = _NEXT.search(response.headers.get("link", ""))
+        return client.document(response), found[1] if found else None
+
+    return client.call(what, once)
+
+
+def _malformed(what: str, answer: str, where: str) -> HubError:
+    return HubError(f"{what}: {answer}", where, _FIX)

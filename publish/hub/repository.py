@@ -1,4 +1,4 @@
-"""The target repo: its name, its existence, our right to write there, where its branches start."""
+"""The target repo: its name, whether it exists, our right to write to it, where its branches start, its card."""
 
 from __future__ import annotations
 
@@ -9,14 +9,12 @@ from typing import Any
 from publish.errors import HubError
 from publish.hub.client import Client
 from publish.hub.failures import Refused, Transient
-from publish.hub.reads import first_commit, list_tree
-
-GITATTRIBUTES = ".gitattributes"
+from publish.hub.reads import TreeEntry, first_commit, list_tree
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whose token it is. `role` is read, write or fineGrained, as far as the Hub tells."""
+    """Whose token it is. `role` is read, write or fineGrained; None if the Hub does not say."""
 
     name: str
     organizations: tuple[str, ...]
@@ -25,18 +23,18 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The repo's first commit, where branches start, and what it holds besides .gitattributes."""
+    """The first commit of a repo, where branches start, and the files that they inherit from it."""
 
     repo: str
     commit: str
-    inherited: tuple[str, ...] = ()
+    entries: tuple[TreeEntry, ...] = ()
 
 
 def check_name(repo: str) -> None:
-    """The Hub's rules for names, offline.
+    """Check a name by the Hub's rules. Sends no request.
 
     Raises:
-        HubError: `repo` is not of the form owner/name, or breaks a rule of the Hub.
+        HubError: `repo` is not of the form owner/name, or breaks another rule.
     """
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -45,9 +43,9 @@ def check_name(repo: str) -> None:
     try:
         validate_repo_id(repo)
     except HFValidationError as error:
-        raise HubError(f"no valid repo name: {error}", repo, fix) from error
+        raise HubError(f"invalid repo name: {error}", repo, fix) from error
     if repo.count("/") != 1:
-        raise HubError("no valid repo name: the owner is missing", repo, fix)
+        raise HubError("invalid repo name: the owner is missing", repo, fix)
 
 
 def whoami(client: Client) -> Identity:
@@ -62,37 +60,37 @@ def whoami(client: Client) -> Identity:
     def ask() -> Any:
         answer = client.api.whoami()
         if not isinstance(answer, dict) or not answer.get("name"):
-            raise Transient("the answer names nobody", where=client.endpoint.url)
+            raise Transient("the answer names no user", where=client.endpoint.url)
         return answer
 
-    answer = client.call("asking whose token this is", ask)
+    answer = client.call("asking who owns the token", ask)
     token = (answer.get("auth") or {}).get("accessToken") or {}
-    organizations = tuple(str(each["name"]) for each in answer.get("orgs") or () if "name" in each)
+    organizations = tuple(str(org["name"]) for org in answer.get("orgs") or () if "name" in org)
     return Identity(str(answer["name"]), organizations, token.get("role"))
 
 
 def check_may_write(identity: Identity, repo: str) -> None:
-    """What the token's own description tells of its right to write to `repo`; no request.
+    """Check the token's role and owner against `repo`. Sends no request.
 
-    A fine-grained token's scopes are not looked into: :func:`probe_write` asks the server.
+    The scopes of a fine-grained token are not looked at: :func:`probe_write` asks the server.
 
     Raises:
-        HubError: a read token, or an owner that the token does not belong to.
+        HubError: a read token, or a repo of somebody else.
     """
     owner = repo.split("/")[0]
     if identity.role == "read":
-        fix = "make a token with the role write and set HF_TOKEN to it"
-        raise HubError(f"the token of {identity.name} may only read", repo, fix)
+        fix = "create a token with the role write and set HF_TOKEN to it"
+        raise HubError(f"the token of {identity.name} is read-only", repo, fix)
     if owner != identity.name and owner not in identity.organizations:
-        mine = ", ".join((identity.name, *identity.organizations))
-        raise HubError(f"the token belongs to {mine}, not to {owner}", repo, f"use a token of {owner}")
+        names = ", ".join((identity.name, *identity.organizations))
+        raise HubError(f"the token belongs to {names}, not to {owner}", repo, f"use a token of {owner}")
 
 
 def ensure_repo(client: Client, repo: str, *, private: bool = False) -> bool:
-    """Create the repo unless it exists; whether it was created. One request.
+    """Create the repo unless it exists, in one request; returns whether it was created.
 
     Raises:
-        HubError: no right to create it, a name the Hub refuses, no connection.
+        HubError: no right to create it, a name that the Hub refuses, no connection.
     """
     try:
         client.call(f"creating {repo}", lambda: client.api.create_repo(repo, private=private))
@@ -104,29 +102,28 @@ def ensure_repo(client: Client, repo: str, *, private: bool = False) -> bool:
 
 
 def check_private(client: Client, repo: str) -> None:
-    """That an existing repo which is to be private is. One request.
+    """Check that a repo is private, in one request.
 
     Raises:
         HubError: it is public, or the failures of :meth:`Client.call`.
     """
-    if not client.call(f"looking at {repo}", lambda: client.api.repo_info(repo)).private:
+    if not client.call(f"reading the settings of {repo}", lambda: client.api.repo_info(repo)).private:
         fix = "make it private in its settings, or leave out --private"
-        raise HubError("the repo exists and is public, and private was asked for", repo, fix)
+        raise HubError("the repo exists and is public, but --private was given", repo, fix)
 
 
 def find_base(client: Client, repo: str) -> Base:
-    """The first commit and its files, in two requests (more where `main` has a long history).
+    """The first commit and its files, in two requests (more if `main` has a long history).
 
     Raises:
         HubError: no such repo, no access, no connection.
     """
     commit = first_commit(client, repo)
-    paths = (entry.path for entry in list_tree(client, repo, commit))
-    return Base(repo, commit, tuple(path for path in paths if path != GITATTRIBUTES))
+    return Base(repo, commit, list_tree(client, repo, commit))
 
 
 def probe_write(client: Client, repo: str) -> None:
-    """Ask the server whether we may write, changing nothing: the preupload question of a commit to `main`.
+    """Check with the server that we may write to `repo`, by the preupload request of a commit. Changes nothing.
 
     Raises:
         HubError: 401, 403, no such repo, no connection.
@@ -141,7 +138,7 @@ def probe_write(client: Client, repo: str) -> None:
 
 
 def front_matter(card: str) -> str:
-    """The YAML between the first two ``---`` lines; empty when there is none."""
+    """The YAML between the first two ``---`` lines; empty if there is none."""
     lines = card.splitlines()
     if not lines or lines[0].strip() != "---":
         return ""
@@ -152,10 +149,10 @@ def front_matter(card: str) -> str:
 
 
 def validate_card(client: Client, card: str, where: object) -> tuple[str, ...]:
-    """Let the server validate the card's metadata; its warnings. One request per distinct front matter.
+    """Let the server validate the metadata of a card; returns its warnings. One request per distinct front matter.
 
     Raises:
-        HubError: the server finds the metadata invalid, or the failures of :meth:`Client.call`.
+        HubError: the metadata is invalid, or the failures of :meth:`Client.call`.
     """
     yaml = front_matter(card)
     digest = hashlib.sha256(yaml.encode()).hexdigest()
@@ -175,11 +172,11 @@ def validate_card(client: Client, card: str, where: object) -> tuple[str, ...]:
     errors = _messages(answer, "errors")
     if errors:
         fix = "correct the card's metadata in the release file"
-        raise HubError("the Hub finds the card's metadata invalid: " + "; ".join(errors), where, fix)
+        raise HubError("the Hub rejects the card's metadata: " + "; ".join(errors), where, fix)
     client.validated_cards.add(digest)
     return _messages(answer, "warnings")
 
 
 def _messages(answer: Any, key: str) -> tuple[str, ...]:
     found = answer.get(key) if isinstance(answer, dict) else None
-    return tuple(str(each.get("message", each) if isinstance(each, dict) else each) for each in found or ())
+    return tuple(str(item.get("message", item) if isinstance(item, dict) else item) for item in found or ())

@@ -1,49 +1,40 @@
-"""The branch transaction: after it, a branch holds exactly the given files, put there by one commit.
+"""The branch transaction: afterwards a branch holds exactly the given files, put there by one commit.
 
-huggingface_hub's create_commit is neither repeated nor timed out; a commit can be answered 504 and still be
-applied; a blind repeat makes a second commit (facts/hub-protocol.md, "Who retries what"; datasets#7708). So
-the commit names its parent, a lost answer is answered by looking at the tip, and the tip is read back.
+A commit that was answered 504 may still have been applied, huggingface_hub does not retry one, and a blind repeat makes
+a second commit (docs/hub-protocol.md, "What huggingface_hub retries"; huggingface/datasets#7708). So the commit names
+its parent, a lost answer is resolved by looking at the tip of the branch, and the branch is read back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publish.errors import HubError
-from publish.hub.branch_files import (
-    BranchFile,
-    additions,
-    by_path,
-    copies,
-    deletions,
-    differences,
-    spelled,
-    surplus,
-)
-from publish.hub.client import Client, backoff
+from publish.hub.branch_files import README, BranchFile, additions, by_path, copies, deletions, differences, surplus
+from publish.hub.client import Client
 from publish.hub.failures import RateLimited, Refused, Unavailable, Uncertain
 from publish.hub.reads import CommitRecord, latest_commits, list_tree
 from publish.hub.repository import Base, validate_card
 from publish.interrupt import Interrupted
+from publish.text import some
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
     Operation = CommitOperationAdd | CommitOperationCopy | CommitOperationDelete
 
-README = "README.md"
 READ_BACKS = 3  # the tree may lag behind the commit for a moment
 CONFLICT = frozenset({409, 412})
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A branch that holds exactly the files that were asked for, at `commit`.
+    """A branch that holds exactly the requested files, at `commit`.
 
-    `committed`: False where it held them already and nothing was committed. `removed`: paths that the commit deleted
-    because the branch held them and no one asked for them.
+    `committed`: False if it held them already and we committed nothing. `removed`: paths that our commit deleted
+    because they were on the branch and not requested.
     """
 
     branch: str
@@ -63,15 +54,58 @@ def publish_branch(
 ) -> Published:
     """Make `branch` hold exactly `files`, by at most one commit.
 
-    `tip` is the branch's commit as the caller has seen it (and may replace), None when there was no such
-    branch: then it is created at the repo's first commit. One that moved from there is never overwritten.
+    `tip` is the branch's commit as the caller has seen it; this commit may be replaced. None: there was no such branch,
+    and it is created at the first commit of the repo. A branch that has moved since then is never overwritten.
 
     Raises:
         HubError: somebody else's commit is on the branch; the Hub refuses; the branch, read back, differs.
-        StorageError: a local file is gone or changed.
-        Interrupted: the client's interrupt event was set; the branch is untouched or complete.
+        StorageError: a local file is gone or has changed.
+        Interrupted: the client's stop event was set. The branch is untouched or complete.
     """
-    return _Transaction(client, base, branch, files, message).run(tip)
+    where = f"{client.endpoint.url}/{base.repo} branch {branch}"
+    target = _Target(client, base.repo, branch, by_path(files, where), where)
+    wanted = target.files
+    for file in wanted.values():
+        file.check()
+    if README in wanted and (card := wanted[README].content) is not None:
+        validate_card(client, (card if isinstance(card, bytes) else card.read_bytes()).decode(), where)
+
+    parent = tip or base.commit
+    if tip is None and not target.create(parent):
+        found = target.commit_if_ours(parent)  # somebody created the branch since the caller looked
+        if found is not None:
+            return Published(branch, found, committed=False)
+    entries = base.entries if parent == base.commit else list_tree(client, base.repo, parent)
+    if not differences(entries, wanted):
+        return Published(branch, parent, committed=False)
+    removed = surplus(entries, wanted)
+
+    added = preupload_lfs(client, base.repo, wanted.values(), revision=branch)
+    operations: list[Operation] = [*added, *copies(wanted.values()), *deletions(removed)]
+    failure: HubError | None = None
+    uncertain = False  # an answer was lost: a commit at the tip with our files is ours
+    for attempt in range(1, client.retry_policy.tries + 1):
+        try:
+            commit = target.commit(parent, operations, message)
+        except Uncertain as error:
+            commit, failure, uncertain = None, error, True
+        except Refused as error:
+            if error.status not in CONFLICT:
+                raise
+            commit, failure = None, error
+        if commit is None:
+            commit = target.commit_if_ours(parent)
+            if commit is not None and not uncertain:
+                return Published(branch, commit, committed=False)  # another publisher's, with the same files
+        if commit is not None:
+            target.read_back(commit)
+            return Published(branch, commit, committed=True, removed=removed)
+        client.clock.sleep(client.retry_policy.backoff(attempt), client.stop)
+    raise Unavailable(
+        f"could not commit to {branch}: {failure.what if failure else 'huggingface_hub sends nothing'}",
+        where,
+        "run the same command again; the branch is unchanged",
+    ) from failure
 
 
 def preupload_lfs(
@@ -93,48 +127,21 @@ def preupload_lfs(
     return added
 
 
-class _Transaction:
-    def __init__(self, client: Client, base: Base, branch: str, files: Iterable[BranchFile], message: str) -> None:
-        self.client = client
-        self.base = base
-        self.repo = base.repo
-        self.branch = branch
-        self.where = f"{client.endpoint.url}/{self.repo} branch {branch}"
-        self.wanted = by_path(files, self.where)
-        self.message = message
+@dataclass(frozen=True)
+class _Target:
+    """The branch to publish, and the files that it shall hold."""
 
-    def run(self, tip: str | None) -> Published:
-        self._check()
-        if tip is None and not self._create_branch():
-            # somebody created it after the caller looked
-            commit = self._ours_at_tip(self.base.commit)
-            if commit is not None:
-                return Published(self.branch, commit, committed=False)
-        parent, removed = self.base.commit, tuple(p for p in self.base.inherited if p not in self.wanted)
-        if tip is not None and tip != self.base.commit:
-            entries = list_tree(self.client, self.repo, tip)
-            if not differences(entries, self.wanted):
-                return Published(self.branch, tip, committed=False)
-            parent, removed = tip, surplus(entries, self.wanted)
-        commit, made = self._commit(parent, self._upload(removed))
-        if not made:
-            return Published(self.branch, commit, committed=False)
-        self._read_back(commit)
-        return Published(self.branch, commit, committed=True, removed=removed)
+    client: Client
+    repo: str
+    branch: str
+    files: Mapping[str, BranchFile]
+    where: str
 
-    def _check(self) -> None:
-        for file in self.wanted.values():
-            file.check()
-        card = self.wanted.get(README)
-        if card is not None and card.content is not None:
-            content = card.content if isinstance(card.content, bytes) else card.content.read_bytes()
-            validate_card(self.client, content.decode(), self.where)
-
-    def _create_branch(self) -> bool:
-        """False when it exists; a repeat after a lost answer finds our own, which is no different."""
+    def create(self, commit: str) -> bool:
+        """Create the branch at `commit`; False if it exists. After a lost answer it exists too: the tip decides."""
 
         def create() -> None:
-            self.client.api.create_branch(self.repo, branch=self.branch, revision=self.base.commit)
+            self.client.api.create_branch(self.repo, branch=self.branch, revision=commit)
 
         try:
             self.client.call(f"creating branch {self.branch}", create)
@@ -144,53 +151,23 @@ class _Transaction:
             raise
         return True
 
-    def _upload(self, removed: tuple[str, ...]) -> list[Operation]:
-        """The commit's operations, the LFS files among them uploaded."""
-        files = self.wanted.values()
-        added = preupload_lfs(self.client, self.repo, files, revision=self.branch)
-        return [*added, *copies(files), *deletions(removed)]
+    def commit(self, parent: str, operations: Sequence[Operation], message: str) -> str | None:
+        """Commit on top of `parent`; the new commit, or None if huggingface_hub sent nothing.
 
-    def _commit(self, parent: str, operations: list[Operation]) -> tuple[str, bool]:
-        """The commit at the tip, and whether it is of our making. One at a time, on top of `parent`."""
-        failure: HubError | None = None
-        uncertain = False
-        for attempt in range(1, self.client.patience.tries + 1):
-            try:
-                if (sent := self._send(parent, operations)) is not None:
-                    return sent, True
-            except Uncertain as error:
-                failure, uncertain = error, True
-            except Refused as error:
-                if error.status not in CONFLICT:
-                    raise
-                failure = error
-            commit = self._ours_at_tip(parent)
-            if commit is not None:
-                return commit, uncertain
-            self.client.clock.sleep(backoff(attempt, self.client.patience), self.client.interrupt)
-        raise Unavailable(
-            f"the commit to {self.branch} did not get through: {failure.what if failure else ''}",
-            self.where,
-            "run the same command again; the branch is as it was",
-        ) from failure
-
-    def _send(self, parent: str, operations: list[Operation]) -> str | None:
-        """The commit; None where huggingface_hub saw that the branch has all of it already, and sent nothing."""
+        It sends nothing if it sees that the branch has all of it already.
+        """
+        commits = self.client.commits
+        slot = commits.reserve(self.repo)
         before = self.client.commits_of_thread
-        slot = self.client.commits.reserve(self.repo)
 
         def send() -> str:
             try:
                 return self.client.api.create_commit(
-                    self.repo,
-                    operations,
-                    commit_message=self.message,
-                    revision=self.branch,
-                    parent_commit=parent,
+                    self.repo, operations, commit_message=message, revision=self.branch, parent_commit=parent
                 ).oid
             except RateLimited as limited:
                 if limited.commits and limited.seconds is not None:
-                    self.client.commits.hold(self.repo, limited.seconds)
+                    commits.hold(self.repo, limited.seconds)
                 raise
 
         applied = False
@@ -198,14 +175,14 @@ class _Transaction:
             commit = self.client.call(f"committing to {self.branch}", send, idempotent=False)
             applied = self.client.commits_of_thread > before
         except (Uncertain, Interrupted, KeyboardInterrupt):
-            applied = True  # it may be: the quota counts it
+            applied = self.client.commits_of_thread > before  # it may be: the quota counts it
             raise
         finally:
-            slot.settle(applied=applied)
+            commits.settle(slot, applied=applied)
         return commit if applied else None
 
-    def _ours_at_tip(self, parent: str) -> str | None:
-        """The tip if it holds exactly our files, None if it still is `parent`.
+    def commit_if_ours(self, parent: str) -> str | None:
+        """The tip of the branch if it holds exactly our files, None if it still is `parent`.
 
         Raises:
             HubError: the tip is somebody else's.
@@ -213,31 +190,36 @@ class _Transaction:
         tip = latest_commits(self.client, self.repo, self.branch)[0]
         if tip.id == parent:
             return None
-        found = differences(list_tree(self.client, self.repo, tip.id), self.wanted)
+        found = differences(list_tree(self.client, self.repo, tip.id), self.files)
         if found:
-            raise self._foreign(tip, found)
+            raise self._changed_by_others(tip, found)
         return tip.id
 
-    def _foreign(self, tip: CommitRecord, found: tuple[str, ...]) -> HubError:
-        author = ", ".join(tip.authors) or "somebody"
-        return HubError(
-            f"{self.branch} was changed by {author}: commit {tip.id} {tip.title!r} ({spelled(found)})",
-            self.where,
-            "agree with them on who publishes this branch, then run again",
-        )
+    def read_back(self, commit: str) -> None:
+        """Check that the Hub lists exactly our files on the branch.
 
-    def _read_back(self, commit: str) -> None:
+        Raises:
+            HubError: it does not, even after a moment.
+        """
         found: tuple[str, ...] = ()
         for attempt in range(1, READ_BACKS + 1):
-            found = differences(list_tree(self.client, self.repo, self.branch), self.wanted)
+            found = differences(list_tree(self.client, self.repo, self.branch), self.files)
             if not found:
                 return
             tip = latest_commits(self.client, self.repo, self.branch)[0]
             if tip.id != commit:
-                raise self._foreign(tip, found)
-            self.client.clock.sleep(backoff(attempt, self.client.patience), self.client.interrupt)
+                raise self._changed_by_others(tip, found)
+            self.client.clock.sleep(self.client.retry_policy.backoff(attempt), self.client.stop)
         raise HubError(
-            f"{self.branch}, read back, is not what was sent: {spelled(found)}",
+            f"{self.branch} does not hold what was sent: {some(found, 5, '; ')}",
             f"{self.where} commit {commit}",
-            "run again: the branch will be published anew; if it stays, report it to the Hub",
+            "run again: the branch is then published again; if this repeats, report it to the Hub",
+        )
+
+    def _changed_by_others(self, tip: CommitRecord, found: Sequence[str]) -> HubError:
+        author = ", ".join(tip.authors) or "somebody"
+        return HubError(
+            f"{self.branch} was changed by {author}: commit {tip.id} {tip.title!r} ({some(found, 5, '; ')})",
+            self.where,
+            "agree with them on who publishes this branch, then run again",
         )

@@ -1,87 +1,97 @@
-"""The HTTP transport under huggingface_hub: timeouts, quota, request counts, and one kind of failure.
+"""What lies under and around huggingface_hub: the HTTP transport, the client factory, the API object, the exceptions.
 
-huggingface_hub repeats some calls by itself, with real sleeps and at most five times, and others not at all
-(facts/hub-protocol.md, "Who retries what"). Here every failure that another try may cure becomes a
-:class:`~publish.wire.failures.Transient`, which huggingface_hub does not catch, so that
-:meth:`publish.wire.client.Client.call` alone decides about repeating and waiting.
+Imported when a Client is made and not before, because huggingface_hub takes 0.2 s.
+
+huggingface_hub repeats some calls itself, with real sleeps and at most five times, and others not at all
+(docs/hub-protocol.md, "What huggingface_hub retries"). Here every failure that may pass becomes a
+:class:`~publish.hub.failures.Transient`, which huggingface_hub does not catch, so that
+:meth:`publish.hub.client.Client.call` alone decides about repeating and waiting.
 """
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx2
+import huggingface_hub
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+)
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    build_hf_headers,
+    disable_progress_bars,
+    hf_raise_for_status,
+    validate_repo_id,
+)
+from huggingface_hub.utils._http import hf_request_event_hook
 
-from publish.hub.failures import RateLimited, Timeouts, Transient, origin_of
-from publish.hub.rate_limits import RequestQuota, told_wait
+from publish.errors import HubError, PublishError
+from publish.hub.endpoint import Endpoint, Timeouts, origin_of
+from publish.hub.failures import RateLimited, Refused, Transient, redact, refusal
+from publish.hub.rate_limits import RequestQuota, retry_after
 from publish.interrupt import Clock, stop_if
 
-# What the calling thread has asked for, by whatever client.
-
-
-_COMMITS = threading.local()
-
-
-def commits_of_thread() -> int:
-    """Commits that the calling thread has asked for so far, whatever was answered."""
-    return getattr(_COMMITS, "sent", 0)
-
-
-def note_commit() -> None:
-    """One more."""
-    _COMMITS.sent = commits_of_thread() + 1
-
-
-# 408 and 5xx as huggingface_hub has them; 520-524 are what a CDN says of an origin that it cannot reach
+# 408 and 5xx as in huggingface_hub; 520-524 are a CDN's, for an origin that it cannot reach
 PASSING = frozenset({408, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 EXPIRED = frozenset({401, 403, 404, 410})  # of a signed location to upload to: the next try asks for another one
-_PAGES = (".html", ".htm")  # a repo's own; nothing else that we ask for is a page
-ID_HEADERS = ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id")
+_PAGES = (".html", ".htm")  # a repo's own files; nothing else that is asked for is an HTML page
+_ID_HEADERS = ("x-request-id", "x-amzn-trace-id", "x-amz-cf-id")
 
 
 class TransientHTTP(Transient, httpx2.TransportError):
-    """A Transient that code outside this package sees as what it is, an HTTP error."""
+    """A Transient that code outside this package sees as an HTTP error."""
 
 
 class RateLimitedHTTP(RateLimited, httpx2.TransportError):
-    """A 429, likewise."""
+    """A RateLimited that code outside this package sees as an HTTP error."""
 
 
 @dataclass(slots=True)
-class Lane:
-    """What the transport needs to know of one endpoint's client."""
+class EndpointState:
+    """What the transport knows of one endpoint: how to use it, whether it has answered, and what was counted."""
 
     origin: tuple[str, str, int]
     clock: Clock
     quota: RequestQuota
     timeouts: Timeouts
-    interrupt: threading.Event | None = None
-    answered: bool = False  # it has answered at least once
-    counts: Counter[str] = field(default_factory=Counter)
-    received: int = 0  # bytes of bodies, as they came over the wire
+    stop: threading.Event | None = None
+    answered: bool = False  # any request, so far
+    requests: Counter[str] = field(default_factory=Counter)
+    received: int = 0  # bytes of bodies, as transferred
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def count(self, kind: str) -> None:
-        with self.lock:
-            self.counts[kind] += 1
+
+_endpoints: dict[tuple[str, str, int], EndpointState] = {}
+_thread = threading.local()
 
 
-_LANES: dict[tuple[str, str, int], Lane] = {}
+def register(state: EndpointState) -> None:
+    """Use `state` for requests to its origin from now on, and for storage hosts until another one is registered."""
+    _endpoints.pop(state.origin, None)  # so that the latest is last
+    _endpoints[state.origin] = state
 
 
-def register(lane: Lane) -> None:
-    """From now on, requests to the lane's origin go by its rules; the latest's hold for storage hosts."""
-    _LANES.pop(lane.origin, None)  # the latest is last
-    _LANES[lane.origin] = lane
+def commits_of_thread() -> int:
+    """Commits that the calling thread has sent so far, whatever was answered."""
+    return getattr(_thread, "commits", 0)
 
 
 def where_of(request: httpx2.Request, response: httpx2.Response | None = None) -> str:
-    """Method and URL without its query, and the request id when the server gave one."""
+    """Method and URL without its query, and the request id if the server gave one."""
     url = request.url.copy_with(query=None)
-    ids = (response.headers.get(name) for name in ID_HEADERS) if response is not None else iter(())
+    ids = (response.headers.get(name) for name in _ID_HEADERS) if response is not None else iter(())
     request_id = next((value for value in ids if value), None)
     return f"{request.method} {url}" + (f" (request id {request_id})" if request_id else "")
 
@@ -90,35 +100,35 @@ class Transport(httpx2.HTTPTransport):
     """Sends one request once."""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        origin = origin_of(str(request.url))
-        lane = _LANES.get(origin)
-        kind = _kind(request.url.path) if lane is not None else "storage"
-        if lane is None:
-            if not _LANES:
+        state = _endpoints.get(origin_of(str(request.url)))
+        kind = _kind(request.url.path) if state is not None else "storage"
+        if state is None:
+            if not _endpoints:
                 return super().handle_request(request)
-            lane = next(reversed(_LANES.values()))
-        stop_if(lane.interrupt)
+            state = next(reversed(_endpoints.values()))
+        stop_if(state.stop)
         if kind != "storage":
-            lane.quota.before(kind)
-        lane.count(kind)
+            state.quota.wait(kind)
+        with state.lock:
+            state.requests[kind] += 1
         if _is_commit(request, kind):
-            note_commit()
-        request.extensions = {**request.extensions, "timeout": lane.timeouts.as_extension()}
-        request.stream = _watched(request.stream, lane)
+            _thread.commits = commits_of_thread() + 1
+        request.extensions = {**request.extensions, "timeout": state.timeouts.as_extension()}
+        request.stream = _RequestBody(request.stream, state)
         try:
             response = super().handle_request(request)
         except httpx2.TransportError as error:
             raise _lost(error, request) from error
-        lane.answered = lane.answered or kind != "storage"
-        response.stream = _Answer(response.stream, request, lane)
+        state.answered = state.answered or kind != "storage"
+        response.stream = _ResponseBody(response.stream, request, state)
         response.request = request
         if kind != "storage":
-            lane.quota.observe(kind, response.headers)
-        return _judged(response, request, lane, kind)
+            state.quota.observe(kind, response.headers)
+        return _checked(response, request, state, kind)
 
 
 def _kind(path: str) -> str:
-    # resolver (download) requests have a quota of their own
+    # downloads have a quota of their own
     return "resolve" if "/resolve/" in path else "api"
 
 
@@ -126,13 +136,14 @@ def _is_commit(request: httpx2.Request, kind: str) -> bool:
     return "/commit/" in request.url.path and kind == "api"
 
 
-def _lost(error: httpx2.HTTPError, request: httpx2.Request) -> TransientHTTP:
+def _lost(error: httpx2.TransportError, request: httpx2.Request) -> TransientHTTP:
     unsent = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout)
     name = type(error).__name__
     return TransientHTTP(f"{name}: {error}" if str(error) else name, where=where_of(request), sent=not unsent)
 
 
-def _judged(response: httpx2.Response, request: httpx2.Request, lane: Lane, kind: str) -> httpx2.Response:
+def _checked(response: httpx2.Response, request: httpx2.Request, state: EndpointState, kind: str) -> httpx2.Response:
+    """The response, unless it is a failure that may pass: that is raised as a Transient."""
     status = response.status_code
     html = response.headers.get("content-type", "").lower().startswith("text/html")
     if status == 200 and html and not request.url.path.endswith(_PAGES):
@@ -148,28 +159,28 @@ def _judged(response: httpx2.Response, request: httpx2.Request, lane: Lane, kind
     response.close()
     if status != 429:
         raise TransientHTTP(message, where=where, status=status)
-    seconds = told_wait(response.headers, f"{text} {response.text[:2000]}", lane.clock.now())
+    seconds = retry_after(response.headers, f"{text} {response.text[:2000]}", state.clock.now())
     commits = _is_commit(request, kind)
     if seconds is not None and not commits:
-        lane.quota.hold(kind, seconds)
+        state.quota.hold(kind, seconds)
     raise RateLimitedHTTP(message, where=where, seconds=seconds, commits=commits)
 
 
-class _Answer(httpx2.SyncByteStream):
-    """A response body whose loss is a Transient, and which an interrupt ends."""
+class _ResponseBody(httpx2.SyncByteStream):
+    """A response body that is counted, whose loss is a Transient, and which the stop event ends."""
 
-    def __init__(self, stream: object, request: httpx2.Request, lane: Lane) -> None:
+    def __init__(self, stream: object, request: httpx2.Request, state: EndpointState) -> None:
         assert isinstance(stream, httpx2.SyncByteStream)
         self._stream = stream
         self._request = request
-        self._lane = lane
+        self._state = state
 
     def __iter__(self) -> Iterator[bytes]:
         try:
             for chunk in self._stream:
-                stop_if(self._lane.interrupt)
-                with self._lane.lock:
-                    self._lane.received += len(chunk)
+                stop_if(self._state.stop)
+                with self._state.lock:
+                    self._state.received += len(chunk)
                 yield chunk
         except httpx2.TransportError as error:
             raise _lost(error, self._request) from error
@@ -178,22 +189,171 @@ class _Answer(httpx2.SyncByteStream):
         self._stream.close()
 
 
-class _Upload(httpx2.SyncByteStream):
-    """A request body that an interrupt ends."""
+class _RequestBody(httpx2.SyncByteStream):
+    """A request body that the stop event ends."""
 
-    def __init__(self, stream: httpx2.SyncByteStream, lane: Lane) -> None:
+    def __init__(self, stream: object, state: EndpointState) -> None:
+        assert isinstance(stream, httpx2.SyncByteStream)
         self._stream = stream
-        self._lane = lane
+        self._state = state
 
     def __iter__(self) -> Iterator[bytes]:
         for chunk in self._stream:
-            stop_if(self._lane.interrupt)
+            stop_if(self._state.stop)
             yield chunk
 
     def close(self) -> None:
         self._stream.close()
 
 
-def _watched(stream: object, lane: Lane) -> httpx2.SyncByteStream:
-    assert isinstance(stream, httpx2.SyncByteStream)
-    return _Upload(stream, lane)
+# what huggingface_hub raises for an answer that is JSON but not the JSON that it expects
+MALFORMED = (ValueError, KeyError, IndexError, TypeError, AttributeError)
+# what a call into huggingface_hub raises for reasons outside this program
+OUTSIDE = (Transient, httpx2.HTTPError, OSError, RuntimeError, EntryNotFoundError, *MALFORMED)
+
+# loggers of headers, bodies and locations at debug level: a server may repeat a token in them
+LOUD = (
+    "httpx2",
+    *(f"httpcore2.{part}" for part in ("connection", "http11", "http2", "proxy", "socks")),
+    *(f"huggingface_hub.{part}" for part in ("utils._http", "file_download", "lfs", "_commit_api", "hf_api")),
+)
+
+_installed = False
+
+
+class Api(huggingface_hub.HfApi):
+    """HfApi whose commits do not validate the card, because `validate_card` does so once for each front matter.
+
+    If huggingface_hub renames the method, it validates the card at every commit; nothing else changes.
+    """
+
+    def _validate_yaml(self, content: str, *, repo_type: str | None = None, token: Any = None) -> None:
+        return
+
+
+def install(endpoint: Endpoint) -> None:
+    """Make this process's huggingface_hub use our transport, without progress bars and without secrets in its logs.
+
+    huggingface_hub uploads to Xet storage whenever hf_xet is installed, even if the server has none
+    (docs/hub-protocol.md, "Xet or LFS"). Only huggingface.co is known to have it; elsewhere we use LFS.
+    """
+    global _installed
+    if not _installed:
+        huggingface_hub.set_client_factory(_client)
+        disable_progress_bars()
+        for name in LOUD:
+            logging.getLogger(name).addFilter(_without_secrets)
+        # or it asks huggingface.co for a list for its user agent, even in a rehearsal (utils/_detect_agent.py)
+        constants.HF_HUB_DISABLE_TELEMETRY = True
+        _installed = True
+    if not endpoint.official:
+        constants.HF_HUB_DISABLE_XET = True
+
+
+def session() -> httpx2.Client:
+    """The one HTTP client of this process."""
+    return huggingface_hub.get_session()
+
+
+def _without_secrets(record: logging.LogRecord) -> bool:
+    """A logging filter that redacts every record and drops none."""
+    record.msg, record.args = redact(record.getMessage()), ()
+    return True
+
+
+class _Session(httpx2.Client):
+    """Sends file objects as `content`: huggingface_hub uploads them as `data`, which httpx2 deprecates."""
+
+    def build_request(self, method: str, url: Any, **arguments: Any) -> httpx2.Request:
+        if hasattr(arguments.get("data"), "read"):
+            arguments["content"] = arguments.pop("data")
+        return super().build_request(method, url, **arguments)
+
+
+def _client() -> httpx2.Client:
+    limits = httpx2.Limits(max_connections=128, max_keepalive_connections=64)
+    return _Session(
+        transport=Transport(limits=limits),
+        event_hooks={"request": [hf_request_event_hook]},
+        follow_redirects=True,
+        timeout=None,  # the transport sets those of the endpoint
+    )
+
+
+def headers(token: str | None) -> dict[str, str]:
+    """The headers of huggingface_hub's own requests."""
+    built: dict[str, str] = build_hf_headers(token=token or False)
+    return built
+
+
+def check_repo_id(repo: str) -> None:
+    """Raise huggingface_hub's exception for a name that a repo cannot have."""
+    validate_repo_id(repo)
+
+
+def check(response: httpx2.Response) -> None:
+    """Raise huggingface_hub's exception for a 4xx or 5xx."""
+    hf_raise_for_status(response)
+
+
+def document(response: httpx2.Response) -> Any:
+    """The JSON of an answer.
+
+    Raises:
+        Transient: it is not JSON: truncated, of another encoding, nested too deeply, or with numbers too long to parse.
+    """
+    try:
+        return response.json()
+    except (ValueError, RecursionError) as error:
+        raise Transient("the answer is not JSON", where=where_of(response.request, response)) from error
+
+
+def diagnose(error: BaseException, what: str, endpoint: Endpoint) -> Transient | PublishError | None:
+    """What an exception out of huggingface_hub means; None for a bug, which is to be raised as it is."""
+    while isinstance(error, RuntimeError) and error.__cause__ is not None:
+        error = error.__cause__  # "Error while uploading ..." around the reason
+    match error:
+        case Transient() | PublishError():
+            return error
+        case json.JSONDecodeError() | UnicodeDecodeError():
+            return Transient("the answer is not JSON", where=endpoint.url)
+        case HfHubHTTPError():
+            return _refused(error, what)
+        case EntryNotFoundError():  # a copy's source
+            return HubError(f"{what}: {error}", endpoint.url, "run again: the repo is then listed again")
+        case HFValidationError():
+            return HubError(f"{what}: {error}", endpoint.url, "use a name of the form owner/name")
+        case LocalTokenNotFoundError():
+            return HubError(f"{what}: no token", endpoint.url, "log in (`hf auth login`) or set HF_TOKEN")
+        case OfflineModeIsEnabled():
+            return HubError(f"{what}: offline mode is on", endpoint.url, "unset HF_HUB_OFFLINE")
+        case httpx2.TimeoutException() | httpx2.NetworkError() | httpx2.RemoteProtocolError():
+            return Transient(f"{type(error).__name__}: {error}", where=endpoint.url)
+        case httpx2.HTTPError() | httpx2.InvalidURL():
+            return HubError(f"{what}: {error}", endpoint.url, "check HF_ENDPOINT")
+        case ConnectionError():  # out of hf_xet
+            return _xet_failed(error, endpoint)
+        case _ if isinstance(error, MALFORMED) and _raised_by_library(error):
+            name = type(error).__name__
+            return Transient(f"the answer is not what was expected ({name}: {error})", where=endpoint.url)
+        case _:
+            return None
+
+
+def _raised_by_library(error: BaseException) -> bool:
+    """Whether huggingface_hub's own code raised it; our own code raises such an error only for a bug."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and str(frames[-1].f_globals.get("__name__", "")).startswith("huggingface_hub")
+
+
+def _refused(error: HfHubHTTPError, what: str) -> Refused:
+    response = error.response
+    code = response.headers.get("x-error-code", "")
+    message = error.server_message or response.headers.get("x-error-message") or response.reason_phrase
+    return refusal(what, where_of(response.request, response), response.status_code, message, code)
+
+
+def _xet_failed(error: ConnectionError, endpoint: Endpoint) -> Transient:
+    if "404" in str(error):  # on its token route: the server has no Xet
+        constants.HF_HUB_DISABLE_XET = True  # the next try uses LFS
+    return Transient(f"Xet storage: {error}", where=endpoint.url)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.compare.layers import RANDOM, layer_type
+from publish.compare.model import RANDOM, layer_type
 from publish.compare.pair import (
     BLOCK,
     PIVOT_SAMPLE,
@@ -32,9 +32,9 @@ from publish.compare.pair import (
 )
 from publish.convert.plan import ConversionPlan, Recipe
 from publish.convert.writer import Digest
+from publish.dtypes import BY_SAFETENSORS, DTYPES
 from publish.errors import HubError
-from publish.formats.dtypes import SAFETENSORS
-from publish.verify.contents import NotFinite, count_not_finite
+from publish.verify.gates import NonFinite, count_non_finite
 
 BUDGET = 4096  # sampled values of all matrices together
 VECTOR = 16  # sampled values of each vector: norms and biases are many and small
@@ -118,7 +118,7 @@ class Sketcher:
             self._tensors[recipe.name].add(chunk, *self._scratch)
 
     @property
-    def counts(self) -> dict[str, NotFinite]:
+    def counts(self) -> dict[str, NonFinite]:
         """How many values are not finite, by tensor."""
         return {name: sketcher.counts for name, sketcher in self._tensors.items()}
 
@@ -134,7 +134,7 @@ class _TensorSketcher:
         self._unsigned: Digest | None = None
         self._at, self._pivot, self._sums = 0, 0.0, PowerSums()
         self._sample: list[bytes] = []
-        self.counts = NotFinite(0, 0, 0)
+        self.counts = NonFinite(0, 0, 0)
 
     def add(self, chunk: memoryview, values: Doubles, scratch: Doubles) -> None:
         dtype = self._recipe.dtype
@@ -142,7 +142,7 @@ class _TensorSketcher:
         self._hash_unsigned(held.view(f"u{held.itemsize}"))
         indices = _indices_in_chunk(self._recipe.elements, self._count, self._at, held.size)
         self._sample.append(held[indices].tobytes())
-        counts = count_not_finite(chunk, dtype)
+        counts = count_non_finite(chunk, dtype)
         self.counts = self.counts.plus(counts) if self._at else counts
         for start, end in _sampled_blocks(self._at, held.size):
             block = to_float64(held[start:end], dtype, values)
@@ -210,7 +210,7 @@ def document(sketch: StepSketch) -> dict[str, Any]:
     """The sketch as JSON, the sampled bits in base64."""
     return {
         name: {
-            "dtype": SAFETENSORS[tensor.dtype],
+            "dtype": DTYPES[tensor.dtype].safetensors,
             "elements": tensor.elements,
             "xxh3": tensor.digest,
             **({"xxh3_unsigned_zeros": tensor.unsigned} if tensor.unsigned != tensor.digest else {}),
@@ -228,9 +228,8 @@ def from_document(found: Mapping[str, Any], where: object) -> dict[str, TensorSk
     Raises:
         HubError: the JSON is not such a document.
     """
-    names = {short: long for long, short in SAFETENSORS.items()}
     try:
-        return {name: _tensor(name, names[entry["dtype"]], entry) for name, entry in found.items()}
+        return {name: _tensor(name, BY_SAFETENSORS[entry["dtype"]].name, entry) for name, entry in found.items()}
     except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
         raise HubError(f"the statistics cannot be read: {error!r}", where, "publish the step again") from error
 

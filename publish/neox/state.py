@@ -1,4 +1,4 @@
-"""What a checkpoint says of its own training: iteration, sizes, learning rate, loss scale, random states."""
+"""The training state in a raw checkpoint: iteration, sizes, learning rate, loss scale, random states."""
 
 from __future__ import annotations
 
@@ -12,11 +12,6 @@ from typing import Any
 from publish.errors import CheckpointError
 from publish.formats.torch_archive import RawTensor, TorchFile
 from publish.formats.unpickler import StoredTensor, digest_of
-from publish.neox.layout import find_layout
-from publish.sources.files import CheckpointFiles
-
-# The states of random generators as torch saves them, decoded; which generator wrote them follows from their form.
-
 
 CPU, CUDA = "cpu-mt19937", "cuda-philox"
 TRACKER = "tracker:model-parallel-rng"  # DeepSpeed's name of the generator that initial weights are drawn from
@@ -29,7 +24,7 @@ _FILLER = 800
 
 @dataclass(frozen=True, slots=True)
 class RandomState:
-    """One generator's state. ``offset`` is CUDA's (a multiple of 4); a CPU's place is in ``raw`` alone."""
+    """The state of a generator as torch saves it. ``offset`` is CUDA's, a multiple of 4; a CPU's is in ``raw`` only."""
 
     generator: str
     seed: int
@@ -37,7 +32,7 @@ class RandomState:
     raw: bytes
 
     def same_place(self, other: RandomState) -> bool:
-        """Whether both generators would draw the same numbers next; cached values and filler apart."""
+        """Whether both generators draw the same numbers next; cached values and filler are ignored."""
         if self.generator != other.generator:
             return False
         if self.generator == CUDA:
@@ -46,7 +41,7 @@ class RandomState:
 
 
 def decode(raw: bytes) -> RandomState | None:
-    """The state that ``raw`` holds; None where it is of no form that torch writes."""
+    """The state in ``raw``; None if it has no form that torch writes. The form tells which generator it is of."""
     if len(raw) == _CPU_SIZE:
         seed, left, seeded, following, *words = _CPU.unpack_from(raw)
         sound = seeded == 1 and 0 < left <= 624 and following <= 624 and max(words) < 2**32
@@ -58,7 +53,7 @@ def decode(raw: bytes) -> RandomState | None:
 
 
 def saved_tensors(tree: object) -> dict[str, StoredTensor]:
-    """The states in an ``mp_rank`` file: ``torch`` and ``cuda`` of the default generators, and ``tracker:NAME``."""
+    """The random states in an ``mp_rank`` file: ``torch`` and ``cuda`` (default generators), and ``tracker:NAME``."""
     if not isinstance(tree, Mapping):
         return {}
     trackers = tree.get("rng_tracker_states")
@@ -67,30 +62,14 @@ def saved_tensors(tree: object) -> dict[str, StoredTensor]:
     return {name: value for name, value in found.items() if isinstance(value, StoredTensor)}
 
 
-def stored_states(files: CheckpointFiles) -> tuple[Mapping[str, RandomState], ...]:
-    """The states in every ``mp_rank`` file, those of no known form left out: stage by stage, ranks inside.
-
-    No weight is read.
-
-    Raises:
-        CheckpointError: no checkpoint, or a broken file.
-    """
-    found = []
-    for path in find_layout(files.sizes, files.where).ranks:
-        file = TorchFile.open(path, files.open(path))
-        decoded = {name: decode(file.bytes_of(tensor)) for name, tensor in saved_tensors(file.tree).items()}
-        found.append({name: state for name, state in decoded.items() if state is not None})
-    return tuple(found)
-
-
 @dataclass(frozen=True, slots=True)
 class TrainingState:
-    """The state in the first ``mp_rank`` file; every field is None (or empty) where the file does not say.
+    """The state in the first ``mp_rank`` file. Fields that the file does not state are None or empty.
 
     ``args`` is GPT-NeoX's own record of the model's sizes. ``random_states`` maps a generator to the SHA-256 of
     its state. ``data_parallel`` is DeepSpeed's ``dp_world_size``. ``validation_logits`` (positions, vocabulary of
-    rank 0) is what GPT-NeoX computed of the tokens 0, 1, 2, ... when it saved the file (``checkpointing.py``,
-    ``do_forward_pass``), where it was told to.
+    rank 0) is what GPT-NeoX computed for the tokens 0, 1, 2, ... when it saved the file (``checkpointing.py``,
+    ``do_forward_pass``), if it was configured to.
     """
 
     iteration: int | None = None
@@ -105,17 +84,17 @@ class TrainingState:
 
 
 def read_state(file: TorchFile | None, where: str) -> TrainingState:
-    """The training state of an ``mp_rank`` file; the empty state where there is no such file.
+    """The training state in an ``mp_rank`` file; an empty state if there is no such file.
 
     Raises:
-        CheckpointError: the file is no DeepSpeed checkpoint.
+        CheckpointError: the file is not a DeepSpeed checkpoint.
     """
     if file is None:
         return TrainingState()
     tree = file.tree
     if not isinstance(tree, dict) or "module" not in tree:
         raise CheckpointError(
-            "the file is no DeepSpeed checkpoint: it has no 'module'",
+            "the file is not a DeepSpeed checkpoint: it has no 'module'",
             f"{where}/{file.name}",
             "fetch it again",
         )

@@ -1,25 +1,22 @@
-"""``checkpoints.json`` on `main`: every step with its commit and digests, so that one read tells them all.
+"""``checkpoints.json`` on ``main``: every step with its commit and manifest, so that one read answers for all of them.
 
-It also holds what the cards state (`run`, and in every record `published`), so that all of them can be written again
-from this one file.
+It holds all that the cards state, so that they can be written again from this one file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from publish.cards.facts import RunFacts
 from publish.errors import HubError
 from publish.records.codec import canonical, read_record
 from publish.records.gates import Gate
 from publish.records.manifest import Manifest
-from publish.text import some
+from publish.records.run import RunFacts
 
-# What was wrong with a branch that was already published, since which commit, and which commit replaced it.
-
-
-NAMED = 6  # branches spelled out in one sentence
+NAME = "checkpoints.json"
+SCHEMA = 1
+SHOWN_FIGURES = ("override_effect",)  # of a manifest's gates: what cards show
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +24,7 @@ class Erratum:
     """One repair of one branch. ``kinds`` are the audit's, ``detail`` says what it found.
 
     ``since``: the first commit with the defect; empty where the branch was missing. ``replaced_by``: the commit that
-    mended it; empty for `main`, whose own commit is the one that first lists this.
+    repaired it; empty for ``main``, whose own commit is the one that first lists this.
     """
 
     branch: str
@@ -37,131 +34,105 @@ class Erratum:
     replaced_by: str = ""
 
 
-def sentences(errata: Iterable[Erratum]) -> tuple[str, ...]:
-    """The errata for the suite's card: one sentence for all branches that had one defect."""
-    groups: dict[tuple[tuple[str, ...], str], list[Erratum]] = {}
-    for each in errata:
-        groups.setdefault((each.kinds, each.detail), []).append(each)
-    return tuple(_sentence(kinds, detail, same) for (kinds, detail), same in groups.items())
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """How far the weights of a layer type are from step 0 and from the step before, relative to the norm there.
 
+    None if there is no such step.
+    """
 
-def _sentence(kinds: tuple[str, ...], detail: str, same: list[Erratum]) -> str:
-    names = [each.branch for each in same]
-    text = f"{some(names, NAMED)} ({', '.join(kinds)}): {detail}."
-    if len(same) > 1:
-        return f"{text} Replaced; checkpoints.json has the commits."
-    only = same[0]
-    since = f"Wrong since commit {only.since[:12]}" if only.since else "It was missing"
-    return f"{text} {since}" + (f", replaced by {only.replaced_by[:12]}." if only.replaced_by else ", replaced.")
-
-
-NAME = "checkpoints.json"
-SCHEMA = 1
-SHOWN_FIGURES = ("override_effect",)  # of a manifest's gates: what cards show
-LAYER_TYPES = "layer_types"  # of a manifest's statistics: what plots show
+    layer_type: str
+    from_first: float | None
+    from_previous: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRecord:
-    """One published step. `weights`, `card` and `manifest` are sha256 digests of files of the branch.
+    """One published step: the commit of its branch, and its manifest without what cards do not show.
 
-    `published` is its manifest without the figures that no card shows: those of gates and of single tensors.
-    `exceptions` say why it may be unlike the others, `equal` names the steps that hold the same weights on purpose.
+    ``manifest_sha256`` is of the branch's own ``publish.json``. ``equal`` are the steps that hold the same weights on
+    purpose; they and ``distances`` relate it to the rest of the suite.
     """
 
-    step: int
-    branch: str
     commit: str
-    tokens: int | None
-    weights: tuple[str, ...]
-    source_commit: str | None
-    plan: str
-    card: str | None
-    manifest: str
-    exceptions: tuple[str, ...] = ()
-    published: Manifest | None = None
+    manifest: Manifest
+    manifest_sha256: str
     equal: tuple[int, ...] = ()
+    distances: tuple[Distance, ...] = ()
 
     @classmethod
-    def of(
-        cls, manifest: Manifest, commit: str, exceptions: Iterable[str] = (), equal: Iterable[int] = ()
-    ) -> CheckpointRecord:
-        """The record of a branch whose tip is `commit` and holds `manifest`."""
-        return cls(
-            step=manifest.step,
-            branch=manifest.branch,
-            commit=commit,
-            tokens=manifest.tokens,
-            weights=manifest.weights,
-            source_commit=manifest.source.commit,
-            plan=manifest.plan,
-            card=manifest.card,
-            manifest=manifest.digest,
-            exceptions=tuple(exceptions),
-            published=_without_figures(manifest),
-            equal=tuple(sorted(equal)),
-        )
+    def of(cls, manifest: Manifest, commit: str) -> CheckpointRecord:
+        """The record of a branch whose tip is ``commit`` and holds ``manifest``."""
+        return cls(commit, _shown(manifest), manifest.digest)
 
-    def merge_metadata(self, record: CheckpointRecord) -> CheckpointRecord:
-        """``record`` of the same step, later: while its weights are the same, what a suite says of them stays."""
-        if self.weights != record.weights or self.published is None or record.published is None:
-            return record
-        published = replace(record.published, statistics=self.published.statistics)
-        return replace(record, published=published, exceptions=self.exceptions, equal=self.equal)
+    def merge_metadata(self, later: CheckpointRecord) -> CheckpointRecord:
+        """``later``, a record of the same step; if its weights are the same, with what this one says of the suite."""
+        return replace(later, equal=self.equal, distances=self.distances) if self.weights == later.weights else later
+
+    @property
+    def step(self) -> int:
+        return self.manifest.step
+
+    @property
+    def branch(self) -> str:
+        return self.manifest.branch
+
+    @property
+    def kind(self) -> str:
+        return self.manifest.kind
+
+    @property
+    def format(self) -> str:
+        return self.manifest.format
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        return self.manifest.weights
 
 
-def _without_figures(manifest: Manifest) -> Manifest:
+def _shown(manifest: Manifest) -> Manifest:
     gates = tuple(
         replace(gate, figures={name: value for name, value in gate.figures.items() if name in SHOWN_FIGURES})
         for gate in manifest.gates
     )
-    types = (manifest.statistics or {}).get(LAYER_TYPES)
-    return replace(manifest, gates=gates, statistics=None if types is None else {LAYER_TYPES: types})
+    return replace(manifest, gates=gates, sketch={})
 
 
 @dataclass(frozen=True, slots=True)
 class PlotRecord:
-    """A plot on `main`: what it was drawn from, and the git blob that came of it (other libraries draw other bytes)."""
+    """A plot on ``main``: a sha256 of the figures that it shows, and its git blob, since libraries draw differently."""
 
     path: str
-    facts: str  # sha256 of the figures it shows
+    figures_sha256: str
     oid: str
 
 
 @dataclass(frozen=True, slots=True)
-class Remarks:
-    """What there is to say of the suite as a whole; see `Checkpoints`."""
+class SuiteNotes:
+    """What the steps show together (repeats, order, jumps), and what was wrong with branches before."""
 
     lineage: tuple[Gate, ...] = ()
     errata: tuple[Erratum, ...] = ()
 
 
-NO_REMARKS = Remarks()
+NO_NOTES = SuiteNotes()
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """All steps of a release, in order.
-
-    `lineage` is what they show together (repeats, order, jumps), `errata` what was wrong with branches before.
-    """
+    """All steps of a release, in order."""
 
     repo: str
     checkpoints: tuple[CheckpointRecord, ...]
-    run: RunFacts | None = None
+    run: RunFacts
     plots: tuple[PlotRecord, ...] = ()
-    errata: tuple[Erratum, ...] = ()
-    lineage: tuple[Gate, ...] = ()
+    notes: SuiteNotes = NO_NOTES
     schema: int = SCHEMA
 
     def __post_init__(self) -> None:
         steps = [record.step for record in self.checkpoints]
         if steps != sorted(set(steps)):
-            raise HubError("steps are not in order, or twice", f"{self.repo} {NAME}", "publish main again")
-
-    @property
-    def remarks(self) -> Remarks:
-        return Remarks(self.lineage, self.errata)
+            raise HubError("steps are out of order, or listed twice", f"{self.repo} {NAME}", "publish main again")
 
     def to_bytes(self) -> bytes:
         """Canonical JSON."""
@@ -176,9 +147,10 @@ class Checkpoints:
         """
         return read_record(cls, content, where)
 
-    def of_weights(self, records: Mapping[int, CheckpointRecord]) -> bool:
-        """Whether these are the steps of `records`, with the same weights, wherever their branches are now."""
-        return {each.step: each.weights for each in self.checkpoints} == {s: r.weights for s, r in records.items()}
+    def same_weights(self, records: Mapping[int, CheckpointRecord]) -> bool:
+        """Whether these are the steps of ``records`` with the same weights, whatever their commits are now."""
+        listed = {record.step: record.weights for record in self.checkpoints}
+        return listed == {step: record.weights for step, record in records.items()}
 
     def by_branch(self) -> dict[str, CheckpointRecord]:
         """Branch -> record."""

@@ -30,12 +30,12 @@ def read_record(kind: type[T], content: bytes, where: object) -> T:
     """The record of type `kind` in JSON bytes; keys that it does not have are ignored.
 
     Raises:
-        HubError: no JSON object, a required key absent, or a value of another type; it names the key.
+        HubError: not a JSON object, a required key is missing, or a value has another type; it names the key.
     """
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise HubError(f"no valid JSON: {error}", where, FIX) from error
+        raise HubError(f"not valid JSON: {error}", where, FIX) from error
     return cast(T, _value(kind, document, "", where))
 
 
@@ -48,15 +48,15 @@ def _value(kind: Any, value: Any, key: str, where: object) -> Any:
     if origin in (Union, types.UnionType):
         if value is None:
             return None
-        kinds = [each for each in get_args(kind) if each is not types.NoneType]
-        of_lists = [each for each in kinds if get_origin(each) is tuple]
+        kinds = [member for member in get_args(kind) if member is not types.NoneType]
+        of_lists = [member for member in kinds if get_origin(member) is tuple]
         return _value((of_lists if isinstance(value, list) and of_lists else kinds)[0], value, key, where)
     if kind is Path:
         return Path(_of_type(str, value, key, where))
     if origin is tuple:
         items = _of_type(list, value, key, where)
         item = get_args(kind)[0]
-        return tuple(_value(item, each, f"{key}[{index}]", where) for index, each in enumerate(items))
+        return tuple(_value(item, inner, f"{key}[{index}]", where) for index, inner in enumerate(items))
     if is_dataclass(kind):
         return _record(kind, _of_type(dict, value, key, where), key, where)
     if origin is not None:
@@ -79,7 +79,7 @@ def _record(kind: Any, document: dict[str, Any], key: str, where: object) -> Any
 
 
 def _of_type(kind: type[Any], value: Any, key: str, where: object) -> Any:
-    if type(value) is not kind:  # exact: True is no int here
+    if type(value) is not kind:  # exact: True is not an int here
         found = type(value).__name__
-        raise HubError(f"{key or 'the document'} is {found}, not {kind.__name__}", where, FIX)
+        raise HubError(f"{key or 'the document'} must be {kind.__name__}, got {found}", where, FIX)
     return value

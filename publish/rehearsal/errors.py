@@ -1,7 +1,7 @@
-"""What the rehearsal Hub says no with, and what it cannot start with.
+"""The error of a rehearsal Hub that cannot start, and the errors that it answers requests with.
 
-Outside fact (facts/hub-protocol.md): errors are JSON ``{"error"}`` with ``X-Error-Message`` and
-``X-Error-Code``; over plain http a client picks its exception class by ``X-Error-Code`` alone.
+The Hub's error responses are JSON ``{"error"}`` with the headers ``X-Error-Message`` and ``X-Error-Code``; over plain
+http a client chooses its exception class by ``X-Error-Code`` alone (docs/hub-protocol.md).
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from publish.errors import PublishError
 
 
 class RehearsalError(PublishError):
-    """The rehearsal Hub cannot start: its port, its folder, or its faults file."""
+    """The rehearsal Hub cannot start, because of its libraries, port, folder or faults file."""
 
 
-class Refusal(Exception):
-    """An answer that says no. ``code`` is the Hub's X-Error-Code, ``extra`` joins the JSON body."""
+class HttpError(Exception):
+    """An error response. ``code`` is the value of X-Error-Code; ``extra`` is added to the JSON body."""
 
     def __init__(
         self,
@@ -35,26 +35,22 @@ class Refusal(Exception):
         self.extra = dict(extra or {})
 
 
-def bad_request(message: str) -> Refusal:
-    return Refusal(400, message)
+def bad_request(message: str) -> HttpError:
+    return HttpError(400, message)
 
 
-def unauthorized() -> Refusal:
-    return Refusal(401, "Invalid username or password.")
+def forbidden(message: str) -> HttpError:
+    return HttpError(403, message)
 
 
-def forbidden(message: str) -> Refusal:
-    return Refusal(403, message)
+def repo_not_found() -> HttpError:
+    return HttpError(404, "Repository not found", "RepoNotFound")
 
 
-def repo_not_found() -> Refusal:
-    return Refusal(404, "Repository not found", "RepoNotFound")
+def revision_not_found(revision: str) -> HttpError:
+    return HttpError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
 
-def revision_not_found(revision: str) -> Refusal:
-    return Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-
-
-def entry_not_found(message: str, commit: str | None = None) -> Refusal:
-    """``commit``: the revision that was looked at; a client remembers the absence under it."""
-    return Refusal(404, message, "EntryNotFound", {"X-Repo-Commit": commit} if commit else None)
+def entry_not_found(message: str, commit: str | None = None) -> HttpError:
+    """``commit`` is the revision that was searched; a client caches the absence under it."""
+    return HttpError(404, message, "EntryNotFound", {"X-Repo-Commit": commit} if commit else None)

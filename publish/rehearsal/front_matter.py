@@ -1,4 +1,4 @@
-"""The YAML at the head of a card, read with care: dates stay text, a broken block says where it breaks."""
+"""The YAML front matter of a README: how it is read, and how the Hub validates it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from typing import Any
 
 import yaml
 
+from publish.cards.metadata import check_metadata
+
 
 class FrontMatterError(ValueError):
-    """The block is there and is no mapping in YAML."""
+    """The README has front matter that is not a YAML mapping."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """``data`` is empty when the card has no front matter; ``found`` tells those two apart."""
+    """A README. ``data`` is empty both without front matter and with an empty one; ``found`` tells them apart."""
 
     data: dict[str, Any]
     text: str
@@ -22,7 +24,7 @@ class Card:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without timestamps: a date in a card is text to JSON."""
+    """YAML without timestamps (a date in a card is text in JSON), which refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -41,18 +43,18 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def read_card(card: str) -> Card:
-    """Front matter and text of a card.
+def read_card(readme: str) -> Card:
+    """Split a README into its front matter and its text.
 
     Raises:
-        FrontMatterError: the block does not end, is no YAML, or no mapping.
+        FrontMatterError: the front matter does not end, is not valid YAML, or is not a mapping.
     """
-    lines = card.removeprefix("\ufeff").lstrip("\n").splitlines(keepends=True)
+    lines = readme.removeprefix("\ufeff").lstrip("\n").splitlines(keepends=True)
     if not lines or lines[0].strip() != "---":
-        return Card({}, card, found=False)
+        return Card({}, readme, found=False)
     end = next((index for index, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
     if end is None:
-        raise FrontMatterError("the metadata block does not end: a line --- is missing")
+        raise FrontMatterError("the metadata block has no closing line ---")
     try:
         data = yaml.load("".join(lines[1:end]), _Loader)  # noqa: S506  # a SafeLoader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -60,5 +62,16 @@ def read_card(card: str) -> Card:
     if data is None:
         data = {}
     if not isinstance(data, dict):
-        raise FrontMatterError("the metadata is no mapping")
+        raise FrontMatterError("the metadata is not a mapping")
     return Card({str(key): value for key, value in data.items()}, "".join(lines[end + 1 :]), found=True)
+
+
+def validate_card(readme: str, kind: str = "model") -> tuple[list[str], list[str]]:
+    """Errors and warnings of the Hub's validator. ``kind`` is model or dataset."""
+    try:
+        card = read_card(readme)
+    except FrontMatterError as error:
+        return [f"Invalid YAML metadata: {error}"], []
+    if not card.found or not card.data:
+        return [], ["empty or missing yaml metadata in repo card"]
+    return check_metadata(card.data, kind)

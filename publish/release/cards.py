@@ -1,43 +1,127 @@
-"""Push the cards that changed: one commit a branch, with README.md and publish.json and nothing else; then ``main``."""
+"""Cards of a published release, regenerated from what is published: written, compared, or pushed where they changed."""
 
 from __future__ import annotations
 
 import difflib
+import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from publish.cards import metadata
-from publish.cards.facts import RunFacts
+from publish.cards.facts import README, StepFacts
 from publish.cards.lint import Finding, lint_card, lint_claims
 from publish.cards.render import render_step
 from publish.errors import HubError, PublishError, StorageError
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
-from publish.hub.reads import list_tree
+from publish.hub.downloads import fetch_if_exists
+from publish.hub.reads import TreeEntry, list_branches, list_tree
 from publish.hub.repository import Base, find_base, probe_write
 from publish.hub.transaction import publish_branch
 from publish.records import checkpoints, manifest
-from publish.records.checkpoints import NO_REMARKS, CheckpointRecord
+from publish.records.checkpoints import NO_NOTES, CheckpointRecord, Checkpoints
 from publish.records.manifest import Manifest
-from publish.release.card_facts import README, hub_address, run_facts, step_facts, with_card
+from publish.records.run import RunFacts
+from publish.release.facts import hub_address, run_facts, with_card
 from publish.release.job import Job, make_job
 from publish.release.main_branch import as_listed, listing, suite_card
 from publish.release.main_plots import MainPlots, PlotsThere, main_plots
 from publish.release.outcome import Failure
 from publish.release.progress import Progress, Silent
-from publish.release.published_cards import READERS, PublishedCards, StepCard, published_cards, read_card, read_manifest
-from publish.release.state import ReleaseState
+from publish.release.state import MAIN, READERS, ReleaseState, read_manifest
 from publish.release_file import Release
+from publish.schedule import branch_of
 from publish.text import some
 
-# All cards of a release written again from what is published, compared with what is there, and pushed where changed.
+
+@dataclass(frozen=True, slots=True)
+class StepCard:
+    """A step's branch: the record of its tip, and the sha256 of the card that is really there."""
+
+    record: CheckpointRecord
+    card: str | None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the card is made from."""
+        return self.record.manifest
 
 
-MAIN = "main"
+@dataclass(frozen=True)
+class PublishedCards:
+    """A release as the Hub has it. ``listing`` is ``main``'s ``checkpoints.json``, None before ``main`` is published.
+
+    ``main``: its files by path. ``missing``: steps that were asked for and are not published.
+    """
+
+    repo: str
+    branches: Mapping[str, str]
+    main: Mapping[str, TreeEntry]
+    listing: Checkpoints | None
+    steps: Mapping[int, StepCard]
+    missing: tuple[int, ...]
+
+
+def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]]) -> PublishedCards:
+    """Look at the steps that ``main`` lists; where it lists none yet, at ``steps()``.
+
+    A step is known from ``checkpoints.json`` where that names its branch's tip; else its branch is read.
+
+    Raises:
+        HubError: no such repo, no access, no connection; a record that is none.
+    """
+    branches = list_branches(client, repo)
+    main = {entry.path: entry for entry in list_tree(client, repo, branches[MAIN])} if MAIN in branches else {}
+    listing = _listing(client, repo, branches[MAIN]) if checkpoints.NAME in main else None
+    listed = {each.step: each for each in listing.checkpoints} if listing else {}
+    found: dict[int, StepCard | None] = {
+        step: StepCard(record, record.manifest.card)
+        for step, record in listed.items()
+        if branches.get(record.branch) == record.commit
+    }
+    unknown = [step for step in listed or steps() if step not in found]
+    read = _read(client, repo, {step: branches.get(branch_of(step)) for step in unknown})
+    found |= {step: _with_metadata(listed.get(step), card) for step, card in read.items()}
+    there = {step: card for step, card in sorted(found.items()) if card is not None}
+    return PublishedCards(repo, branches, main, listing, there, tuple(sorted(found.keys() - there.keys())))
+
+
+def _with_metadata(listed: CheckpointRecord | None, card: StepCard | None) -> StepCard | None:
+    """The step with what ``main`` lists of the same weights."""
+    if listed is None or card is None:
+        return card
+    return replace(card, record=listed.merge_metadata(card.record))
+
+
+def read_card(client: Client, repo: str, commit: str) -> str:
+    """The card at a commit, in one request; empty where there is none."""
+    content = fetch_if_exists(client, repo, commit, README)
+    return "" if content is None else content.decode("utf-8", "replace")
+
+
+def _listing(client: Client, repo: str, commit: str) -> Checkpoints | None:
+    content = fetch_if_exists(client, repo, commit, checkpoints.NAME)
+    return None if content is None else Checkpoints.from_bytes(content, f"{repo}@{commit}/{checkpoints.NAME}")
+
+
+def _read(client: Client, repo: str, tips: Mapping[int, str | None]) -> dict[int, StepCard | None]:
+    if not tips:
+        return {}
+    with ThreadPoolExecutor(min(READERS, len(tips))) as pool:
+        return dict(zip(tips, pool.map(lambda commit: _read_step(client, repo, commit), tips.values()), strict=True))
+
+
+def _read_step(client: Client, repo: str, commit: str | None) -> StepCard | None:
+    found = read_manifest(client, repo, commit) if commit else None
+    if commit is None or found is None:
+        return None
+    card = fetch_if_exists(client, repo, commit, README)
+    digest = None if card is None else hashlib.sha256(card).hexdigest()
+    return StepCard(CheckpointRecord.of(found, commit), digest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +214,11 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     cards = [_step_card(release, run, steps, each, hub, templates) for each in published.steps.values()]
     plots = MainPlots()
     if published.listing is not None:
-        manifests = {step: each.manifest for step, each in published.steps.items()}
-        plots = main_plots(manifests, PlotsThere(published.listing.plots, published.main))
-        remarks = published.listing.remarks
-        file = suite_card(release, run, manifests, plots=plots.plots, remarks=remarks, hub=hub, templates=templates)
+        manifests = [card.manifest for card in published.steps.values()]
+        records = [card.record for card in published.steps.values()]
+        plots = main_plots(records, PlotsThere(published.listing.plots, published.main))
+        notes = published.listing.notes
+        file = suite_card(release, run, manifests, plots=plots.plots, notes=notes, hub=hub, templates=templates)
         cards.insert(0, Card(MAIN, None, file, _why_main(release, published, file, plots)))
     return ReleaseCards(release, run, published, plots, tuple(cards))
 
@@ -141,7 +226,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
 def _step_card(
     release: Release, run: RunFacts, steps: tuple[int, ...], there: StepCard, hub: str, templates: Path | None
 ) -> Card:
-    facts = step_facts(release, run, steps, there.manifest, hub=hub)
+    facts = StepFacts(release, run, steps, there.manifest, hub)
     file = BranchFile.of_bytes(README, render_step(facts, templates).encode())
     reason = "" if file.sha256 == there.card else "no card" if there.card is None else "another card"
     return Card(there.record.branch, there.record.step, file, reason)
@@ -158,7 +243,7 @@ def _why_main(release: Release, published: PublishedCards, card: BranchFile, plo
     if plots.drawn or plots.records != published.listing.plots:
         return "other plots"
     records = as_listed(release, (each.record for each in published.steps.values()))
-    if published.listing.run is None or published.listing.checkpoints != records:
+    if published.listing.checkpoints != records:
         return f"{checkpoints.NAME} is not that of the branches' tips"
     return ""
 
@@ -261,8 +346,8 @@ def push_cards(cards: ReleaseCards, client: Client, progress: Progress) -> Pushe
             for card, failure in zip(todo, pool.map(push.step, todo), strict=True):
                 progress.step(card.branch, "failed" if failure else "published")
         except KeyboardInterrupt:
-            if client.interrupt is not None:
-                client.interrupt.set()
+            if client.stop is not None:
+                client.stop.set()
             pool.shutdown(cancel_futures=True)
             raise
     if cards.published.listing is not None:
@@ -301,8 +386,8 @@ class _Push:
         card = next(each for each in self.cards.cards if each.branch == MAIN)
         plots = self.cards.plots
         before = self.cards.published.listing
-        remarks = before.remarks if before else NO_REMARKS
-        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records, remarks)
+        notes = before.notes if before else NO_NOTES
+        listed = listing(self.cards.release, self.cards.run, self.records.values(), plots.records, notes)
         files = [card.file, *plots.drawn, listed]
         last = max(self.records)
         if last in self.manifests:  # main is the final step, its manifest included

@@ -1,4 +1,4 @@
-"""Whether a checkpoint is the step it is named after, of the run it is released with, and what the release says."""
+"""Check that a checkpoint is the step of its name, belongs to the release's run, and is what the release says."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterator
 
 from publish.cards.lint import lint_claims
-from publish.cards.run_config import ConfigFacts, config_facts
 from publish.convert.plan import ConversionPlan
 from publish.errors import GateError, ScheduleError
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.config import NeoxConfig
-from publish.neox.options import HARMLESS, MAPPED
+from publish.neox.config import HARMLESS, MAPPED, NeoxConfig
 from publish.records.gates import Gate, failed, passed
+from publish.records.run import ConfigFacts, config_facts
 from publish.release_file import Release
 from publish.schedule import from_config
 from publish.sources.runs import CheckpointRef
+from publish.text import count
 
 CLAIMS = "claims"
 DEFAULT_SEED = MAPPED["seed"]  # a suite's seed0 is a run with GPT-NeoX's default (PolyPythias)
@@ -35,7 +35,7 @@ MAY_CHANGE = frozenset(
 
 
 def check_same_run(first: NeoxConfig, this: NeoxConfig) -> None:
-    """Refuse a step whose config says that another model was trained, or otherwise.
+    """Refuse a step whose config describes another model or another training.
 
     Raises:
         GateError: names the option and both values.
@@ -51,7 +51,7 @@ def check_same_run(first: NeoxConfig, this: NeoxConfig) -> None:
 
 
 def check_step(source: CheckpointRef, checkpoint: RawCheckpoint, *, must_say: bool = False) -> None:
-    """Refuse, before a weight is read, a checkpoint whose own iteration is not its name's step.
+    """Refuse, before a weight is read, a checkpoint whose iteration is not the step of its name.
 
     Raises:
         GateError: names both; or (``must_say``) the checkpoint states no iteration.
@@ -72,16 +72,16 @@ def check_step(source: CheckpointRef, checkpoint: RawCheckpoint, *, must_say: bo
 
 
 def claims(release: Release, config: NeoxConfig, plan: ConversionPlan, step: int) -> Gate:
-    """What the release file says of data, sizes, seed and schedule is what this checkpoint's own config says."""
+    """Whether the release file says the same about data, sizes, seed and schedule as this checkpoint's config."""
     facts = config_facts(config.options)
-    wrong = [each.detail for each in lint_claims(release.card.notes, facts, datasets=release.card.datasets)]
+    wrong = [finding.detail for finding in lint_claims(release.card.notes, facts, datasets=release.card.datasets)]
     wrong += [*_title(release.card.title, facts, plan), *_saved(config, step)]
     figures = {"datasets": len(release.card.datasets), "parameters": plan.parameters}
     if facts.seed is not None:
         figures["seed"] = facts.seed
     if wrong:
         return failed(CLAIMS, "; ".join(wrong), **figures)
-    return passed(CLAIMS, "data, sizes, seed and schedule are as the checkpoint's config has them", **figures)
+    return passed(CLAIMS, "data, sizes, seed and schedule are as in the checkpoint's config", **figures)
 
 
 def _title(title: str, facts: ConfigFacts, plan: ConversionPlan) -> Iterator[str]:
@@ -96,10 +96,10 @@ def _title(title: str, facts: ConfigFacts, plan: ConversionPlan) -> Iterator[str
 
 
 def _saved(config: NeoxConfig, step: int) -> Iterator[str]:
-    """A step that the config's own schedule does not save; a config that does not tell is not asked."""
+    """A step that the config's own schedule does not save; nothing if the config states no schedule."""
     try:
         saved = from_config(dict(config.options), config.where)
     except ScheduleError:
         return
     if step not in saved:
-        yield f"step {step:,} is none of the {len(saved):,} that the config saves, the last being {saved[-1]:,}"
+        yield f"the config saves {count(len(saved), 'step')}, the last one {saved[-1]:,}, and not step {step:,}"

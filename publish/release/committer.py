@@ -12,7 +12,7 @@ from publish.hub.failures import Refused
 from publish.hub.repository import Base
 from publish.hub.transaction import publish_branch
 from publish.interrupt import Interrupted, Stop, stop_if
-from publish.lineage.repeats import Repeats
+from publish.lineage.suite import Repeats
 from publish.records.checkpoints import CheckpointRecord
 from publish.records.manifest import Manifest
 from publish.release.outcome import CommittedBranch, Failure

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from publish.compare.model import HfModel, Provenance, open_model
 from publish.compare.pair import ModelFacts, compare
-from publish.compare.report import COLUMNS, Report
+from publish.compare.report import Report
 from publish.errors import ReleaseError
 from publish.hf.checkpoint import HfCheckpoint
-from publish.plots.records import Ratio
 from publish.records.manifest import ComparisonRecord
 from publish.release.job import Job
 from publish.release_file import Release, WantedComparison
-from publish.schedule import step_of
+from publish.schedule import branch_of, step_of
 from publish.sources.files import LocalFiles
 from publish.sources.runs import Location, parse_location
 
@@ -25,23 +23,23 @@ def check_comparisons(release: Release, steps: tuple[int, ...]) -> None:
     """Refuse a comparison of a step that the release does not have.
 
     Raises:
-        ReleaseError: it names the step. SourceError: the location is none.
+        ReleaseError: it names the step. SourceError: a location is neither a folder nor a repo.
     """
-    for each in release.compare:
-        if each.step not in steps:
-            what = f"compare names step {each.step:,}, which the schedule does not have"
+    for wanted in release.compare:
+        if wanted.step not in steps:
+            what = f"compare names step {wanted.step:,}, which is not in the schedule"
             raise ReleaseError(what, release.where, "name a step of the schedule")
-        parse_location(each.other, release.base)
+        parse_location(wanted.other, release.base)
 
 
 def compared_with(release: Release, step: int) -> tuple[str, ...]:
     """The models that ``step`` shall be compared with, as its manifest names them.
 
     Raises:
-        SourceError: a location is none.
+        SourceError: a location is neither a folder nor a repo.
     """
-    wanted = (each for each in release.compare if each.step == step)
-    return tuple(_name(parse_location(each.other, release.base)) for each in wanted)
+    others = (wanted.other for wanted in release.compare if wanted.step == step)
+    return tuple(_name(parse_location(other, release.base)) for other in others)
 
 
 def comparisons_of(
@@ -52,8 +50,8 @@ def comparisons_of(
     Raises:
         PublishError: the other model cannot be read.
     """
-    wanted = [each for each in job.release.compare if each.step == step]
-    return tuple(_compared(job, each, folder, provenance()) for each in wanted)
+    wanted = [comparison for comparison in job.release.compare if comparison.step == step]
+    return tuple(_compared(job, comparison, folder, provenance()) for comparison in wanted)
 
 
 def _compared(job: Job, wanted: WantedComparison, folder: Path, provenance: Provenance) -> ComparisonRecord:
@@ -64,32 +62,8 @@ def _compared(job: Job, wanted: WantedComparison, folder: Path, provenance: Prov
     finally:
         ours.close()
         theirs.close()
-    name, other = f"{job.release.target}@step{wanted.step}", _name(location)
-    report = Report(
-        replace(
-            found,
-            left=ModelFacts(name, "neox", provenance),
-            right=replace(found.right, where=other),
-        )
-    )
-    return ComparisonRecord(
-        location=other,
-        title=f"Step {wanted.step:,} (left) and {other} (right)",
-        verdict=f"{report.sentence}: {report.counted}.",
-        reasons=report.verdict.reasons,
-        columns=COLUMNS,
-        rows=report.rows(),
-        ratios=tuple(
-            Ratio(each.name, _short(each.ratio), _short(each.error))
-            for each in report.tests.types
-            if math.isfinite(each.ratio)
-        ),
-    )
-
-
-def _short(value: float) -> float:
-    """Six digits: more are not in a picture."""
-    return float(f"{value:.6g}")
+    ours_named = ModelFacts(f"{job.release.target}@{branch_of(wanted.step)}", "neox", provenance)
+    return Report(replace(found, left=ours_named, right=replace(found.right, where=_name(location)))).record
 
 
 def _name(location: Location) -> str:

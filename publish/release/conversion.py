@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from publish.cards.sentences import sentence
 from publish.convert.folder import staged_folder, write_folder
 from publish.convert.plan import ConversionPlan, make_plan
 from publish.convert.tokenizer import Tokenizer, find_tokenizer, not_found
@@ -160,7 +161,7 @@ def convert_one(ref: CheckpointRef, files: CheckpointFiles, out: Path, options: 
     plan = make_plan(checkpoint, config, options.dtype, options.architecture)
     folder = Path(files.where) if ref.commit is None else None
     tokenizer = find_tokenizer(options.tokenizer, config, folder, fetch_tokenizer)
-    notes = list(plan.notes)
+    notes = [sentence(note) for note in plan.notes]
     if tokenizer is None and options.tokenizer != "none":
         notes.append(f"written without tokenizer files: {not_found(config).what}; name one with --tokenizer")
     with staged_folder(out, options.overwrite) as stage:

@@ -17,11 +17,13 @@ from publish.interrupt import Stop, stop_if
 from publish.release.job import Job, StepTask
 from publish.release.outcome import Failure
 from publish.release.preflight import disk_needed
+from publish.release.progress import Progress
 from publish.release.step import VerifiedBranch, make_step
+from publish.release.work_dir import WorkDir
 from publish.verify.hf_model import import_torch
 
 _POLL = 0.2  # seconds between two looks at the stop event
-_MOST = 8  # more commits in flight gain nothing under any quota
+_MOST = 8  # more commits in flight gain nothing
 _IMPORTS = 660 << 20  # bytes that the process takes for what it imports and for one model's logits
 _STEP = 64 << 20  # bytes that a step takes beside its largest tensors: chunks, an index
 
@@ -51,7 +53,7 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
+class _Produced:
     result: VerifiedBranch | Failure
 
 
@@ -62,36 +64,41 @@ class _Ended:
 
 @dataclass(frozen=True, slots=True)
 class LocalExecutor:
-    """Makes up to ``workers`` steps at once in threads, each in a folder below ``folder``.
+    """Makes steps in ``threads`` threads, each in a folder below ``folder``; ``limit`` steps may be in flight.
 
-    Reading, hashing and writing release the interpreter lock. torch is imported before the first step begins: beside
-    a busy thread the import takes ten times as long.
+    A step in flight waits for the Hub most of the time. Reading, hashing and writing release the interpreter lock.
+    torch is imported before the first step begins: beside a busy thread the import takes ten times as long.
     """
 
-    workers: int
+    limit: int
+    threads: int
     folder: Path
+    progress: Progress
 
-    @property
-    def limit(self) -> int:
-        return self.workers
+    @classmethod
+    def for_job(cls, job: Job, folder: WorkDir, workers: int | None, progress: Progress) -> LocalExecutor:
+        """The executor with ``workers`` steps in flight, or as many as this machine allows."""
+        limit = workers or default_in_flight(job, folder.folder)
+        return cls(limit, min(limit, default_threads(job)), folder.steps, progress)
 
     def make(
         self, tasks: Sequence[StepTask], stop: Stop, refused: threading.Event
     ) -> Generator[VerifiedBranch | Failure, None, None]:
         """See :meth:`Executor.make`."""
         if tasks:
+            self.progress.note("importing torch and transformers")
             import_torch()
         waiting = deque(tasks)
         making: dict[Path, Future[None]] = {}
         in_flight: dict[Path, int] = {}  # folder of a step -> its open branches, and one more while it is being made
-        events: SimpleQueue[_Made | _Ended | VerifiedBranch] = SimpleQueue()  # a branch comes back when it is closed
-        pool = ThreadPoolExecutor(self.workers, "step")
+        events: SimpleQueue[_Produced | _Ended | VerifiedBranch] = SimpleQueue()  # branches come back when closed
+        pool = ThreadPoolExecutor(self.threads, "step")
         try:
             while waiting or in_flight:
                 stop_if(stop)
                 if refused.is_set():
                     waiting.clear()
-                while waiting and len(in_flight) < self.workers:
+                while waiting and len(in_flight) < self.limit:
                     task = waiting.popleft()
                     folder = self.folder / f"step{task.ref.step}"
                     in_flight[folder] = 1
@@ -100,7 +107,7 @@ class LocalExecutor:
                     event = events.get(timeout=_POLL)
                 except Empty:
                     continue
-                if isinstance(event, _Made):
+                if isinstance(event, _Produced):
                     if isinstance(event.result, VerifiedBranch):
                         in_flight[event.result.folder] += 1
                     yield event.result
@@ -119,23 +126,29 @@ class LocalExecutor:
             wait(making.values(), timeout=stop.remaining)
 
 
-def _run(task: StepTask, folder: Path, events: SimpleQueue[_Made | _Ended | VerifiedBranch], stop: Stop) -> None:
+def _run(task: StepTask, folder: Path, events: SimpleQueue[_Produced | _Ended | VerifiedBranch], stop: Stop) -> None:
     try:
         for result in make_step(task.job, task.ref, folder, stop):
-            events.put(_Made(replace(result, released=events) if isinstance(result, VerifiedBranch) else result))
+            events.put(_Produced(replace(result, released=events) if isinstance(result, VerifiedBranch) else result))
     finally:
         events.put(_Ended(folder))
 
 
-def default_workers(job: Job, folder: Path) -> int:
-    """Steps to make at once on this machine: one a core, as far as memory and the disk of ``folder`` allow.
+def default_in_flight(job: Job, folder: Path) -> int:
+    """Steps in flight without ``--workers``: eight, as far as the disk of ``folder`` allows. It need not exist yet.
 
-    Each takes memory for two of the largest tensors. ``folder`` need not exist yet.
+    A commit is a handful of requests, one after the other: on a Hub 100 ms away a step takes a second, of which it
+    computes a tenth.
     """
-    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - _IMPORTS
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.is_dir())
-    disk = shutil.disk_usage(existing).free
-    workers = min(_MOST, len(os.sched_getaffinity(0)), memory // (2 * job.plan.largest_tensor + _STEP), len(job.chosen))
-    while workers > 1 and disk_needed(job, workers) > disk:
-        workers -= 1
-    return max(1, workers)
+    free = shutil.disk_usage(existing).free
+    limit = min(_MOST, len(job.chosen))
+    while limit > 1 and disk_needed(job, limit) > free:
+        limit -= 1
+    return limit
+
+
+def default_threads(job: Job) -> int:
+    """Steps to compute at once on this machine: one a core, each with memory for two of the largest tensors."""
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") - _IMPORTS
+    return max(1, min(len(os.sched_getaffinity(0)), memory // (2 * job.plan.largest_tensor + _STEP)))

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from publish.cards.facts import HUB, Plot, RunFacts
+from publish.cards.facts import HUB, README, Plot, SuiteFacts
 from publish.cards.render import render_suite
 from publish.errors import PublishError
 from publish.hub.branch_files import GITATTRIBUTES, BranchFile, differences
@@ -17,50 +17,47 @@ from publish.hub.repository import Base
 from publish.hub.transaction import publish_branch
 from publish.interrupt import Interrupted
 from publish.records import checkpoints
-from publish.records.checkpoints import NO_REMARKS, CheckpointRecord, Checkpoints, PlotRecord, Remarks
+from publish.records.checkpoints import NO_NOTES, CheckpointRecord, Checkpoints, PlotRecord, SuiteNotes
 from publish.records.gates import Gate
 from publish.records.manifest import Manifest
-from publish.release.card_facts import README, run_facts, suite_facts
+from publish.records.run import RunFacts
+from publish.release.facts import run_facts
 from publish.release.job import Job
 from publish.release.main_plots import PlotsThere, main_plots
 from publish.release.outcome import Failure, MainResult
-from publish.release.published_cards import read_manifest
 from publish.release.repair import BranchRepair
-from publish.release.state import MAIN, READERS, ReleaseState
+from publish.release.state import MAIN, READERS, ReleaseState, read_manifest
 from publish.release.statistics import suite_statistics
 from publish.release_file import Release
 from publish.schedule import branch_of
 from publish.text import count
 
 
+def main_files(
+    job: Job, records: Mapping[int, CheckpointRecord], notes: SuiteNotes, there: PlotsThere
+) -> tuple[BranchFile, ...]:
+    """What ``main`` has besides the final step's files; ``there`` are the plots that it has already."""
+    run, release = run_facts(job), job.release
+    steps = [records[step] for step in job.steps]
+    shown = main_plots(steps, there)
+    manifests = [record.manifest for record in steps]
+    card = suite_card(release, run, manifests, plots=shown.plots, notes=notes, hub=job.hub, templates=job.templates)
+    return card, *shown.files, listing(release, run, steps, shown.records, notes)
+
+
 def suite_card(
     release: Release,
     run: RunFacts,
-    manifests: Mapping[int, Manifest],
+    manifests: Sequence[Manifest],
     *,
     plots: Sequence[Plot] = (),
-    remarks: Remarks = NO_REMARKS,
+    notes: SuiteNotes = NO_NOTES,
     hub: str = HUB,
     templates: Path | None = None,
 ) -> BranchFile:
     """The suite's card, from the manifests of all steps in order."""
-    facts = suite_facts(release, run, manifests, plots=plots, remarks=remarks, hub=hub)
+    facts = SuiteFacts(release, run, tuple(manifests), tuple(plots), notes, hub)
     return BranchFile.of_bytes(README, render_suite(facts, templates).encode())
-
-
-def main_files(
-    job: Job, records: Mapping[int, CheckpointRecord], remarks: Remarks, there: PlotsThere
-) -> tuple[BranchFile, ...]:
-    """What ``main`` has besides the final step's files.
-
-    From the records of all steps, the remarks on them, and the plots that are there.
-    """
-    run, release = run_facts(job), job.release
-    steps = {step: records[step] for step in job.steps}
-    manifests = {step: each.published for step, each in steps.items() if each.published is not None}
-    shown = main_plots(manifests, there)
-    card = suite_card(release, run, manifests, plots=shown.plots, remarks=remarks, hub=job.hub, templates=job.templates)
-    return card, *shown.files, listing(release, run, steps.values(), shown.records, remarks)
 
 
 def listing(
@@ -68,19 +65,18 @@ def listing(
     run: RunFacts,
     records: Iterable[CheckpointRecord],
     plots: Iterable[PlotRecord] = (),
-    remarks: Remarks = NO_REMARKS,
+    notes: SuiteNotes = NO_NOTES,
 ) -> BranchFile:
     """``checkpoints.json``: every step at its commit, and what all cards are made from."""
-    listed = as_listed(release, records)
-    document = Checkpoints(release.target, listed, run, tuple(plots), remarks.errata, remarks.lineage)
+    document = Checkpoints(release.target, as_listed(release, records), run, tuple(plots), notes)
     return BranchFile.of_bytes(checkpoints.NAME, document.to_bytes())
 
 
 def as_listed(release: Release, records: Iterable[CheckpointRecord]) -> tuple[CheckpointRecord, ...]:
     """``records`` with the equalities among them that the release declares."""
     records = tuple(records)
-    steps = {each.step for each in records}
-    return tuple(replace(each, equal=tuple(sorted(release.equals(each.step) & steps))) for each in records)
+    steps = {record.step for record in records}
+    return tuple(replace(record, equal=tuple(sorted(release.equals(record.step) & steps))) for record in records)
 
 
 def is_finished(state: ReleaseState) -> bool:
@@ -110,15 +106,15 @@ def publish_main(state: ReleaseState, base: Base, own: Iterable[Manifest], repai
     records, lineage, failures = _trace(state, own)
     if failures:
         return MainResult("held", f"held back by {count(len(failures), 'finding')} about the suite", lineage, failures)
-    listed = state.listing.errata if state.listing else ()
+    listed = state.listing.notes.errata if state.listing else ()
     errata = repair.errata(listed) if repair else listed
-    remarks = Remarks(lineage, errata)
-    if errata == listed and not _differences(state, records, remarks):
+    notes = SuiteNotes(lineage, errata)
+    if errata == listed and not _differences(state, records, notes):
         return MainResult("unchanged", "as it should be", lineage)
     final = records[job.steps[-1]]
     message = f"{job.release.card.title}: {count(len(records), 'checkpoint')}, step {final.step} on {MAIN}"
     try:
-        files = [*_final_files(state, final), *main_files(job, records, remarks, _plots(state, repair))]
+        files = [*_final_files(state, final), *main_files(job, records, notes, _plots(state, repair))]
         tip = repair.tip_for(MAIN, files) if repair else state.tips.get(MAIN)
         published = publish_branch(client, base, MAIN, files, message, tip=tip)
     except Interrupted:
@@ -138,9 +134,9 @@ def _trace(
     What ``main`` lists is taken over while it lists the same weights; else every manifest is read.
     """
     records, listing = state.records, state.listing
-    if listing is not None and listing.lineage and listing.of_weights(records):
+    if listing is not None and listing.notes.lineage and listing.same_weights(records):
         known = {record.step: record for record in listing.checkpoints}
-        return {step: known[step].merge_metadata(record) for step, record in records.items()}, listing.lineage, ()
+        return {step: known[step].merge_metadata(record) for step, record in records.items()}, listing.notes.lineage, ()
     manifests = {manifest.step: manifest for manifest in own if _is_tip(records, manifest)}
     others = [record.commit for step, record in records.items() if step not in manifests]
     with ThreadPoolExecutor(READERS) as pool:
@@ -155,24 +151,24 @@ def _trace(
 
 def _is_tip(records: Mapping[int, CheckpointRecord], manifest: Manifest) -> bool:
     record = records.get(manifest.step)
-    return record is not None and record.manifest == manifest.digest
+    return record is not None and record.manifest_sha256 == manifest.digest
 
 
 def _differences(
-    state: ReleaseState, records: Mapping[int, CheckpointRecord] | None = None, remarks: Remarks | None = None
+    state: ReleaseState, records: Mapping[int, CheckpointRecord] | None = None, notes: SuiteNotes | None = None
 ) -> tuple[str, ...]:
     """How ``main`` differs from the final step's files, the suite's card and the list of all steps at their tips."""
     job = state.job
     if MAIN not in state.tips:
         return (f"{MAIN} does not exist",)
     records = records or state.records
-    if remarks is None:
+    if notes is None:
         listing = state.listing
-        lineage = listing.lineage if listing and listing.of_weights(records) else ()
-        remarks = Remarks(lineage, listing.errata if listing else ())
+        lineage = listing.notes.lineage if listing and listing.same_weights(records) else ()
+        notes = SuiteNotes(lineage, listing.notes.errata if listing else ())
     final = list_tree(state.client, job.model.repo, records[job.steps[-1]].commit)
     wanted = {entry.path: BranchFile.kept(entry) for entry in final if entry.path not in (README, GITATTRIBUTES)}
-    wanted |= {file.path: file for file in main_files(job, records, remarks, _plots(state))}
+    wanted |= {file.path: file for file in main_files(job, records, notes, _plots(state))}
     return differences(state.main_tree, wanted)
 
 

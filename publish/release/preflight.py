@@ -24,7 +24,7 @@ from publish.hub.repository import (
     validate_card,
     whoami,
 )
-from publish.release.card_facts import run_facts
+from publish.release.facts import run_facts
 from publish.release.job import Job
 from publish.text import count
 
@@ -107,6 +107,7 @@ class ReleasePlan:
     weight_bytes: int
     upload_bytes: int
     commits: int
+    commits_per_hour: int
     hours_at_quota: float
     disk_bytes: int
     tokenizer: str | None
@@ -121,6 +122,7 @@ class ReleasePlan:
             "weight_bytes": self.weight_bytes,
             "upload_bytes": self.upload_bytes,
             "commits": self.commits,
+            "commits_per_hour": self.commits_per_hour,
             "hours_at_quota": self.hours_at_quota,
             "disk_bytes": self.disk_bytes,
             "tokenizer": self.tokenizer,
@@ -135,7 +137,7 @@ def plan_release(job: Job, in_flight: int) -> ReleasePlan:
     more as each of them turns an hour old.
     """
     chosen = len(job.chosen)
-    commits = chosen + 2
+    commits, quota = chosen + 2, job.release.commits_per_hour or PER_HOUR
     small = sum(len(content) for content in small_files(job.plan, job.tokenizer).values())
     return ReleasePlan(
         source=job.release.source,
@@ -145,7 +147,8 @@ def plan_release(job: Job, in_flight: int) -> ReleasePlan:
         weight_bytes=job.plan.weight_bytes * chosen,
         upload_bytes=(job.plan.weight_bytes + small) * chosen,
         commits=commits,
-        hours_at_quota=round(seconds_to_commit(commits - 1, job.release.commits_per_hour or PER_HOUR) / HOUR, 2),
+        commits_per_hour=quota,
+        hours_at_quota=round(seconds_to_commit(commits - 1, quota) / HOUR, 2),
         disk_bytes=disk_needed(job, in_flight),
         tokenizer=job.tokenizer.where if job.tokenizer else None,
     )

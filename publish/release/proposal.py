@@ -8,7 +8,7 @@ from pathlib import Path
 from publish.errors import ScheduleError, StorageError
 from publish.hub.client import Client
 from publish.release.job import RunIndex
-from publish.release_file import CardText, ExpectedEqual, Release
+from publish.release_file import CardMetadata, ExpectedEqual, Release
 from publish.schedule import FROM_CONFIG, NAMED, from_config
 from publish.sources.runs import open_run, parse_location
 
@@ -33,7 +33,7 @@ def propose(source: str, target: str, client: Client | None = None, index: RunIn
     return Release(
         source=source,
         target=target,
-        card=CardText(title=target.split("/")[-1], tags=("gpt-neox", "causal-lm")),
+        card=CardMetadata(title=target.split("/")[-1], tags=("gpt-neox", "causal-lm")),
         schedule=_schedule(found, dict(config.options), config.where),
         expect=(ExpectedEqual((0, 1), FIRST_STEP),) if equal else (),
     )

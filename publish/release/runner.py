@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from publish.hub.client import Client
 from publish.hub.repository import check_name
 from publish.interrupt import Interrupted, Stop
-from publish.release.card_facts import hub_address
 from publish.release.cards import NOTHING_PUSHED, update_stale_cards
 from publish.release.committer import Committer
 from publish.release.comparisons import check_comparisons
 from publish.release.executors import Executor
+from publish.release.facts import hub_address
 from publish.release.job import Job
 from publish.release.main_branch import is_finished, publish_main
 from publish.release.outcome import MainResult, Outcome
@@ -49,7 +49,7 @@ def release(
     check_name(job.model.repo)
     check_comparisons(job.release, job.steps)
     if job.release.commits_per_hour is not None:
-        client.commits.limit = job.release.commits_per_hour
+        client.commits.set_limit(job.model.repo, job.release.commits_per_hour)
     state = read_state(job, client)
     if options.repair is None and is_finished(state):
         main = MainResult("unchanged", "as it should be")

@@ -14,21 +14,23 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import Literal
 
+from publish.cards.facts import StepFacts
 from publish.cards.render import render_step
 from publish.errors import HubError
-from publish.hub.branch_files import GITATTRIBUTES, spelled
+from publish.hub.branch_files import GITATTRIBUTES
 from publish.hub.client import Client
-from publish.hub.downloads import fetch_text_if_there
+from publish.hub.downloads import fetch_if_exists
 from publish.hub.failures import Refused
 from publish.hub.reads import TreeEntry, list_branches, list_tree
 from publish.records import checkpoints, manifest
 from publish.records.checkpoints import CheckpointRecord, Checkpoints
 from publish.records.manifest import Manifest
-from publish.release.card_facts import run_facts, step_facts
 from publish.release.comparisons import compared_with
+from publish.release.facts import run_facts
 from publish.release.job import Job, StepTask
 from publish.release.outcome import Failure
 from publish.schedule import branch_of
+from publish.text import some
 
 MAIN = "main"
 READERS = 8  # requests in flight while branches are read
@@ -163,7 +165,7 @@ def read_state(
     wanted = {each.branch: tips[each.branch] for each in expected.values() if each.branch in tips}
     read: dict[str, BranchTip] = {}
     for branch, record in {**(listing.by_branch() if listing else {}), **known}.items():
-        if record.commit == wanted.get(branch) and record.published is not None:
+        if record.commit == wanted.get(branch):
             read[branch] = BranchTip(record.commit, record)
     unread = {branch: commit for branch, commit in wanted.items() if branch not in read}
     if unread:
@@ -173,7 +175,7 @@ def read_state(
     run = run_facts(job)
 
     def card_of(record: Manifest) -> str:
-        text = render_step(step_facts(job.release, run, job.steps, record, hub=job.hub), job.templates)
+        text = render_step(StepFacts(job.release, run, job.steps, record, job.hub), job.templates)
         return hashlib.sha256(text.encode()).hexdigest()
 
     states = {}
@@ -202,7 +204,7 @@ def judge(expected: Expected, tip: BranchTip | None) -> BranchState:
         return state("foreign", f"its {manifest.NAME} is for step {tip.record.step}")
     changed = _changes(expected, tip.record)
     if tip.differences:
-        changed.append(f"files: {spelled(tip.differences)}")
+        changed.append(f"files: {some(tip.differences, 5, '; ')}")
     return state("stale", "; ".join(changed)) if changed else state("published", "as recorded at its tip")
 
 
@@ -210,19 +212,19 @@ def judge_card(state: BranchState, card_of: Callable[[Manifest], str]) -> Branch
     """The state with its card compared: ``card_of`` renders what a manifest's card should be, and gives its sha256."""
     record = state.record
     assert record is not None
-    card = card_of(record.published) if record.published else None
-    if card == record.card:
+    card, published = card_of(record.manifest), record.manifest.card
+    if card == published:
         return state
-    reason = f"card {_short(card)}, published {_short(record.card)}"
+    reason = f"card {_short(card)}, published {_short(published)}"
     return replace(state, state="stale", reason=reason, only_card=True)
 
 
 def _changes(expected: Expected, record: CheckpointRecord) -> list[str]:
     """How what a branch was made from differs from what it would be made from now."""
-    published = {file.path: file.sha256 for file in record.published.files} if record.published else {}
+    published = {file.path: file.sha256 for file in record.manifest.files}
     compared = (
-        ("source", expected.source_commit, record.source_commit),
-        ("plan", expected.plan, record.plan),
+        ("source", expected.source_commit, record.manifest.source.commit),
+        ("plan", expected.plan, record.manifest.plan),
         *((path, digest, published.get(path)) for path, digest in expected.files),
     )
     changes = [
@@ -230,9 +232,9 @@ def _changes(expected: Expected, record: CheckpointRecord) -> list[str]:
         for name, now, then in compared
         if now is not None and now != then
     ]
-    if expected.comparisons is not None and record.published is not None:
+    if expected.comparisons is not None:
         wanted = Counter(expected.comparisons)
-        shown = Counter(comparison.location for comparison in record.published.comparisons)
+        shown = Counter(comparison.location for comparison in record.manifest.comparisons)
         changes += [f"not compared with {location}" for location in sorted((wanted - shown).elements())]
         changes += [
             f"compared with {location}, which the release does not ask for"
@@ -272,7 +274,7 @@ def read_listing(client: Client, repo: str, main: str | None) -> Checkpoints | N
     Raises:
         HubError: no access, no connection.
     """
-    content = fetch_text_if_there(client, repo, main, checkpoints.NAME) if main else None
+    content = fetch_if_exists(client, repo, main, checkpoints.NAME) if main else None
     if content is None:
         return None
     try:
@@ -281,12 +283,18 @@ def read_listing(client: Client, repo: str, main: str | None) -> Checkpoints | N
         return None  # written by somebody else: every branch is read instead
 
 
+def read_manifest(client: Client, repo: str, commit: str) -> Manifest | None:
+    """The whole ``publish.json`` at a commit, in one request; None where there is none."""
+    content = fetch_if_exists(client, repo, commit, manifest.NAME)
+    return None if content is None else Manifest.from_bytes(content, f"{repo}@{commit}/{manifest.NAME}")
+
+
 def _read_tip(client: Client, repo: str, branch: str, commit: str) -> BranchTip:
     entries = list_tree(client, repo, commit)
     paths = [entry.path for entry in entries if entry.path != GITATTRIBUTES]
     if not paths:
         return BranchTip(commit, empty=True)
-    content = fetch_text_if_there(client, repo, commit, manifest.NAME) if manifest.NAME in paths else None
+    content = fetch_if_exists(client, repo, commit, manifest.NAME) if manifest.NAME in paths else None
     if content is None:
         return BranchTip(commit, reason=f"none of its {len(paths)} files is {manifest.NAME}")
     try:

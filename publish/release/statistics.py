@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-from publish.compare.layers import RANDOM, layer_type
+from publish.compare.model import RANDOM, layer_type
 from publish.compare.verdict import pool
-from publish.lineage.repeats import LineageFinding
-from publish.lineage.sketch import StepSketch, document, from_document
-from publish.lineage.suite import trace
-from publish.records.checkpoints import LAYER_TYPES, CheckpointRecord
+from publish.lineage.sketch import StepSketch, from_document
+from publish.lineage.suite import LineageFinding, Trajectory, trace
+from publish.records.checkpoints import CheckpointRecord, Distance
 from publish.records.gates import Gate
-from publish.records.manifest import Manifest
+from publish.records.manifest import LayerType, Manifest, six_digits
 from publish.release_file import Release
 
-TENSORS = "tensors"  # the key of a manifest's statistics that holds the sketch
 
-
-def statistics_of(sketch: StepSketch) -> dict[str, Any]:
-    """``statistics`` of a manifest: the sketch, and the standard deviation of each layer type."""
-    types: dict[str, list[str]] = {}
+def layer_types(sketch: StepSketch) -> tuple[LayerType, ...]:
+    """The standard deviation of each layer type, to nine digits."""
+    names: dict[str, list[str]] = {}
     for name in sketch:
-        types.setdefault(layer_type(name), []).append(name)
-    spreads = {kind: pool(sketch[name].distribution for name in names).std for kind, names in types.items()}
-    return {
-        TENSORS: document(sketch),
-        LAYER_TYPES: {kind: {"std": float(f"{std:.9g}")} for kind, std in spreads.items() if std == std},
-    }
-
-
-def sketch_of(manifest: Manifest) -> StepSketch | None:
-    """The sketch that a manifest keeps; None where it keeps none.
-
-    Raises:
-        HubError: it cannot be read.
-    """
-    found = (manifest.statistics or {}).get(TENSORS)
-    return from_document(found, manifest.branch) if isinstance(found, Mapping) else None
+        names.setdefault(layer_type(name), []).append(name)
+    stds = {kind: pool(sketch[name].distribution for name in members).std for kind, members in names.items()}
+    return tuple(LayerType(kind, float(f"{std:.9g}")) for kind, std in stds.items() if math.isfinite(std))
 
 
 @dataclass(frozen=True)
@@ -51,22 +35,22 @@ class SuiteStatistics:
 
     def with_distances(self, records: Mapping[int, CheckpointRecord]) -> dict[int, CheckpointRecord]:
         """The records with the distance of every layer type from step 0 and from the step before."""
-        return {step: self._with_distances(step, record) for step, record in records.items()}
+        return {step: replace(record, distances=self._distances(record)) for step, record in records.items()}
 
-    def _with_distances(self, step: int, record: CheckpointRecord) -> CheckpointRecord:
-        published, steps = record.published, self.trajectory.steps
-        if published is None or step not in steps:
-            return record
-        row = steps.index(step)
-        types: dict[str, dict[str, float]] = dict((published.statistics or {}).get(LAYER_TYPES, {}))
-        for kind in RANDOM & types.keys():
-            figures = {"std": types[kind]["std"]}
-            if steps[0] == 0 and row:
-                figures["from_first"] = self.trajectory.relative(kind, row, 0)
-            if row:
-                figures["from_previous"] = self.trajectory.relative(kind, row, row - 1)
-            types[kind] = {name: float(f"{value:.6g}") for name, value in figures.items()}
-        return replace(record, published=replace(published, statistics={LAYER_TYPES: types}))
+    def _distances(self, record: CheckpointRecord) -> tuple[Distance, ...]:
+        steps = self.trajectory.steps
+        row = steps.index(record.step) if record.step in steps else 0
+        if row == 0:
+            return ()
+        return tuple(
+            Distance(
+                kind.name,
+                six_digits(self.trajectory.relative(kind.name, row, 0)) if steps[0] == 0 else None,
+                six_digits(self.trajectory.relative(kind.name, row, row - 1)),
+            )
+            for kind in record.manifest.layer_types
+            if kind.name in RANDOM
+        )
 
 
 def suite_statistics(release: Release, manifests: Iterable[Manifest]) -> SuiteStatistics:
@@ -75,6 +59,6 @@ def suite_statistics(release: Release, manifests: Iterable[Manifest]) -> SuiteSt
     Raises:
         HubError: a sketch that cannot be read.
     """
-    sketches = {manifest.step: sketch_of(manifest) for manifest in manifests}
-    lineage = trace({step: sketch for step, sketch in sketches.items() if sketch is not None}, release)
+    sketches = {each.step: from_document(each.sketch, each.branch) for each in manifests if each.sketch}
+    lineage = trace(sketches, release)
     return SuiteStatistics(lineage.findings, lineage.gates(), lineage.trajectory)

@@ -11,6 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from publish.cards.facts import README, StepFacts
 from publish.cards.render import render_step
 from publish.compare.model import provenance_of
 from publish.errors import PublishError
@@ -23,13 +24,12 @@ from publish.neox.config import NeoxConfig, read_config
 from publish.records import manifest as manifests
 from publish.records.gates import Gate, require
 from publish.records.manifest import Manifest
-from publish.release.card_facts import README, run_facts, step_facts, step_manifest, with_card
 from publish.release.claims import check_same_run, check_step, claims
 from publish.release.comparisons import comparisons_of
 from publish.release.conversion import Checks, Converted, convert_and_verify
+from publish.release.facts import run_facts, step_manifest, with_card
 from publish.release.job import Job, plan_of
 from publish.release.outcome import Failure
-from publish.release.statistics import statistics_of
 from publish.schedule import branch_of
 from publish.sources.runs import CheckpointRef
 
@@ -94,7 +94,7 @@ def _make_model(
     gates = (*converted.gates, claims(job.release, config, plan, ref.step))
     require(gates, checkpoint.where)
     manifest = _manifest(job, ref, checkpoint, converted, gates, folder)
-    card = render_step(step_facts(job.release, run_facts(job), job.steps, manifest, hub=job.hub), job.templates)
+    card = render_step(StepFacts(job.release, run_facts(job), job.steps, manifest, job.hub), job.templates)
     readme = BranchFile.of_bytes(README, card.encode())
     manifest = with_card(manifest, readme)
     written = (BranchFile(file.path, folder / file.path, file.size, file.sha256) for file in converted.written.files)
@@ -133,7 +133,7 @@ def _manifest(
         gates,
         tensors_digest=hashlib.sha256(tensors.encode()).hexdigest(),
         tokenizer=job.tokenizer.fingerprint() if job.tokenizer else None,
-        statistics=statistics_of(converted.sketch),
+        sketch=converted.sketch,
         explanation=explanation_of(checkpoint, ref) if ref.step == 0 else None,
         comparisons=comparisons_of(
             job, ref.step, folder, partial(provenance_of, checkpoint, converted.config, converted.plan)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from publish.errors import StorageError
+from publish.hub.endpoint import cache_folder
+from publish.locks import locked, try_locked
 
 _PREFIX = "steps-"
 _LOCK = ".lock"
@@ -29,13 +29,7 @@ class WorkDir:
 def default_folder(endpoint: str, target: str) -> Path:
     """A folder for each target on each Hub, below ``HF_HOME``."""
     hub = hashlib.sha256(endpoint.encode()).hexdigest()[:8]
-    return _base() / f"{target.replace('/', '--')}-{hub}"
-
-
-def _base() -> Path:
-    home = os.environ.get("HF_HOME")
-    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "huggingface"
-    return base.expanduser() / "publish"
+    return cache_folder() / f"{target.replace('/', '--')}-{hub}"
 
 
 @contextmanager
@@ -50,32 +44,21 @@ def open_work_dir(folder: Path) -> Iterator[WorkDir]:
     with ExitStack() as held:
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / _LOCK):
+            with locked(folder / _LOCK):
                 for left in folder.glob(f"{_PREFIX}*"):
                     if _gone(left):
                         shutil.rmtree(left, ignore_errors=True)
                 work = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
                 held.callback(shutil.rmtree, work, ignore_errors=True)
-                held.enter_context(_locked(work / _LOCK))
+                held.enter_context(locked(work / _LOCK))
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", folder, "name another --work-dir") from error
         yield WorkDir(folder, work)
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _gone(work: Path) -> bool:
     """Whether no process holds the lock of its folder."""
-    try:
-        with (work / _LOCK).open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    if not (work / _LOCK).exists():
         return True
-    except BlockingIOError:
-        return False
-    return True
+    with try_locked(work / _LOCK) as lock:
+        return lock is not None

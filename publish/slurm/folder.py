@@ -15,7 +15,6 @@ Only the driver removes anything, so what is there after a crash can be told apa
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
@@ -26,16 +25,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from publish import __version__
+from publish.atomic import write_atomic
 from publish.convert.tokenizer import NONE
-from publish.errors import HubError, SlurmError, StorageError
+from publish.errors import SlurmError, StorageError
 from publish.hub.branch_files import BranchFile
 from publish.hub.client import Client
+from publish.lineage.sketch import from_document
+from publish.locks import try_locked
 from publish.records.codec import canonical, read_record
 from publish.records.files import FileRecord
 from publish.records.manifest import NAME, Manifest
 from publish.release.job import Job, make_job
 from publish.release.outcome import Failure
-from publish.release.statistics import sketch_of
 from publish.release.step import VerifiedBranch
 from publish.release_file import Release
 from publish.sources.runs import CheckpointRef
@@ -150,9 +151,7 @@ class Result:
         for file in files:
             file.check()
         manifest = Manifest.from_bytes((folder / NAME).read_bytes(), folder / NAME)
-        sketch = sketch_of(manifest)
-        if sketch is None:
-            raise HubError("the manifest has no sketch of the weights", folder / NAME, "make the step again")
+        sketch = from_document(manifest.sketch, manifest.branch)
         return VerifiedBranch(
             repo=repo,
             name=manifest.branch,
@@ -210,7 +209,7 @@ class SharedFolder:
             self.script.write_text(script)
         except OSError as error:
             raise StorageError(f"cannot write: {error.strerror}", self.root, "name another --work-dir") from error
-        _replace(self.root / JOB_FILE, job_file.to_bytes())
+        _write(self.root / JOB_FILE, job_file.to_bytes())
 
     @property
     def script(self) -> Path:
@@ -239,7 +238,7 @@ class SharedFolder:
         """Note an array, before it is submitted or with fewer tasks unsettled; an empty one goes."""
         path = self.root / "batches" / f"{name}.json"
         if batch.steps:
-            _replace(path, canonical(batch))
+            _write(path, canonical(batch))
         else:
             path.unlink(missing_ok=True)
 
@@ -286,7 +285,7 @@ class SharedFolder:
 
     def leave(self, attempt: Attempt, result: Result) -> None:
         """A task's result, there at once and whole."""
-        _replace(self.root / "results" / f"{attempt}.json", canonical(result))
+        _write(self.root / "results" / f"{attempt}.json", canonical(result))
 
     def results(self) -> frozenset[Attempt]:
         """The tasks whose result is there."""
@@ -322,16 +321,16 @@ def driver_lock(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     with ExitStack() as held:
         try:
-            file = held.enter_context(path.open("a+", encoding="utf-8"))
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.truncate(0)
-            file.write(f"{socket.gethostname()}, process {os.getpid()}")
-            file.flush()
-        except BlockingIOError as error:
-            fix = "wait for it, or end it: the same command, run again, takes its tasks over"
-            raise SlurmError(f"another driver works here, on {path.read_text('utf-8')}", path, fix) from error
+            lock = held.enter_context(try_locked(path))
+            if lock is not None:
+                lock.truncate(0)
+                lock.write(f"{socket.gethostname()}, process {os.getpid()}")
+                lock.flush()
         except OSError as error:
             raise StorageError(f"cannot lock: {error.strerror}", path, "name another --work-dir") from error
+        if lock is None:
+            fix = "wait for it, or end it: the same command, run again, takes its tasks over"
+            raise SlurmError(f"another driver works here, on {path.read_text('utf-8')}", path, fix)
         yield
 
 
@@ -343,14 +342,8 @@ def _given(path: Path) -> bytes:
         raise SlurmError(f"cannot read {path.name}: {error.strerror}", path, fix) from error
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write ``path`` so that it is there whole or not at all, also for other nodes and after a power cut."""
-    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}")
+def _write(path: Path, content: bytes) -> None:
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        write_atomic(path, content, durable=True)
     except OSError as error:
         raise StorageError(f"cannot write: {error.strerror}", path, "free some space in the work folder") from error

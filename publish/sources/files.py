@@ -1,4 +1,4 @@
-"""Byte ranges of named files, wherever they lie."""
+"""The files of a checkpoint, read by position, wherever they are; and those of a folder on disk."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from typing import Protocol
 
 from publish.errors import SourceError
 
+_TAIL = 256 << 10
+
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """The CRC-32 of ``length`` bytes at ``offset``, as the file's own index states it; 0: it states none."""
+    """The CRC-32 of ``length`` bytes at ``offset``, as the file's own index states it; 0 if it states none."""
 
     offset: int
     length: int
@@ -23,14 +25,14 @@ class Checksum:
 
 
 class CheckpointFile(Protocol):
-    """One file that is read by position, from any thread."""
+    """A file that is read by position, from any thread."""
 
     @property
     def size(self) -> int: ...
 
     @property
     def where(self) -> str:
-        """The file as an error names it."""
+        """How errors name the file."""
         ...
 
     def read(self, offset: int, length: int) -> bytes | memoryview:
@@ -53,23 +55,23 @@ class CheckpointFiles(Protocol):
 
     @property
     def bytes_read(self) -> int:
-        """Bytes fetched so far, all files together."""
+        """Bytes fetched so far, of all files together."""
         ...
 
     def open(self, name: str) -> CheckpointFile: ...
 
-    def prefetch(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
-        """These ``(offset, length)`` ranges of a file will be read; a remote store fetches them together.
+    def prefetch(self, name: str, ranges: list[tuple[int, int]], checksums: Sequence[Checksum] = ()) -> None:
+        """Announce that these ``(offset, length)`` ranges of a file are read next: a Hub's are fetched together.
 
-        What came over a network is proven by those checksums of ``proof`` whose bytes are all here.
+        Bytes that came over a network are compared with those ``checksums`` that they cover.
 
         Raises:
-            SourceError: it has other bytes, however often fetched.
+            SourceError: they do not match, however often they are fetched.
         """
         ...
 
     def digest(self, name: str) -> str | None:
-        """What the store says of the file's content (``sha256:...`` or ``git:...``), where it says anything."""
+        """The digest that the store states for the file (``sha256:...`` or ``git:...``), if it states one."""
         ...
 
     def close(self) -> None: ...
@@ -87,9 +89,23 @@ class ByteCount:
             self.value += amount
 
 
+def check_range(file: CheckpointFile, offset: int, length: int) -> None:
+    """Refuse a range that lies outside the file.
+
+    Raises:
+        SourceError: with the range and the size.
+    """
+    if offset < 0 or length < 0 or offset + length > file.size:
+        raise SourceError(
+            f"bytes {offset:,} to {offset + length:,} were requested from a file of {file.size:,} bytes",
+            file.where,
+            "the file is truncated or its index is wrong; fetch it again",
+        )
+
+
 @dataclass(slots=True)
 class LocalFile:
-    """A file on disk, read with ``pread``; the descriptor is opened once."""
+    """A file on disk, read with ``pread`` by one descriptor."""
 
     path: Path
     size: int
@@ -102,23 +118,26 @@ class LocalFile:
         return str(self.path)
 
     def read(self, offset: int, length: int) -> bytes | memoryview:
-        if offset < 0 or length < 0 or offset + length > self.size:
-            raise outside(self, offset, length)
+        check_range(self, offset, length)
         with self._lock:
             if self._descriptor is None:
-                self._descriptor = _opened(self.path)
+                self._descriptor = self._open()
         data = os.pread(self._descriptor, length, offset)
         while len(data) < length:
             more = os.pread(self._descriptor, length - len(data), offset + len(data))
             if not more:
-                raise SourceError(
-                    f"the file ends at byte {offset + len(data):,} while it was being read",
-                    self.path,
-                    "it changed; try again",
-                )
+                what = f"the file ended at byte {offset + len(data):,} while it was read"
+                raise SourceError(what, self.path, "it was changed meanwhile; run the command again")
             data += more
         self.counter.add(length)
         return data
+
+    def _open(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            what = f"cannot read: {error.strerror}"
+            raise SourceError(what, self.path, "check that it exists and is readable") from error
 
     def close(self) -> None:
         with self._lock:
@@ -127,43 +146,8 @@ class LocalFile:
                 self._descriptor = None
 
 
-def _opened(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise SourceError(f"cannot read: {error.strerror}", path, "check that it exists and is readable") from error
-
-
-def outside(file: CheckpointFile, offset: int, length: int) -> SourceError:
-    """The error for a range that a file does not have."""
-    return SourceError(
-        f"bytes {offset:,} to {offset + length:,} are asked of a file of {file.size:,}",
-        file.where,
-        "the file is truncated or its index lies; fetch it again",
-    )
-
-
-_TAIL = 256 << 10
-
-
-def fingerprint(files: CheckpointFiles) -> str:
-    """A digest of a checkpoint's files by name, size and last 256 KiB: no weight is read.
-
-    A torch archive ends with the zip directory, which holds the CRC-32 of every storage, so other weights give
-    another fingerprint.
-    """
-    digest = hashlib.sha256()
-    for name in sorted(files.sizes):
-        if name.endswith((".pt", ".yml", ".yaml")):
-            size = files.sizes[name]
-            start = max(0, size - _TAIL)
-            digest.update(f"{name}\0{size}\0".encode())
-            digest.update(files.open(name).read(start, size - start))
-    return f"index:{digest.hexdigest()}"
-
-
 class LocalFiles:
-    """A checkpoint folder on disk: its files, those behind symbolic links included."""
+    """The files of a checkpoint folder on disk, including those behind symbolic links."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -192,8 +176,8 @@ class LocalFiles:
                 self._files[name] = LocalFile(self.folder / name, self.sizes[name], self._counter)
             return self._files[name]
 
-    def prefetch(self, name: str, ranges: list[tuple[int, int]], proof: Sequence[Checksum] = ()) -> None:
-        """Nothing to do: a disk is read by position anyway, and proves its own sectors."""
+    def prefetch(self, name: str, ranges: list[tuple[int, int]], checksums: Sequence[Checksum] = ()) -> None:
+        """Nothing to do: a disk is read by position anyway, and checks its own sectors."""
 
     def digest(self, name: str) -> str | None:
         return None
@@ -203,3 +187,19 @@ class LocalFiles:
             for file in self._files.values():
                 file.close()
             self._files.clear()
+
+
+def fingerprint(files: CheckpointFiles) -> str:
+    """``index:`` and a digest of a checkpoint's files by name, size and last 256 KiB. Weights are not read.
+
+    A torch archive ends with the zip directory, which holds the CRC-32 of every storage, so other weights give another
+    fingerprint.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(files.sizes):
+        if name.endswith((".pt", ".yml", ".yaml")):
+            size = files.sizes[name]
+            start = max(0, size - _TAIL)
+            digest.update(f"{name}\0{size}\0".encode())
+            digest.update(files.open(name).read(start, size - start))
+    return f"index:{digest.hexdigest()}"

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from publish.dtypes import DTYPES
 from publish.errors import GateError
-from publish.formats.safetensors import DTYPES, ITEM_SIZES, WeightFolder, WrittenTensor, opened
 from publish.records.gates import Gate, could_not_read, failed, passed
 from publish.text import some
+from publish.verify.weights import WeightFolder, WrittenTensor, open_weights
 
 if TYPE_CHECKING:
     import torch
@@ -42,6 +43,7 @@ def import_torch() -> None:
     threshold = gc.get_threshold()
     gc.set_threshold(50_000, 20, 100)  # the import creates a million objects and no garbage: 0.4 of 5 seconds saved
     try:
+        import torch  # noqa: F401
         from transformers import AutoConfig, AutoModelForCausalLM  # noqa: F401
     finally:
         gc.set_threshold(*threshold)
@@ -201,7 +203,7 @@ class _LazyParameters:
 
 
 def whole(tensor: WrittenTensor) -> torch.Tensor:
-    """The tensor in float32, upcast chunk by chunk: its float32 size and a chunk is all the memory it takes."""
+    """The tensor in float32, upcast chunk by chunk."""
     import torch
 
     full = torch.empty(tensor.shape, dtype=torch.float32)
@@ -215,7 +217,7 @@ def whole(tensor: WrittenTensor) -> torch.Tensor:
 
 def rows_of(tensor: WrittenTensor, start: int, count: int) -> torch.Tensor:
     """Rows of a matrix in float32."""
-    width = tensor.shape[1] * ITEM_SIZES[tensor.dtype]
+    width = tensor.shape[1] * DTYPES[tensor.dtype].itemsize
     part = replace(tensor, shape=(count, tensor.shape[1]), offset=tensor.offset + start * width, nbytes=count * width)
     return whole(part)
 
@@ -223,7 +225,7 @@ def rows_of(tensor: WrittenTensor, start: int, count: int) -> torch.Tensor:
 def _numbers(data: memoryview, dtype: str) -> torch.Tensor:
     import torch
 
-    return torch.frombuffer(data, dtype=getattr(torch, DTYPES[dtype])).float()
+    return torch.frombuffer(data, dtype=getattr(torch, dtype)).float()
 
 
 def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:
@@ -255,7 +257,7 @@ def _build(config: bytes, where: object) -> Any:
 
 
 def _rebuild_buffers(model: Any) -> None:
-    """Buffers that no file holds (rotary frequencies): their modules are made again from the config, on the CPU."""
+    """Create the modules with buffers that no file holds (rotary frequencies) again from the config, on the CPU."""
     for name, module in list(model.named_modules()):
         if any(buffer.is_meta for buffer in module._buffers.values() if buffer is not None):
             parent, _, local = name.rpartition(".")
@@ -265,13 +267,13 @@ def _rebuild_buffers(model: Any) -> None:
 
 
 def _renamer(model: Any) -> Callable[[str], str]:
-    """How transformers renames a file's tensors when it loads them (5.x: ``embed_out`` became ``lm_head``)."""
+    """How transformers renames the tensors of a file when it loads them (5.x: ``embed_out`` became ``lm_head``)."""
     try:
         from transformers.conversion_mapping import get_model_conversion_mapping
         from transformers.core_model_loading import WeightRenaming, rename_source_key
-    except ImportError:  # a version that renames nothing
+    except ImportError:  # transformers 4.x renames nothing
         return str
-    renamings = [each for each in get_model_conversion_mapping(model) if isinstance(each, WeightRenaming)]
+    renamings = [renaming for renaming in get_model_conversion_mapping(model) if isinstance(renaming, WeightRenaming)]
     return lambda name: str(rename_source_key(name, renamings, [])[0])
 
 
@@ -290,9 +292,9 @@ def read_config_json(folder: Path) -> bytes:
 def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = None) -> torch.Tensor:
     """Logits (batch, seq, vocabulary), float32: those of ``from_pretrained(folder, dtype=float32)``.
 
-    ``config`` stands for the folder's ``config.json``.
-    Bit for bit where no matrix has more than `hf_model.BLOCK` elements; larger ones are multiplied in blocks of rows,
-    which may round otherwise. Memory is that of a block and the logits, not of the model.
+    They are equal bit for bit where no matrix has more than `BLOCK` elements; larger ones are multiplied in blocks of
+    rows, which may round differently. Memory is that of a block and the logits, not of the model. ``config`` replaces
+    the content of the folder's ``config.json``.
 
     Raises:
         GateError: the folder cannot be loaded.
@@ -305,10 +307,10 @@ def hf_logits(folder: Path, tokens: NDArray[np.int64], config: bytes | None = No
         return model.logits(WeightFolder.open(folder), torch.from_numpy(tokens))
 
 
-def strict_load(folder: Path | WeightFolder) -> Gate:
-    """The files' tensors are exactly those of the transformers model: names (tied ones once) and shapes."""
+def verify_strict_load(folder: Path | WeightFolder) -> Gate:
+    """The tensors in the files are exactly those that the transformers model expects, by name and shape."""
     try:
-        written = opened(folder)
+        written = open_weights(folder)
         names = tuple(sorted(written.tensors))
         spec = model_spec(read_config_json(written.folder), names, written.folder / "config.json")
         found, expected = spec.loaded(written), spec.expected
@@ -317,7 +319,7 @@ def strict_load(folder: Path | WeightFolder) -> Gate:
     missing = sorted(expected.keys() - found.keys())
     unexpected = sorted(found[name].name for name in found.keys() - expected.keys())
     mismatched = [
-        f"{name} is {list(found[name].shape)} where {list(expected[name])} is due"
+        f"{name} has shape {list(found[name].shape)}, expected {list(expected[name])}"
         for name in sorted(expected.keys() & found.keys())
         if found[name].shape != expected[name]
     ]
@@ -327,9 +329,9 @@ def strict_load(folder: Path | WeightFolder) -> Gate:
         "unexpected": len(unexpected),
         "mismatched": len(mismatched),
     }
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", mismatched))
+    kinds = (("missing", missing), ("unexpected", unexpected), ("wrong shape", mismatched))
     if wrong := [f"{kind}: {some(names)}" for kind, names in kinds if names]:
         return failed(STRICT_LOAD, f"{spec.architecture}: {'; '.join(wrong)}", **figures)
     return passed(
-        STRICT_LOAD, f"{spec.architecture} loads all {len(expected)} tensors, none missing or left over", **figures
+        STRICT_LOAD, f"{spec.architecture} loads all {len(expected)} tensors; none missing, none unexpected", **figures
     )

@@ -1,4 +1,4 @@
-"""GPT-NeoX's forward pass on GPT-NeoX's tensors, tensor-parallel ranks simulated; it knows no Hugging Face name.
+"""GPT-NeoX's forward pass on the raw checkpoint, with simulated tensor-parallel ranks and without Hugging Face code.
 
 Memory is that of a block of rows and the activations, whatever the model's size: no layer is kept.
 Sources: gpt-neox ``megatron/model/{transformer,gpt2_model,word_embeddings}.py`` and ``megatron/mpu/layers.py``, at
@@ -23,8 +23,9 @@ from publish.neox.config import Network
 if TYPE_CHECKING:
     import torch
 
-
-# GPT-NeoX's equations, one function each: norms, activations, rotary positions, masked attention.
+FREQUENCIES = "attention.rotary_emb.inv_freq"
+BLOCK = 1 << 18  # elements of a matrix that are upcast at a time
+_MLP = (("mlp.linear1", "mlp.linear2"), ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"), ("mlp.w1", "mlp.w2"))
 
 
 def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, epsilon: float) -> torch.Tensor:
@@ -36,7 +37,7 @@ def layer_norm(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None,
 
 
 def rms_norm(x: torch.Tensor, scale: torch.Tensor, epsilon: float, outside: bool) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + epsilon), or x / (sqrt(mean(x^2)) + epsilon) where the epsilon stands ``outside``."""
+    """x / sqrt(mean(x^2) + epsilon), or x / (sqrt(mean(x^2)) + epsilon) where the epsilon is ``outside``; scaled."""
     square = (x * x).mean(-1, keepdim=True)
     root = square.sqrt() + epsilon if outside else (square + epsilon).sqrt()
     return x / root * scale
@@ -46,7 +47,7 @@ def activate(x: torch.Tensor, name: str) -> torch.Tensor:
     """The activation ``name`` of `Network`.
 
     Raises:
-        GateError: GPT-NeoX has none of this name.
+        GateError: GPT-NeoX has no such activation.
     """
     import torch
 
@@ -58,21 +59,15 @@ def activate(x: torch.Tensor, name: str) -> torch.Tensor:
         return x * torch.sigmoid(x)
     if name == "mish":
         return x * torch.tanh(torch.nn.functional.softplus(x))
-    plain = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softsign": _softsign, "linear": _same}
+    if name == "linear":
+        return x
+    plain = {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid, "softsign": torch.nn.functional.softsign}
     if name not in plain:
-        raise GateError(f"activation {name!r} is none of GPT-NeoX's", "the config", "it cannot be checked; refuse it")
+        raise GateError(f"unknown activation {name!r}", "the training config", "use an activation of GPT-NeoX")
     return plain[name](x)
 
 
-def _softsign(x: torch.Tensor) -> torch.Tensor:
-    return x / (1 + x.abs())
-
-
-def _same(x: torch.Tensor) -> torch.Tensor:
-    return x
-
-
-def frequencies(network: Network) -> torch.Tensor:
+def rotary_frequencies(network: Network) -> torch.Tensor:
     """Rotary frequencies, float32, shape (rotated / 2,)."""
     import torch
 
@@ -80,7 +75,7 @@ def frequencies(network: Network) -> torch.Tensor:
     return 1.0 / (network.rotary_base ** (torch.arange(0, size, 2).float() / size))
 
 
-def rotation(inverse: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
+def rotary_cos_sin(inverse: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Cosines and sines, float32, each (1, length, 1, rotated): the second half repeats the first."""
     import torch
 
@@ -89,58 +84,52 @@ def rotation(inverse: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Te
     return doubled.cos(), doubled.sin()
 
 
-def rotate(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
+def apply_rotary(x: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:
     """Rotate the first dimensions of every head; ``x`` is (batch, seq, heads, head_size)."""
     import torch
 
     size = cosines.shape[-1]
-    turned, rest = x[..., :size], x[..., size:]
-    first, second = turned[..., : size // 2], turned[..., size // 2 :]
+    rotated, rest = x[..., :size], x[..., size:]
+    first, second = rotated[..., : size // 2], rotated[..., size // 2 :]
     crossed = torch.cat((-second, first), dim=-1)
-    return torch.cat((turned * cosines + crossed * sines, rest), dim=-1)
+    return torch.cat((rotated * cosines + crossed * sines, rest), dim=-1)
 
 
-def hidden_positions(length: int, window: int | None) -> torch.Tensor:
-    """True where a query (row) must not see a key: later ones, and those more than ``window`` before it."""
+def attention_mask(length: int, window: int | None) -> torch.Tensor:
+    """True where a query (row) does not attend to a key: later ones, and those more than ``window`` before it."""
     import torch
 
-    behind = torch.arange(length)[:, None] - torch.arange(length)[None, :]
-    return (behind < 0) if window is None else (behind < 0) | (behind > window)
+    distance = torch.arange(length)[:, None] - torch.arange(length)[None, :]
+    return (distance < 0) if window is None else (distance < 0) | (distance > window)
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
     """Masked attention; all (batch, seq, heads, head_size), result (batch, seq, heads * head_size)."""
     import torch
 
     scores = torch.einsum("bqhd,bkhd->bhqk", q, k) / math.sqrt(q.shape[-1])
-    probabilities = scores.masked_fill(hidden, -math.inf).softmax(-1)
+    probabilities = scores.masked_fill(masked, -math.inf).softmax(-1)
     return torch.einsum("bhqk,bkhd->bqhd", probabilities, v).flatten(2)
-
-
-# Tensors of a raw checkpoint as float numbers, rank by rank, a block of rows at a time.
-
-
-BLOCK = 1 << 18  # elements that are upcast at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """How the pass treats numbers; the default is GPT-NeoX's network, computed in float32.
+    """How the pass computes; the default is GPT-NeoX's network in float32.
 
-    ``held_in``: weights as a file of this dtype can hold them. Biases that are summed over ranks are then rounded
-    once; tensors of another dtype are cast. ``stored_frequencies``: rotate by the checkpoint's own ``inv_freq`` where
-    it has one (2023 files hold it in float16), not by frequencies computed in float32.
-    ``compute``: the dtype of the arithmetic.
+    ``rounded_to``: weights are first rounded to this dtype, as a file holds them. Biases that are summed over ranks are
+    then rounded once, and tensors of another dtype are cast. ``stored_frequencies``: rotate by the checkpoint's own
+    ``inv_freq`` where it has one (2023 files hold it in float16) instead of frequencies computed in float32. ``dtype``:
+    that of the arithmetic.
     """
 
-    held_in: str | None = None
+    rounded_to: str | None = None
     stored_frequencies: bool = False
-    compute: str = "float32"
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)
-class Shards:
-    """The tensors of every rank, upcast when asked for and kept by nobody."""
+class Weights:
+    """The tensors of every rank. Each call reads and upcasts them; nothing is kept."""
 
     checkpoint: RawCheckpoint
     arithmetic: Arithmetic
@@ -156,29 +145,29 @@ class Shards:
         """The tensor ``name`` of ``rank``.
 
         Raises:
-            GateError: the network needs it and the checkpoint has none.
+            GateError: the checkpoint does not have it.
         """
         found = self.checkpoint.ranks[rank].get(name)
         if found is None:
             raise GateError(
-                f"the network needs {name} of rank {rank}, which the checkpoint has not",
+                f"the network needs {name} of rank {rank}, which the checkpoint does not have",
                 self.checkpoint.where,
                 "check the config against the checkpoint",
             )
         return found
 
     def rows(self, rank: int, name: str, start: int = 0, count: int | None = None) -> torch.Tensor:
-        """Rows of a tensor, in the dtype of the arithmetic, rounded to ``held_in`` first."""
+        """Rows of a tensor, in the dtype of the arithmetic, first rounded to ``rounded_to``."""
         import torch
 
         tensor = self.find(rank, name)
         numbers = as_tensor(self.checkpoint.read(tensor, start, count), tensor.dtype)
-        if self.arithmetic.held_in is not None and self.arithmetic.held_in != tensor.dtype:
-            numbers = numbers.to(getattr(torch, self.arithmetic.held_in))
-        return numbers.to(getattr(torch, self.arithmetic.compute))
+        if self.arithmetic.rounded_to is not None and self.arithmetic.rounded_to != tensor.dtype:
+            numbers = numbers.to(getattr(torch, self.arithmetic.rounded_to))
+        return numbers.to(getattr(torch, self.arithmetic.dtype))
 
     def optional(self, rank: int, name: str) -> torch.Tensor | None:
-        """A whole small tensor, None where the network has none."""
+        """A whole small tensor, None where the checkpoint does not have it."""
         return self.rows(rank, name) if self.has(name) else None
 
     def multiply(self, x: torch.Tensor, rank: int, name: str) -> torch.Tensor:
@@ -199,7 +188,7 @@ class Shards:
             yield x @ self.rows(rank, name, start, min(step, out - start)).T
 
     def summed_bias(self, rank: int, name: str) -> torch.Tensor | None:
-        """What ``rank`` adds before the all-reduce; with ``held_in`` rank 0 adds the rounded sum, the others nothing.
+        """The bias that ``rank`` adds before the all-reduce; with ``rounded_to`` rank 0 adds the rounded sum of all.
 
         With gpt-j-residual every rank adds its own bias, so the network's bias is their sum, which a file holds
         rounded (gpt-neox ``megatron/model/transformer.py``, ParallelTransformerLayer).
@@ -208,16 +197,16 @@ class Shards:
 
         if not self.has(name):
             return None
-        held_in = self.arithmetic.held_in
-        if held_in is None or self.ranks == 1:
+        rounded_to = self.arithmetic.rounded_to
+        if rounded_to is None or self.ranks == 1:
             return self.rows(rank, name)
         if rank:
             return None
-        exact = Shards(self.checkpoint, Arithmetic())
+        exact = Weights(self.checkpoint, Arithmetic())
         total = exact.rows(0, name)
         for other in range(1, self.ranks):
             total = total + exact.rows(other, name)
-        return total.to(getattr(torch, held_in)).to(getattr(torch, self.arithmetic.compute))
+        return total.to(getattr(torch, rounded_to)).to(getattr(torch, self.arithmetic.dtype))
 
 
 def as_tensor(array: np.ndarray[Any, Any], dtype: str) -> torch.Tensor:
@@ -231,64 +220,50 @@ def as_tensor(array: np.ndarray[Any, Any], dtype: str) -> torch.Tensor:
     return torch.from_numpy(array)
 
 
-EXACT = Arithmetic()
-FREQUENCIES = "attention.rotary_emb.inv_freq"
-_MLP = (("mlp.linear1", "mlp.linear2"), ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h"), ("mlp.w1", "mlp.w2"))
-
-
-def neox_logits(
-    checkpoint: RawCheckpoint, network: Network, tokens: NDArray[np.int64], arithmetic: Arithmetic = EXACT
-) -> torch.Tensor:
-    """Logits of ``tokens`` (batch, seq): (batch, seq, vocabulary of all ranks), in the arithmetic's dtype.
+def logit_blocks(
+    checkpoint: RawCheckpoint, network: Network, tokens: NDArray[np.int64], arithmetic: Arithmetic = Arithmetic()
+) -> Iterator[torch.Tensor]:
+    """Logits of ``tokens`` (batch, seq), a block of the vocabulary at a time: (batch, seq, block), in order.
 
     Raises:
-        GateError: the network needs a tensor that the checkpoint has not, or has another shape.
-        ValueError: a token outside the vocabulary.
+        GateError: a tensor is missing or has another shape than the network needs.
+        ValueError: a token is outside the vocabulary.
     """
     import torch
 
-    return torch.cat(list(logit_blocks(checkpoint, network, tokens, arithmetic)), dim=-1)
-
-
-def logit_blocks(
-    checkpoint: RawCheckpoint, network: Network, tokens: NDArray[np.int64], arithmetic: Arithmetic = EXACT
-) -> Iterator[torch.Tensor]:
-    """The logits of :func:`neox_logits` in blocks of the vocabulary, in order: (batch, seq, block)."""
-    import torch
-
-    shards = Shards(checkpoint, arithmetic)
+    weights = Weights(checkpoint, arithmetic)
     try:
         with torch.no_grad():
-            x = _embed(shards, tokens)
-            hidden = hidden_positions(tokens.shape[1], network.sliding_window)
+            x = _embed(weights, tokens)
+            masked = attention_mask(tokens.shape[1], network.sliding_window)
             for layer in range(network.layers):
-                x = _Layer(shards, network, f"layers.{layer}.").forward(x, hidden)
+                x = _Layer(weights, network, f"layers.{layer}.").forward(x, masked)
         head = "embedding.weight" if network.tied else "unembedding.weight"
-        for rank in range(shards.ranks):
-            yield from shards.products(_norm(shards, network, rank, "final_norm", x), rank, head)
-    except RuntimeError as error:  # torch's word for shapes that do not fit
+        for rank in range(weights.ranks):
+            yield from weights.products(_norm(weights, network, rank, "final_norm", x), rank, head)
+    except RuntimeError as error:  # torch raises it for shapes that do not fit
         raise GateError(
             f"the tensors do not fit the network: {error}", checkpoint.where, "check the config's sizes"
         ) from error
 
 
-def _embed(shards: Shards, tokens: NDArray[np.int64]) -> torch.Tensor:
-    """The embedding is split by vocabulary: a rank looks up its own tokens, others are zero there (all-reduce)."""
+def _embed(weights: Weights, tokens: NDArray[np.int64]) -> torch.Tensor:
+    """The embedding is split by vocabulary: each token is looked up on the rank that has its row."""
     import torch
 
-    rows, width = shards.find(0, "embedding.weight").shape
-    unique, place = np.unique(tokens, return_inverse=True)
-    if unique[0] < 0 or unique[-1] >= rows * shards.ranks:
-        raise ValueError(f"tokens reach {unique[-1]} in a vocabulary of {rows * shards.ranks}")
-    found = [shards.rows(int(token) // rows, "embedding.weight", int(token) % rows, 1) for token in unique]
-    return torch.cat(found)[torch.from_numpy(place.reshape(-1))].reshape(*tokens.shape, width)
+    rows, width = weights.find(0, "embedding.weight").shape
+    unique, index = np.unique(tokens, return_inverse=True)
+    if unique[0] < 0 or unique[-1] >= rows * weights.ranks:
+        raise ValueError(f"a token is {unique[-1]}, but the vocabulary has {rows * weights.ranks}")
+    found = [weights.rows(int(token) // rows, "embedding.weight", int(token) % rows, 1) for token in unique]
+    return torch.cat(found)[torch.from_numpy(index.reshape(-1))].reshape(*tokens.shape, width)
 
 
-def _norm(shards: Shards, network: Network, rank: int, name: str, x: torch.Tensor) -> torch.Tensor:
+def _norm(weights: Weights, network: Network, rank: int, name: str, x: torch.Tensor) -> torch.Tensor:
     if network.norm == "rmsnorm":
-        scale = shards.rows(rank, f"{name}.scale")
+        scale = weights.rows(rank, f"{name}.scale")
         return rms_norm(x, scale, network.norm_epsilon, network.epsilon_outside_root)
-    weight, bias = shards.rows(rank, f"{name}.weight"), shards.optional(rank, f"{name}.bias")
+    weight, bias = weights.rows(rank, f"{name}.weight"), weights.optional(rank, f"{name}.bias")
     return layer_norm(x, weight, bias, network.norm_epsilon)
 
 
@@ -296,64 +271,64 @@ def _norm(shards: Shards, network: Network, rank: int, name: str, x: torch.Tenso
 class _Layer:
     """One transformer layer on all ranks; ``x`` is (batch, seq, hidden), the same on every rank."""
 
-    shards: Shards
+    weights: Weights
     network: Network
     prefix: str
 
-    def forward(self, x: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        ranks = range(self.shards.ranks)
-        turn = self._rotation(x)
+    def forward(self, x: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+        ranks = range(self.weights.ranks)
+        rotary = self._rotary(x)
         first = [self._norm(rank, "input_layernorm", x) for rank in ranks]
-        attention = [self._attention(rank, first[rank], turn, hidden) for rank in ranks]
+        attention = [self._attention(rank, first[rank], rotary, masked) for rank in ranks]
         if self.network.parallel_residual:
             shared = self.network.shared_norm
             second = first if shared else [self._norm(rank, "post_attention_layernorm", x) for rank in ranks]
-            return x + sum_of(
+            return x + all_reduce(
                 [
                     self._biased(rank, "attention.dense", attention[rank])
                     + self._biased(rank, self._mlp_names()[1], self._mlp(rank, second[rank]))
                     for rank in ranks
                 ]
             )
-        x = x + self._whole_bias("attention.dense", sum_of(attention))
+        x = x + self._whole_bias("attention.dense", all_reduce(attention))
         second = [self._norm(rank, "post_attention_layernorm", x) for rank in ranks]
-        return x + self._whole_bias(self._mlp_names()[1], sum_of([self._mlp(rank, second[rank]) for rank in ranks]))
+        return x + self._whole_bias(self._mlp_names()[1], all_reduce([self._mlp(rank, second[rank]) for rank in ranks]))
 
     def _norm(self, rank: int, name: str, x: torch.Tensor) -> torch.Tensor:
-        return _norm(self.shards, self.network, rank, self.prefix + name, x)
+        return _norm(self.weights, self.network, rank, self.prefix + name, x)
 
-    def _rotation(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _rotary(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         stored = self.prefix + FREQUENCIES
-        if self.shards.arithmetic.stored_frequencies and self.shards.has(stored):
-            inverse = self.shards.rows(0, stored)
+        if self.weights.arithmetic.stored_frequencies and self.weights.has(stored):
+            inverse = self.weights.rows(0, stored)
         else:
-            inverse = frequencies(self.network)
-        cosines, sines = rotation(inverse, x.shape[1])
+            inverse = rotary_frequencies(self.network)
+        cosines, sines = rotary_cos_sin(inverse, x.shape[1])
         return cosines.to(x.dtype), sines.to(x.dtype)
 
     def _column(self, rank: int, name: str, x: torch.Tensor) -> torch.Tensor:
-        """A column-parallel layer: the rank's rows of the weight, and its part of the bias."""
-        product = self.shards.multiply(x, rank, f"{self.prefix}{name}.weight")
-        bias = self.shards.optional(rank, f"{self.prefix}{name}.bias")
+        """A column-parallel layer: the rank's rows of the weight and the bias."""
+        product = self.weights.multiply(x, rank, f"{self.prefix}{name}.weight")
+        bias = self.weights.optional(rank, f"{self.prefix}{name}.bias")
         return product if bias is None else product + bias
 
     def _biased(self, rank: int, name: str, partial: torch.Tensor) -> torch.Tensor:
         """gpt-j-residual: every rank adds its own bias before the all-reduce."""
-        bias = self.shards.summed_bias(rank, f"{self.prefix}{name}.bias")
+        bias = self.weights.summed_bias(rank, f"{self.prefix}{name}.bias")
         return partial if bias is None else partial + bias
 
     def _whole_bias(self, name: str, reduced: torch.Tensor) -> torch.Tensor:
         """Serial residual: each rank has the full bias and adds it after the all-reduce."""
-        bias = self.shards.optional(0, f"{self.prefix}{name}.bias")
+        bias = self.weights.optional(0, f"{self.prefix}{name}.bias")
         return reduced if bias is None else reduced + bias
 
     def _attention(
-        self, rank: int, x: torch.Tensor, turn: tuple[torch.Tensor, torch.Tensor], hidden: torch.Tensor
+        self, rank: int, x: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], masked: torch.Tensor
     ) -> torch.Tensor:
         """The rank's heads, before the all-reduce: (batch, seq, hidden)."""
         q, k, v = self._split(self._column(rank, "attention.query_key_value", x))
-        context = attend(rotate(q, *turn), rotate(k, *turn), v, hidden)
-        return self.shards.multiply(context, rank, f"{self.prefix}attention.dense.weight")
+        context = attend(apply_rotary(q, *rotary), apply_rotary(k, *rotary), v, masked)
+        return self.weights.multiply(context, rank, f"{self.prefix}attention.dense.weight")
 
     def _split(self, fused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Queries, keys, values of a rank's heads, each (batch, seq, heads, head_size).
@@ -362,7 +337,7 @@ class _Layer:
         """
         import torch
 
-        size, ranks = self.network.head_size, self.shards.ranks
+        size, ranks = self.network.head_size, self.weights.ranks
         heads, groups = self.network.heads // ranks, self.network.kv_heads // ranks
         places = fused.shape[:2]
         if self.network.kv_heads == self.network.heads:
@@ -372,7 +347,7 @@ class _Layer:
         return q, k.repeat_interleave(heads // groups, dim=-2), v.repeat_interleave(heads // groups, dim=-2)
 
     def _mlp_names(self) -> tuple[str, str]:
-        return next((names for names in _MLP if self.shards.has(f"{self.prefix}{names[0]}.weight")), _MLP[0])
+        return next((names for names in _MLP if self.weights.has(f"{self.prefix}{names[0]}.weight")), _MLP[0])
 
     def _mlp(self, rank: int, x: torch.Tensor) -> torch.Tensor:
         """The rank's part of the MLP, before the all-reduce and without the last bias."""
@@ -385,12 +360,12 @@ class _Layer:
             wide = activate(gate, self.network.activation) * linear
         else:
             wide = activate(wide, self.network.activation)
-        return self.shards.multiply(wide, rank, f"{self.prefix}{down}.weight")
+        return self.weights.multiply(wide, rank, f"{self.prefix}{down}.weight")
 
 
-def sum_of(parts: list[torch.Tensor]) -> torch.Tensor:
-    """The all-reduce, in rank order."""
-    total = parts[0]
-    for part in parts[1:]:
-        total = total + part
+def all_reduce(partials: list[torch.Tensor]) -> torch.Tensor:
+    """The sum, in rank order."""
+    total = partials[0]
+    for partial in partials[1:]:
+        total = total + partial
     return total

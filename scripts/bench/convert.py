@@ -17,11 +17,10 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
@@ -30,16 +29,16 @@ from models import SHAPES, VOCABULARY, Shape, write
 
 from publish.convert.folder import write_folder
 from publish.convert.plan import ConversionPlan, make_plan
+from publish.interrupt import Stop
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.release.job import make_job
-from publish.release.step import make_step
-from publish.release_file import CardText, Release
+from publish.release.step import VerifiedBranch, make_step
+from publish.release_file import CardMetadata, Release
 from publish.sources.files import LocalFiles
 from publish.sources.runs import CheckpointRef
 
 CHUNK = 2 << 20
-STOP = threading.Event()
 USUAL = 5.1  # seconds of the usual converter for one 14M step, a process a step, as measured for this project
 
 
@@ -86,11 +85,12 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
     for step in range(1, steps + 1):  # no step 0: its initialisation would be explained, once a release
         write(run / f"global_step{step}", shape, ranks=ranks, step=step, seed=step)
     schedule = tuple(range(1, steps + 1))
-    job = make_job(Release(str(run), "bench/bench", CardText("bench"), schedule), tokenizer="none")
+    job = make_job(Release(str(run), "bench/bench", CardMetadata("bench"), schedule), tokenizer="none")
     sources = [job.run.steps[step] for step in job.steps]
 
-    def made(source: CheckpointRef, logits: str = "off") -> None:
-        make_step(job, source, work, logits=logits, tokenizer=None, stop=STOP)
+    def made(ref: CheckpointRef, logits: str = "off") -> None:
+        for branch in make_step(replace(job, verify_logits=logits), ref, work / f"made-{ref.name}", Stop()):
+            assert isinstance(branch, VerifiedBranch), branch
 
     def clean() -> None:  # removing files is in nobody's time
         for path in work.iterdir():

@@ -19,8 +19,8 @@ from pathlib import Path
 
 from cluster import Cluster, missing
 
-from publish.cli.demo import samples
-from publish.cli.rehearse import REHEARSAL_TOKEN, UNPACED
+from publish.cli.demo import unpack_samples
+from publish.cli.rehearse import REHEARSAL_TOKEN, UNLIMITED
 from publish.rehearsal.server import RehearsalHub
 from publish.schedule import step_of
 
@@ -136,7 +136,7 @@ class Rehearsal:
 
 def chosen(folder: Path, count: int) -> Path:
     """The first ``count`` steps of the sample run."""
-    whole, run = samples(folder / "raw"), folder / "run"
+    whole, run = unpack_samples(folder / "raw"), folder / "run"
     shutil.copytree(whole / "tokenizer", run / "tokenizer")
     names = (path.name for path in whole.iterdir() if step_of(path.name) is not None)
     for name in sorted(names, key=lambda name: step_of(name) or 0)[:count]:
@@ -153,7 +153,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="publish-slurm-"))
     try:
         (folder / "raw").mkdir()
-        hub = RehearsalHub(folder / "hub", api_quota=UNPACED, resolver_quota=UNPACED)
+        hub = RehearsalHub(folder / "hub", api_quota=UNLIMITED, resolver_quota=UNLIMITED)
         with hub, Cluster(LONGEST) as cluster:
             rehearsal = Rehearsal(folder, cluster, hub, steps)
             driver = rehearsal.play()

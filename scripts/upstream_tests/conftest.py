@@ -1,4 +1,4 @@
-"""Fixtures for huggingface_hub's own tests, written anew: upstream's conftest is not in its sdist.
+"""Fixtures for huggingface_hub's own tests, since upstream's conftest is not in its sdist.
 
 scripts/upstream_tests.py puts this file beside the unpacked tests. The Hub under test is named by ``HF_ENDPOINT``.
 """
@@ -29,7 +29,7 @@ testing_constants.OTHER_TOKEN, testing_constants.OTHER_USER = "hf_bob", "bob"
 
 def pytest_configure(config: pytest.Config) -> None:
     for name in MARKERS:
-        config.addinivalue_line("markers", f"{name}: a suite of upstream's")
+        config.addinivalue_line("markers", f"{name}: one of upstream's suites")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,7 +44,7 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def guarded(self: socket.socket, address: Any) -> None:
         if isinstance(address, tuple) and address[0] not in ("127.0.0.1", "::1", "localhost"):
-            raise ConnectionRefusedError(f"no test leaves this machine; asked for {address[0]}")
+            raise ConnectionRefusedError(f"tests may connect to loopback only, not to {address[0]}")
         connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
@@ -63,7 +63,7 @@ def api() -> HfApi:
 
 @pytest.fixture
 def repo_factory(api: HfApi) -> Iterator[RepoFactory]:
-    """Makes repos, and deletes them when the test is over."""
+    """Creates repos, and deletes them after the test."""
     made: list[tuple[str, str | None, str | None]] = []
 
     def make(repo_type: str | None = None, repo_id: str | None = None, **options: Any) -> RepoUrl:

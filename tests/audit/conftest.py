@@ -11,7 +11,7 @@ from publish.audit.collect import AuditOptions
 from publish.audit.examine import examine
 from publish.audit.reader import Cache, Reader
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint, Patience
+from publish.hub.endpoint import Endpoint, RetryPolicy
 from publish.records.findings import AuditReport
 from publish.rehearsal.server import RehearsalHub
 
@@ -35,7 +35,7 @@ def audit(hub: RehearsalHub, tmp_path: Path) -> Audit:
     """Audit repos of the Hub, with a cache that lasts as long as the test."""
 
     def run(*repos: str, **options: object) -> AuditReport:
-        client = Client(Endpoint(hub.url), patience=Patience(tries=2, base=0.01), quota_dir=tmp_path / "quota")
+        client = Client(Endpoint(hub.url), retry_policy=RetryPolicy(tries=2, base=0.01), quota_dir=tmp_path / "quota")
         reader = Reader(client, Cache(tmp_path / "cache"))
         return examine(reader, repos, AuditOptions(**options))  # type: ignore[arg-type]
 

@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 
 from publish.rehearsal.names import repo_id
-from publish.rehearsal.storage.git import Drop, Put
+from publish.rehearsal.storage.git import DeletePath, PutFile
 from publish.rehearsal.storage.lfs import Pointer
-from publish.rehearsal.storage.store import Store
+from publish.rehearsal.storage.store import RepoStore
 
 HIDDEN, LAYERS, VOCABULARY = 16, 2, 64
 SHAPES: Mapping[str, tuple[int, ...]] = {
@@ -116,7 +116,7 @@ class Planted:
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)  # branch -> path -> content
 
     def __post_init__(self) -> None:
-        store = Store(self.root, time.time)
+        store = RepoStore(self.root, time.time)
         self.id = repo_id("models", *self.repo.split("/"))
         store.create(self.id, self.repo.split("/")[0], private=False)
         self.git, self.lfs = store.git(self.id), store.lfs(self.id)
@@ -129,7 +129,7 @@ class Planted:
     ) -> str:
         """Commit to a branch (a new one starts at the first commit); weights, and paths in ``lfs``, go to LFS."""
         parent = self.git.tip(f"refs/heads/{branch}") or self.first
-        changes: list[Put | Drop] = [Drop(path) for path in drop]
+        changes: list[PutFile | DeletePath] = [DeletePath(path) for path in drop]
         for path, content in files.items():
             if path.endswith((".safetensors", ".bin")) or path in lfs:
                 digest = hashlib.sha256(content).hexdigest()
@@ -137,7 +137,7 @@ class Planted:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(content)
                 content = Pointer(digest, len(content)).to_bytes()
-            changes.append(Put(path, self.git.add_blob(content)))
+            changes.append(PutFile(path, self.git.add_blob(content)))
         commit = self.git.add_commit(parent, changes, f"{branch} again", "mallory", int(time.time()))
         self.git.set_ref(f"refs/heads/{branch}", commit)
         held = {**self.files.get(branch, {}), **files}

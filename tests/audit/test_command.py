@@ -89,9 +89,9 @@ def test_the_reports_for_a_terminal_and_for_an_issue_tracker(suite: Planted) -> 
     ("arguments", "says"),
     [
         (("lab/none",), "404"),
-        (("nonsense",), "neither an existing folder nor a repository"),
+        (("nonsense",), "no folder of this name"),
         (("lab/a@step1",), "a whole repo"),
-        (("lab/a", "--schedule", "weekly"), "no schedule"),
+        (("lab/a", "--schedule", "weekly"), "unknown schedule"),
         (("lab/a", "--schedule", "from-config"), "no training config"),
         (("lab/a", "--branches", "ckpt_{step}"), "none of the 5 branches"),
         (("lab/a", "--branches", "ckpt"), "does not say where the step is"),

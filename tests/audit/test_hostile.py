@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import struct
 
 import pytest
 
-from publish.formats.safetensors import NoHeader, length_of, parse_header
 from publish.rehearsal.server import RehearsalHub
 from tests.audit.conftest import Audit, kinds
 from tests.audit.suites import CONFIG, publish_suite
@@ -61,34 +59,3 @@ def test_a_hostile_index_concerns_its_own_step(hub: RehearsalHub, audit: Audit, 
     suite = publish_suite(hub.root, "lab/a", STEPS, shards=2)
     suite.put("step2", {"model.safetensors.index.json": index})
     assert all(finding.steps == (2,) for finding in audit("lab/a").findings)
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        {"dtype": "F16", "shape": [2], "data_offsets": [0, 10**400]},
-        {"dtype": "F16", "shape": [-1], "data_offsets": [0, 4]},
-        {"dtype": "F16", "shape": [True], "data_offsets": [0, 4]},
-        {"dtype": 3, "shape": [2], "data_offsets": [0, 4]},
-        {"dtype": "F16", "shape": [2], "data_offsets": [4, 0]},
-        {"dtype": "F16", "shape": [2]},
-        [],
-        None,
-    ],
-)
-def test_what_is_not_a_header_is_refused(entry: object) -> None:
-    with pytest.raises(NoHeader):
-        parse_header(json.dumps({"a": entry}).encode())
-
-
-def test_a_header_that_contradicts_itself_lists_its_problems() -> None:
-    one = {"dtype": "F16", "shape": [2, 2], "data_offsets": [0, 8]}
-    other = {"dtype": "F16", "shape": [3], "data_offsets": [4, 12]}
-    problems = parse_header(json.dumps({"a": one, "b": other}).encode()).problems
-    assert any("begins at byte" in problem for problem in problems)
-    assert any("F16 [3], 6 bytes, and has 8" in problem for problem in problems)
-    with pytest.raises(NoHeader, match="twice"):
-        parse_header(b'{"a": {}, "a": {}}')
-    for length in (0, 1, 10**9, 2**63):
-        with pytest.raises(NoHeader):
-            length_of(struct.pack("<Q", length))

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from publish.cli.group import main
-from publish.hub.failures import Patience
+from publish.hub.endpoint import RetryPolicy
 from publish.rehearsal.server import RehearsalHub
 from tests.audit.suites import Planted, publish_suite
 from tests.servers import QuietServer
@@ -82,7 +82,7 @@ def suite(hub: RehearsalHub) -> Planted:
 
 @pytest.fixture
 def proxy(hub: RehearsalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Between]:
-    monkeypatch.setattr("publish.cli.audit.RETRIES", Patience(2, 0.01))
+    monkeypatch.setattr("publish.cli.audit.RETRIES", RetryPolicy(2, 0.01))
     with Between(hub.url) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release_file import Release, parse_release
 from tests.audit.conftest import MANY, Audit, kinds
@@ -104,8 +104,9 @@ def test_a_branch_that_is_a_copy_of_another(published: Planted, audit: Audit) ->
 
 def test_a_card_that_states_other_digests(published: Planted, audit: Audit) -> None:
     main = published.read("main")
-    listed = json.loads(main["checkpoints.json"])["checkpoints"]
-    digest = next(record["weights"][0] for record in listed if record["step"] == 2)
+    manifests = [record["manifest"] for record in json.loads(main["checkpoints.json"])["checkpoints"]]
+    files = next(manifest["files"] for manifest in manifests if manifest["step"] == 2)
+    digest = next(file["sha256"] for file in files if file["path"] == "model.safetensors")
     stale = main["README.md"].replace(digest[:8].encode(), b"0" * 8)
     published.put("main", {"README.md": stale})
     assert kinds(audit(TARGET)) == [("card-stale", (2,))]
@@ -121,7 +122,7 @@ def test_a_list_of_checkpoints_that_cannot_be_read_is_an_error(published: Plante
     from publish.errors import HubError
 
     published.put("main", {"checkpoints.json": b'{"repo": 1}'})
-    with pytest.raises(HubError, match=r"repo is int"):
+    with pytest.raises(HubError, match="repo must be str, got int"):
         audit(TARGET)
 
 

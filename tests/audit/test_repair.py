@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from publish.cli.group import main
 from publish.errors import HubError, PublishError
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release.cards import make_cards
 from publish.release.proposal import propose
@@ -109,9 +109,9 @@ def test_every_defect_is_repaired_recorded_and_gone(published: Published) -> Non
 def check_records(published: Published, planted: Mapping[str, str], after: Mapping[str, str]) -> None:
     """checkpoints.json and the card list what was wrong, since which commit, and the commit that replaced it."""
     files = published.plant.read("main")
-    listed = json.loads(files["checkpoints.json"])
-    errata = {erratum["branch"]: erratum for erratum in listed["errata"]}
-    assert len(errata) == len(listed["errata"])
+    listed = json.loads(files["checkpoints.json"])["notes"]["errata"]
+    errata = {erratum["branch"]: erratum for erratum in listed}
+    assert len(errata) == len(listed)
     assert set(errata) == {"main", *(f"step{step}" for step in (2, 4, 8, 16, 32, 64, 128, 256, 1000))}
     only = errata["step4"]
     assert (only["kinds"], only["since"], only["replaced_by"]) == (["size-mismatch"], planted["step4"], after["step4"])
@@ -130,11 +130,11 @@ def test_since_is_the_first_wrong_commit(published: Published) -> None:
     published.plant.put("step2", {"model.safetensors": held[:-16]})
     outcome = published.repair(published.audit()[1])
     assert outcome.published == (2,)  # type: ignore[attr-defined]
-    listed = json.loads(published.plant.read("main")["checkpoints.json"])["errata"]
+    listed = json.loads(published.plant.read("main")["checkpoints.json"])["notes"]["errata"]
     assert [(erratum["branch"], erratum["since"]) for erratum in listed] == [("step2", first)]
     published.plant.put("step4", {"extra.txt": b"x"})
     published.repair(published.audit()[1])
-    kept = json.loads(published.plant.read("main")["checkpoints.json"])["errata"]
+    kept = json.loads(published.plant.read("main")["checkpoints.json"])["notes"]["errata"]
     assert [erratum["branch"] for erratum in kept] == ["step2", "step4"]
 
 
@@ -161,7 +161,7 @@ def test_an_interrupted_repair_continues(published: Published) -> None:
     outcome = published.repair(audit)
     assert (outcome.published, outcome.failed) == ((64,), ())  # type: ignore[attr-defined]
     assert published.audit()[0] == 0
-    listed = json.loads(published.plant.read("main")["checkpoints.json"])["errata"]
+    listed = json.loads(published.plant.read("main")["checkpoints.json"])["notes"]["errata"]
     tips = published.tips()
     replaced = {erratum["branch"]: erratum["replaced_by"] for erratum in listed}
     assert replaced == {"step2": tips["step2"], "step64": tips["step64"]}
@@ -184,7 +184,7 @@ def test_findings_that_need_manual_action_are_listed(published: Published) -> No
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "no valid JSON"),
+        ("{", "not valid JSON"),
         ("{}", "repos is missing"),
         ('{"repos": [{"repo": "a/b"}], "findings": []}', "not of alice/tiny"),
         ('{"repos": [{"repo": "alice/tiny"}], "findings": [{"kind": 3}]}', "kind"),

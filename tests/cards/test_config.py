@@ -7,24 +7,30 @@ from typing import Any
 
 import pytest
 
-from publish.cards.details import Sizes, details
+from publish.cards.details import details
 from publish.cards.lint import lint_claims
-from publish.cards.run_config import config_facts
+from publish.records.run import RunFacts, Sizes, config_facts
 from tests.cards import samples
 
 
-def sizes(name: str, ranks: int | None, tensor_parallel: int = 1) -> Sizes:
+def sizes(name: str, ranks: int | None) -> Sizes:
     """Sizes by the architecture's arithmetic; the vocabulary is padded to 128 x TP."""
     config = config_facts(samples.options(name))
     layers, width, vocabulary = config.layers or 0, config.hidden or 0, 50_304
     embedding = 2 * vocabulary * width
     body = 12 * layers * width * width + 13 * layers * width + 2 * width
-    batch = (config.micro_batch or 0) * (config.accumulation or 1) * (ranks or 0) * (config.sequence or 0)
-    return Sizes("GPT-NeoX", "float16", embedding + body, embedding, vocabulary, tensor_parallel, batch or None, ranks)
+    batch = (
+        (config.micro_batch or 0)
+        * (samples.options(name).get("gradient_accumulation_steps") or 1)
+        * (ranks or 0)
+        * (config.sequence or 0)
+    )
+    return Sizes("gpt_neox", "float16", embedding + body, embedding, vocabulary, batch or None, ranks)
 
 
 def table(name: str, ranks: int | None = 32, **changes: Any) -> dict[str, tuple[str, str]]:
-    rows = details({**samples.options(name), **changes}, sizes(name, ranks), last_step=143_000)
+    run = RunFacts(config_facts({**samples.options(name), **changes}), sizes(name, ranks))
+    rows = details(run, 143_000)
     return {row.name: (row.value, row.source) for row in rows}
 
 
@@ -83,13 +89,13 @@ def test_without_the_number_of_ranks_no_batch_is_claimed() -> None:
 
 def test_a_global_batch_in_the_config_needs_no_ranks() -> None:
     options = {**samples.options("pythia-14m"), "train_batch_size": 1024}
-    rows = details(options, replace(sizes("pythia-14m", 32), data_parallel=None), last_step=1)
+    rows = details(RunFacts(config_facts(options), replace(sizes("pythia-14m", 32), data_parallel=None)), 1)
     (batch,) = [row for row in rows if row.name == "Batch"]
     assert (batch.value, batch.source) == ("2,097,152 tokens (1,024 sequences of 2,048)", "config")
 
 
 def test_what_the_config_leaves_out_is_left_out_or_says_so() -> None:
-    rows = details({}, replace(samples.TINY, tokens_per_step=None, data_parallel=None), last_step=1)
+    rows = details(RunFacts(config_facts({}), replace(samples.TINY, tokens_per_step=None, data_parallel=None)), 1)
     assert [(row.name, row.value, row.source) for row in rows][5:] == [
         ("Initialisation", "normal, output layers scaled_normal", "GPT-NeoX default"),
         ("Seed", "1234", "GPT-NeoX default"),

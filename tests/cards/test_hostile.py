@@ -10,13 +10,27 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from publish.cards.details import Fact
-from publish.cards.facts import HUB, Comparison, Deviation, Explanation, StepFacts, SuiteFacts
+from publish.cards.facts import HUB, Plot, StepFacts, SuiteFacts
 from publish.cards.render import render_step, render_suite
 from publish.cards.text import neutralised, plain
 from publish.errors import CardError
+from publish.records.checkpoints import Erratum, SuiteNotes
 from publish.records.files import FileRecord
 from publish.records.gates import Gate
+from publish.records.manifest import (
+    ComparedLayerType,
+    ConfigOverride,
+    Converter,
+    Manifest,
+    Preceding,
+    RngState,
+    Source,
+    SourceFile,
+    note,
+)
+from publish.records.run import RunFacts
+from publish.release_file import EvaluationResult, ExpectedEqual, Override, Release
+from publish.schedule import PYTHIA
 from tests.cards import samples
 from tests.cards.markdown import PARSER, blocks, body, links, live_html, shown, tokens
 
@@ -34,42 +48,59 @@ WORDS = HOSTILE.filter(lambda text: plain(text) != "")
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 
 
-def hostile_step(text: str) -> StepFacts:
-    fact = Fact(text, text, text)
-    return samples.step(
-        text=replace(
-            samples.TEXT,
-            title=text,
-            license=text,
-            tags=(text,),
-            papers=(text,),
-            notes="",
-            datasets=(text,),
-            errata=(text,),
-        ),
-        details=(fact, replace(fact, literal=True)),
-        training=(fact, replace(fact, literal=True)),
-        files=(FileRecord(text, 1, samples.digest()),),
+def hostile_release(text: str) -> Release:
+    card = replace(
+        samples.CARD,
+        title=text,
+        license=text,
+        tags=(text,),
+        papers=(text,),
+        notes="",
+        datasets=(text,),
+        errata=(text,),
+        base_model=text,
+        base_model_relation=text,
+        results=(EvaluationResult(text, text, text, 0.5),),
+    )
+    equal, override = ExpectedEqual((0, 1000), text), Override(text, text, text)
+    return replace(samples.RELEASE, card=card, expect=(equal,), overrides=(override,))
+
+
+def hostile_run(text: str) -> RunFacts:
+    config = replace(
+        samples.RUN.config, optimizer=text, decay_style=text, precision=text, data_paths=(text, text), vocab_file=text
+    )
+    sizes = replace(samples.TINY, architecture=text, dtype=text)
+    return RunFacts(config, sizes, (note("cast", source=text, dtype=text),))
+
+
+def hostile_manifest(number: int, text: str) -> Manifest:
+    state = RngState(text, 1, (1,), Preceding(7, tensors=(text, text)), devices=(text,))
+    layer_type = ComparedLayerType(text, 1, 0.5, 0.5, 1.0, 0.1, None)
+    reason = note("zero-sign", count=1, tensors=1, names=(text, text))
+    return samples.manifest(
+        number,
+        files=(FileRecord(text, 1, samples.digest()), FileRecord("model.safetensors", 1, text)),
         gates=(Gate(text, text, text),),
-        source=text,
-        source_files=(text, text),
-        converter=text,
-        deviations=(text,),
-        overrides=(Deviation(text, text, text),),
-        expected=(text,),
-        comparisons=(Comparison(text, text, (text,), (text, text), ((text, text),)),),
+        source=Source(text, samples.digest("commit", number)[:40], (SourceFile(text, 1), SourceFile(text, 1))),
+        converter=Converter(text, text),
+        overrides=(ConfigOverride(text, text, text),),
+        comparisons=(
+            replace(samples.COMPARISON, location=text, verdict=text, layer_types=(layer_type,), reasons=(reason,)),
+        ),
+        explanation=replace(samples.EXPLANATION, rng_state=state, stored_state=text),
     )
 
 
+def hostile_step(text: str) -> StepFacts:
+    return StepFacts(hostile_release(text), hostile_run(text), PYTHIA, hostile_manifest(1000, text))
+
+
 def hostile_suite(text: str) -> SuiteFacts:
-    step = hostile_step(text)
-    lines = tuple(replace(samples.line(number), weights=text, source_commit=text) for number in (0, 1, 2))
-    shared: Any = {
-        name: getattr(step, name)
-        for name in ("text", "details", "gates", "source", "converter", "deviations", "overrides", "expected",
-                     "comparisons")
-    }  # fmt: skip
-    return samples.suite(lines=lines, explanation=Explanation(text, (Fact(text, text, text),)), **shared)
+    erratum = Erratum("step1", (text,), text, text, text)
+    notes = SuiteNotes((Gate(text, text, text),), (erratum,))
+    checkpoints = tuple(hostile_manifest(number, text) for number in (0, 1, 2))
+    return SuiteFacts(hostile_release(text), hostile_run(text), checkpoints, notes=notes)
 
 
 @pytest.mark.parametrize("facts", [hostile_step, hostile_suite])
@@ -90,10 +121,11 @@ def test_a_card_of_hostile_facts_has_the_structure_of_a_harmless_one(facts: Any,
 
 
 def links_by_design(text: str) -> set[str]:
-    """Where a card links to for what the release file says: a paper's address, a dataset, the source at its commit."""
+    """Where a card links to for what the release file says: papers, a dataset, a base model, sources at commits."""
     name = text.strip()
     paper = {name} if name.startswith(("http://", "https://")) else set()
-    return {*paper, f"{HUB}/datasets/{name}", f"{HUB}/{name}/tree/{samples.step().source_commit}"}
+    sources = {f"{HUB}/{name}/tree/{samples.digest('commit', number)[:40]}" for number in (0, 1, 2, 1000)}
+    return {*paper, *sources, f"{HUB}/{name}", f"{HUB}/datasets/{name}"}
 
 
 def readable(text: str) -> str:
@@ -149,12 +181,10 @@ def test_a_script_in_the_notes_is_shown_as_text() -> None:
 @pytest.mark.parametrize("repo", ['a/b", trust_remote_code=True)#', "a/b\nimport os", "a", "a/b/c", "ä/b", ""])
 def test_what_cannot_stand_in_the_snippet_is_refused(repo: str) -> None:
     with pytest.raises(CardError, match="snippet"):
-        render_step(samples.step(repo=repo))
+        render_step(samples.step(release=replace(samples.RELEASE, target=repo)))
 
 
 @pytest.mark.parametrize("path", ["javascript:alert(1)", "../x.svg y", "a)b.svg", 'x" onerror="'])
 def test_a_picture_comes_from_the_repo_or_the_web(path: str) -> None:
-    from publish.cards.facts import Plot
-
     with pytest.raises(CardError):
         render_suite(samples.suite(plots=(Plot("std over steps", path),)))

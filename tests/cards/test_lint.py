@@ -6,7 +6,7 @@ import pytest
 
 from publish.cards.lint import Finding, lint_card, lint_claims, snippet_loads
 from publish.cards.render import render_step, render_suite
-from publish.cards.run_config import config_facts
+from publish.records.run import config_facts
 from tests.cards import samples
 
 KNOWN = (samples.SOURCE, "EleutherAI/pythia-tiny-seed1")
@@ -29,7 +29,7 @@ def without_head(card: str) -> str:
         ("library_name: transformers\n", "", "card-metadata", "missing-key", "library_name is missing"),
         ("language:\n- en\n", "language:\n", "card-metadata", "empty-key", "language is empty"),
         ("- pythia\n", "- ''\n", "card-metadata", "empty-key", "tags is empty"),
-        ("language:\n- en\n", "language: [en\n", "card-metadata", "front-matter", "no valid YAML"),
+        ("language:\n- en\n", "language: [en\n", "card-metadata", "front-matter", "not valid YAML"),
         (f'"{samples.REPO}"', '"EleutherAI/pythia-70m-seed3"', "card-snippet", "snippet-repo", "pythia-70m-seed3"),
         (
             'revision="step143000"',

@@ -11,7 +11,7 @@ import yaml
 from publish.cards.metadata import check, front_matter
 from publish.cards.render import render_suite
 from publish.errors import CardError
-from publish.rehearsal.api.commits import check_card
+from publish.rehearsal.front_matter import validate_card
 from publish.release_file import parse_release
 from tests.cards import samples
 
@@ -34,9 +34,9 @@ card:
 
 
 def test_every_key_of_the_release_file_arrives() -> None:
-    text = parse_release(RELEASE, "release.yaml").card
-    check(text, "lab/tiny")
-    assert yaml.safe_load(front_matter(text, "lab/tiny").strip("-\n")) == {
+    release = parse_release(RELEASE, "release.yaml")
+    check(release.card, "lab/tiny")
+    assert yaml.safe_load(front_matter(release.card, "lab/tiny").strip("-\n")) == {
         "base_model": "EleutherAI/pythia-14m",
         "base_model_relation": "finetune",
         "language": ["en"],
@@ -58,8 +58,8 @@ def test_every_key_of_the_release_file_arrives() -> None:
             }
         ],
     }
-    card = render_suite(samples.suite(repo="lab/tiny", text=text))
-    assert check_card(card) == ([], [])
+    card = render_suite(samples.suite(release=release))
+    assert validate_card(card) == ([], [])
     assert "```bibtex\n@misc{tiny, title={Tiny}}\n```" in card
     assert "- step512 was replaced." in card
     assert "| EleutherAI/lambada_openai | text-generation | acc | 0.25 |" in card
@@ -80,5 +80,5 @@ def test_every_key_of_the_release_file_arrives() -> None:
 )
 def test_what_the_hub_would_refuse_or_warn_of_is_an_error(change: dict[str, Any], said: str) -> None:
     with pytest.raises(CardError) as caught:
-        check(replace(samples.TEXT, **change), samples.REPO)
+        check(replace(samples.CARD, **change), samples.REPO)
     assert said in caught.value.what

@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 
-from publish.cards.details import Sizes, details
+from publish.cards.details import details
 from publish.errors import ConfigError
 from publish.neox import config
 from publish.neox.state import TrainingState
+from publish.records.run import RunFacts, Sizes, config_facts
 from publish.release.job import tokens_per_step
 from tests.conftest import shared
 
-# layers, width, heads, rate as configured, tensor parallel; parameters where they are known (facts/pythia.md)
+# layers, width, heads, rate as configured, tensor parallel; parameters where they are known
 KNOWN: Mapping[str, tuple[int, int, int, str, int, int | None]] = {
     "14m": (6, 128, 4, "1e-3", 1, 14_067_712),
     "31m": (6, 256, 8, "1e-3", 1, 30_494_720),
@@ -26,7 +27,7 @@ KNOWN: Mapping[str, tuple[int, int, int, str, int, int | None]] = {
     "2.8b": (32, 2560, 32, "1.6e-4", 1, None),
     "6.9b": (32, 4096, 32, "1.2e-4", 2, None),
 }
-# 12b and 12b-deduped are left out: one is no valid YAML, the other has layers and heads exchanged
+# 12b and 12b-deduped are left out: one is not valid YAML, the other has layers and heads exchanged
 NAMES = [*KNOWN, *(f"{size}-deduped" for size in ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b"))]
 NORMAL = {"6.9b", "6.9b-deduped"}  # their files name no init method, which means normal to GPT-NeoX
 
@@ -64,8 +65,9 @@ def test_the_card_of_a_published_config(name: str) -> None:
     micro, accumulation = found["train_micro_batch_size_per_gpu"], found.get("gradient_accumulation_steps", 1)
     ranks = 1024 // (micro * accumulation)
     tokens = tokens_per_step(found, TrainingState(iteration=1, data_parallel=ranks))
-    sizes = Sizes("GPT-NeoX", "float16", total, embeddings, rows, tensor_parallel, tokens, ranks)
-    card = {row.name: (row.value, row.source) for row in details(found, sizes, last_step=143_000)}
+    sizes = Sizes("gpt_neox", "float16", total, embeddings, rows, tokens, ranks)
+    run = RunFacts(config_facts(found), sizes)
+    card = {row.name: (row.value, row.source) for row in details(run, 143_000)}
     assert card["Layers"] == (str(layers), "config")
     assert card["Width"] == (f"{width:,}", "config")
     assert card["Attention heads"] == (str(heads), "config")
@@ -80,7 +82,7 @@ def test_the_card_of_a_published_config(name: str) -> None:
     assert parameters is None or card["Parameters"] == (f"{parameters:,}", "tensors")
     if name == "14m":
         assert card["Parameters without embeddings"] == ("1,189,888", "tensors")
-    # 14M and 31M were trained on deduplicated data under their plain names: the path says so (facts/pythia.md)
+    # 14M and 31M were trained on deduplicated data under their plain names: the path says so
     if name not in ("14m", "31m"):
         assert ("dedup" in card["Data path"][0]) == name.endswith("-deduped")
 

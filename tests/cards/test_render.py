@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import ast
-import json
+import math
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from publish.cards import render
-from publish.cards.details import details
-from publish.cards.facts import Comparison, Plot, StepFacts, SuiteFacts
-from publish.cards.lint import lint_card
+from publish.cards.facts import Plot, StepFacts
 from publish.cards.render import render_step, render_suite
+from publish.cards.sentences import sentence
 from publish.errors import CardError
+from publish.lineage.suite import LINEAGE, REPEATS
+from publish.records.checkpoints import SuiteNotes
 from publish.records.codec import canonical, read_record
 from publish.records.gates import Gate
+from publish.records.manifest import Note, Source, note
+from publish.release.claims import CLAIMS
+from publish.release_file import Release
+from publish.verify.gates import GATES
+from publish.verify.logits import VALIDATION
 from tests.cards import samples
+
+
+def released(**card: Any) -> Release:
+    """The sample release with other words on its cards."""
+    return replace(samples.RELEASE, card=replace(samples.CARD, **card))
 
 
 def own(folder: Path, text: str, name: str = "model.md.j2") -> Path:
@@ -32,9 +44,8 @@ def own(folder: Path, text: str, name: str = "model.md.j2") -> Path:
     [
         ("{{ facts.accuracy }}", "accuracy"),
         ("{{ nowhere }}", "nowhere"),
-        ("{{ facts.text.base_model }}", "None"),
-        ("{{ facts.text.base_model | plain }}", "None"),
-        ("{{ facts.text.base_model | count }}", "None"),
+        ("{{ facts.card.base_model }}", "None"),
+        ("{{ facts.card.base_model | thousands }}", "None"),
         ("{% include 'absent.md.j2' %}", "absent.md.j2"),
     ],
 )
@@ -51,7 +62,7 @@ def test_a_template_that_is_no_jinja_is_named_with_its_line(tmp_path: Path) -> N
     assert caught.value.where.endswith("model.md.j2, line 2")
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CardError, match="no such folder"):
         render_step(samples.step(), tmp_path / "absent")
 
@@ -59,9 +70,9 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_a_maintainer_overrides_one_block_and_keeps_the_rest(tmp_path: Path) -> None:
     override = (
         "{% extends 'publish/model.md.j2' %}{% block summary %}\n{{ super() }}\n"
-        "Our *own* line of {{ facts.text.title }}.\n{% endblock %}"
+        "Our *own* line of {{ facts.card.title }}.\n{% endblock %}"
     )
-    facts = samples.suite(text=replace(samples.TEXT, title="<b>T</b>"))
+    facts = samples.suite(release=released(title="<b>T</b>"))
     card = render_suite(facts, own(tmp_path, override))
     assert "Our *own* line of &lt;b&gt;T&lt;/b&gt;." in card
     assert "**154 checkpoints**" in card
@@ -83,12 +94,12 @@ def test_the_snippet_is_ascii_python_of_the_right_repo_and_revision() -> None:
 
 
 def test_without_a_tokenizer_none_is_loaded() -> None:
-    assert "okenizer.from" not in render_step(samples.step(has_tokenizer=False))
+    assert "okenizer.from" not in render_step(samples.step(tokenizer=None))
 
 
 def test_front_matter_has_no_empty_key_and_reads_back() -> None:
-    text = replace(samples.TEXT, title="x", tags=(), datasets=("",), language=("no", "en", "no"), base_model="")
-    head = render_suite(samples.suite(text=text)).split("---\n")[1]
+    release = released(title="x", tags=(), datasets=("",), language=("no", "en", "no"), base_model="")
+    head = render_suite(samples.suite(release=release)).split("---\n")[1]
     assert yaml.safe_load(head) == {
         "language": ["no", "en"],
         "library_name": "transformers",
@@ -98,13 +109,13 @@ def test_front_matter_has_no_empty_key_and_reads_back() -> None:
 
 
 def test_base_model_is_in_the_front_matter() -> None:
-    text = replace(samples.TEXT, base_model="EleutherAI/pythia-14m")
-    assert "base_model: EleutherAI/pythia-14m\n" in render_suite(samples.suite(text=text))
+    release = released(base_model="EleutherAI/pythia-14m")
+    assert "base_model: EleutherAI/pythia-14m\n" in render_suite(samples.suite(release=release))
 
 
 def test_no_license_is_an_error() -> None:
     with pytest.raises(CardError, match="no license"):
-        render_step(samples.step(text=replace(samples.TEXT, license=" ")))
+        render_step(samples.step(release=released(license=" ")))
 
 
 def test_neighbours_and_place() -> None:
@@ -117,63 +128,77 @@ def test_neighbours_and_place() -> None:
 
 
 def test_a_step_that_is_not_the_releases_is_an_error() -> None:
-    with pytest.raises(CardError, match="step 3 is none"):
+    with pytest.raises(CardError, match="step 3 is not one of"):
         samples.step(3)
 
 
 def test_a_short_table_is_not_folded() -> None:
     facts = samples.suite()
     assert "<details>" in render_suite(facts)
-    assert "<details>" not in render_suite(replace(facts, lines=facts.lines[:20]))
+    assert "<details>" not in render_suite(replace(facts, checkpoints=facts.checkpoints[:20]))
 
 
 def test_plots_errata_and_explanation_have_their_places() -> None:
     plot = Plot("Standard deviation of each layer type, by step", "plots/std.svg")
-    card = render_suite(samples.suite(plots=(plot,), explanation=samples.EXPLANATION))
+    card = render_suite(samples.suite(plots=(plot,)))
     assert f"## Training dynamics\n\n![{plot.alt}](plots/std.svg)\n\n## Where the initial weights come from" in card
     assert "## Errata\n\n- Until 2026-11-02" in card
 
 
 def test_citation_in_a_fence_cannot_leave_it() -> None:
-    text = replace(samples.TEXT, citation="@misc{x,\n  title={```<script>}\n}")
-    card = render_suite(samples.suite(text=text))
+    release = released(citation="@misc{x,\n  title={```<script>}\n}")
+    card = render_suite(samples.suite(release=release))
     assert card.endswith("```bibtex\n@misc{x,\n  title={` ` `<script>}\n}\n```\n")
 
 
-def test_a_ragged_comparison_is_an_error() -> None:
-    with pytest.raises(CardError, match="2 cells under 1 columns"):
-        Comparison("t", "v", (), ("a",), (("1", "2"),))
-
-
 def test_a_folder_as_source_is_no_link_and_its_fingerprint_no_commit() -> None:
-    fingerprint = samples.digest("files")
-    card = render_step(samples.step(source="runs/pythia", source_commit=f"index:{fingerprint}"))
-    assert f"checkpoint in `runs/pythia`, fingerprint `{fingerprint}`." in card
-    lines = tuple(replace(line, source_commit=f"index:{fingerprint}") for line in samples.suite().lines)
-    suite = render_suite(samples.suite(source="runs/pythia", lines=lines))
+    source = Source("pythia", f"index:{samples.digest('files')}")
+    card = render_step(samples.step(source=source))
+    assert f"checkpoint in `pythia`, fingerprint `{samples.digest('files')}`." in card
+    checkpoints = tuple(replace(manifest, source=source) for manifest in samples.checkpoints())
+    suite = render_suite(samples.suite(checkpoints=checkpoints))
     assert "| Source fingerprint |" in suite
     assert "ource commit" not in suite
     assert "The commit of each" not in suite
 
 
 def test_where_not_every_source_is_known_there_is_no_column_for_it() -> None:
-    facts = samples.suite()
-    suite = render_suite(replace(facts, lines=(replace(facts.lines[0], source_commit=None), *facts.lines[1:])))
+    first, *others = samples.checkpoints()
+    suite = render_suite(samples.suite(checkpoints=(replace(first, source=Source("pythia")), *others)))
     assert "| Source commit" not in suite
     assert "| Source fingerprint" not in suite
 
 
 def test_every_gate_of_ours_has_its_meaning_and_an_unknown_one_says_where_to_look() -> None:
-    suite = render_suite(samples.suite(gates=(*samples.GATES, Gate("weather", "passed", "passed on 154"))))
+    names = (*GATES, VALIDATION, CLAIMS, REPEATS, LINEAGE)
+    gates = tuple(Gate(name, "passed", "fine") for name in (*names, "weather"))
+    suite = render_suite(samples.suite(notes=SuiteNotes(lineage=gates)))
     assert suite.count("see `publish.json`") == 1
-    assert "| weather | see `publish.json` | passed on 154 |" in suite
+    assert "| weather | see `publish.json` | passed: fine |" in suite
 
 
-def test_facts_go_to_json_and_back() -> None:
-    for kind, facts in ((StepFacts, samples.step()), (SuiteFacts, samples.suite())):
-        document = canonical(asdict(facts))
-        assert json.loads(document)["repo"] == samples.REPO
-        assert read_record(kind, document, "facts") == facts
+def test_an_explanation_is_shown_where_all_was_reproduced() -> None:
+    card = render_step(samples.step(0, explanation=samples.EXPLANATION))
+    assert "recomputed from seed 1234" in card
+    assert "| Values | 14,336 of 14,336 equal in every bit | recomputed |" in card
+    partly = replace(samples.EXPLANATION, outcome="partly")
+    assert "recomputed" not in render_step(samples.step(0, explanation=partly))
+
+
+@pytest.mark.parametrize(
+    "broken", [Note("weather"), Note("seeds-differ", {"left": 1}), Note("zero-sign", {"count": "x"})]
+)
+def test_a_note_without_a_sentence_is_an_error(broken: Note) -> None:
+    comparison = replace(samples.COMPARISON, reasons=(broken,))
+    with pytest.raises(CardError, match="no sentence"):
+        render_step(samples.step(comparisons=(comparison,)))
+
+
+def test_a_figure_that_is_not_finite_is_kept_and_said() -> None:
+    made = note("type-std-constant", layer_type="QKV", left=0.25, right=math.nan)
+    again = read_record(Note, canonical(made), "here")
+    assert again == made
+    assert sentence(again) == "QKV: std 0.25 / nan, a constant on one side"
 
 
 def test_templates_in_the_package_come_before_those_of_a_checkout(
@@ -192,12 +217,10 @@ def test_no_templates_anywhere_is_an_error(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_release_of_its_first_step_alone_reads_well() -> None:
-    first = samples.suite().first
-    rows = details(samples.options("pythia-tiny-seed1234"), samples.TINY, last_step=0)
-    suite = render_suite(samples.suite(lines=(first,), details=rows, comparisons=()))
-    step = render_step(samples.step(0, steps=(0,), details=rows))
+    first = samples.manifest(0)
+    suite = render_suite(samples.suite(checkpoints=(first,)))
+    step = render_step(StepFacts(samples.RELEASE, samples.RUN, (0,), first))
     assert "**1 checkpoint** of a GPT-NeoX training run" in suite
     assert "trained on 0" not in suite
     assert "training run: after step 0, 0 tokens seen." in step
     assert "Tokens in all" not in step
-    assert lint_card(suite, samples.REPO, ("step0",), known=(samples.SOURCE,)) == ()

@@ -40,7 +40,7 @@ def test_a_raw_checkpoint_is_what_its_conversion_is(case: str, tmp_path: Path) -
     found = report(raw, converted(raw, tmp_path / "hf"))
     assert found.verdict.name == "identical"
     assert not {"other"} & {each.name for each in found.tests.types}
-    assert not [reason for reason in found.verdict.reasons if "differs" in reason]
+    assert not [reason for reason in found.reasons if "differs" in reason]
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case != "legacy_llama_pipe"])
@@ -58,7 +58,7 @@ def test_steps_of_a_run_and_what_is_not_there(samples: Path) -> None:
         open_model(parse_location(str(samples)))
     with pytest.raises(SourceError, match="step 3 is not in this run"):
         open_model(parse_location(str(samples)), 3)
-    with pytest.raises(SourceError, match="neither an existing folder"):
+    with pytest.raises(SourceError, match="no folder of this name"):
         open_model(parse_location("nowhere at all"))
 
 
@@ -75,7 +75,18 @@ def test_another_seed_of_the_real_run(samples: Path) -> None:
     assert (first.verdict.name, last.verdict.name) == ("same-init-different-rng", "trained-apart")
     assert (first.comparison.count("bitwise-equal"), first.comparison.count("different")) == (18, 10)
     for found in (first, last):  # config, stored state and generator seed state it: one sentence
-        assert [reason for reason in found.verdict.reasons if "seed" in reason] == ["the seeds differ: 1234 and 1"]
+        assert [reason for reason in found.reasons if "seed" in reason] == ["the seeds differ: 1234 and 1"]
+
+
+def test_nothing_is_predicted_for_trained_weights(samples: Path) -> None:
+    other = shared("suite/pythia-tiny-seed1")
+    for step, predicted in ((0, True), (143000, False)):
+        found = report(samples, other, step)
+        assert ("Predicted" in found.markdown()) == predicted
+        types = found.document()["layer_types"]
+        assert (types[0]["expected_std"] is not None) == predicted
+        assert types[0]["left_expected_std"] == types[0]["right_expected_std"] == pytest.approx(0.158, abs=1e-3)
+    assert "Predicted" in report(samples / "global_step0", samples / "global_step512").markdown()
 
 
 def test_torch_files_shards_and_saved_buffers(tmp_path: Path) -> None:

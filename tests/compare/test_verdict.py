@@ -57,8 +57,8 @@ def test_two_seeds_of_14m_are_the_same_initialisation(pythia_14m: Path, tmp_path
 )
 def test_two_percent_in_one_layer_type_are_named(pythia_14m: Path, tmp_path: Path, end: str, kind: str) -> None:
     off = replace(Model(), factors={end: 1.02})
-    found = report(pythia_14m, save(tmp_path / "right", off.draw(5))).verdict
-    assert found.name == "different-init"
+    found = report(pythia_14m, save(tmp_path / "right", off.draw(5)))
+    assert found.verdict.name == "different-init"
     assert [reason.split(":")[0] for reason in found.reasons] == [kind]
     assert "factor 0.98" in found.reasons[0]
 
@@ -95,14 +95,14 @@ def _as_float32(tensors: Arrays) -> None:
 
 
 def test_equal_but_for_zeros_names_them(against: Callable[..., Report]) -> None:
-    found = against(_zeros_flipped, 1).verdict
-    assert found.name == "equal-up-to-zero-sign"
+    found = against(_zeros_flipped, 1)
+    assert found.verdict.name == "equal-up-to-zero-sign"
     assert BIAS in found.reasons[0]
 
 
 def test_the_same_weights_in_another_dtype_compare_by_value(against: Callable[..., Report]) -> None:
-    found = against(_as_float32, 1).verdict
-    assert found.name == "identical"
+    found = against(_as_float32, 1)
+    assert found.verdict.name == "identical"
     assert "dtypes differ (float16 / float32)" in found.reasons[1]
 
 
@@ -120,8 +120,8 @@ FAULTS: dict[str, tuple[Callable[[Arrays], Any], str]] = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_at_initialisation_is_named(against: Callable[..., Report], fault: str) -> None:
     change, name = FAULTS[fault]
-    found = against(change).verdict
-    assert found.name == "different-init"
+    found = against(change)
+    assert found.verdict.name == "different-init"
     assert any(name in reason for reason in found.reasons), found.reasons
 
 
@@ -133,7 +133,7 @@ def test_training_sets_two_models_apart(against: Callable[..., Report]) -> None:
 
     apart = against(train)
     assert apart.verdict.name == "trained-apart"
-    assert "left is at initialisation, right is trained" in apart.verdict.reasons[0]
+    assert "left is at initialisation, right is trained" in apart.reasons[0]
 
 
 def test_a_few_steps_that_leave_norms_alone_are_not_another_initialisation(against: Callable[..., Report]) -> None:
@@ -143,8 +143,8 @@ def test_a_few_steps_that_leave_norms_alone_are_not_another_initialisation(again
             if array.ndim == 2:
                 tensors[name] = array + generator.normal(0, 1e-3, array.shape).astype("f2")
 
-    found = against(nudge, 1).verdict
-    assert found.name == "trained-apart"
+    found = against(nudge, 1)
+    assert found.verdict.name == "trained-apart"
     assert "correlated" in found.reasons[0]
 
 

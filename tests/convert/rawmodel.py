@@ -13,7 +13,7 @@ from publish.formats.torch_archive import RawTensor
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, Network
 from publish.neox.state import TrainingState
-from publish.sources.files import outside
+from publish.sources.files import check_range
 
 VIEWS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4"}
 Arrays = dict[str, np.ndarray]
@@ -27,8 +27,8 @@ class MemoryFile:
         self.reads: list[tuple[int, int]] = []
 
     def read(self, offset: int, length: int) -> bytes:
-        if not 0 <= offset <= offset + length <= self.size:
-            raise outside(self, offset, length)
+        check_range(self, offset, length)
+
         self.reads.append((offset, length))
         return self._content[offset : offset + length]
 
@@ -62,7 +62,7 @@ class Case:
     """A model to make: the network, how it is named and split, and its vocabulary and MLP width."""
 
     network: Network
-    era: str = "2026"
+    legacy_mlp: bool = False
     tensor_parallel: int = 1
     dtype: str = "float16"
     attention_biases: bool = True
@@ -207,7 +207,7 @@ def _neox_rank(case: Case, model: Arrays, rank: int) -> Arrays:
     names = ("gpt_neox.embed_in", "embed_out", "gpt_neox.final_layer_norm")
     arrays = _outer(case, model, rank, names, "weight")
     arrays["final_norm.bias"] = model["gpt_neox.final_layer_norm.bias"]
-    up, down = ("linear1", "linear2") if case.era == "2026" else ("dense_h_to_4h", "dense_4h_to_h")
+    up, down = ("dense_h_to_4h", "dense_4h_to_h") if case.legacy_mlp else ("linear1", "linear2")
     for i in range(case.network.layers):
         raw, hf = f"layers.{i}.", f"gpt_neox.layers.{i}."
         for norm in ("input_layernorm", "post_attention_layernorm"):
@@ -252,10 +252,10 @@ def _llama_rank(case: Case, model: Arrays, rank: int) -> Arrays:
             arrays[f"{raw}attention.dense.bias"] = model[f"{hf}self_attn.o_proj.bias"]
         up, gate = (_rows(model[f"{hf}mlp.{name}_proj.weight"], rank, ranks) for name in ("up", "gate"))
         down = _columns(model[f"{hf}mlp.down_proj.weight"], rank, ranks)
-        if case.era == "2026":
-            arrays |= {f"{raw}mlp.linear1.weight": np.concatenate([up, gate]), f"{raw}mlp.linear2.weight": down}
-        else:
+        if case.legacy_mlp:
             arrays |= {f"{raw}mlp.w1.weight": gate, f"{raw}mlp.w3.weight": up, f"{raw}mlp.w2.weight": down}
+        else:
+            arrays |= {f"{raw}mlp.linear1.weight": np.concatenate([up, gate]), f"{raw}mlp.linear2.weight": down}
     return arrays
 
 

@@ -59,8 +59,8 @@ def difference(folder: Path, known: Path) -> float:
     assert not any(info.values()), info
     with torch.no_grad():
         logits = model(torch.from_numpy(numbers["tokens"])).logits.numpy()
-    due = numbers["logits_fp32"] if "logits_fp32" in numbers else numbers["logits_fp32_last4"]
-    return float(np.abs(logits[:, -due.shape[1] :] - due).max())
+    expected = numbers["logits_fp32"] if "logits_fp32" in numbers else numbers["logits_fp32_last4"]
+    return float(np.abs(logits[:, -expected.shape[1] :] - expected).max())
 
 
 @pytest.mark.parametrize("case", sorted(REACH))

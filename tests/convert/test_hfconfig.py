@@ -68,7 +68,7 @@ def test_llama(biases: bool, tmp_path: Path) -> None:
     assert config.rms_norm_eps == 1e-8
 
 
-def test_mistral_counts_itself_in_the_window(tmp_path: Path) -> None:
+def test_the_window_of_mistral_includes_the_query(tmp_path: Path) -> None:
     case = Case(replace(MISTRAL, kv_heads=2), attention_biases=False)
     config = loaded(plan_of(case), tmp_path)
     check_shared(config, case)
@@ -77,7 +77,7 @@ def test_mistral_counts_itself_in_the_window(tmp_path: Path) -> None:
     assert (config.num_key_value_heads, config.head_dim) == (2, 4)
 
 
-def test_both_spellings_stand_in_the_file() -> None:
+def test_the_file_has_the_keys_of_both_versions() -> None:
     neox = hf_config(plan_of(Case(NEOX)), None, None)
     assert (neox["rotary_pct"], neox["rotary_emb_base"]) == (0.5, 10000)
     assert neox["torch_dtype"] == neox["dtype"] == "float16"

@@ -1,4 +1,4 @@
-"""Checkpoints of every layout, written to disk as GPT-NeoX does, converted by the command and proven by its gates."""
+"""Checkpoints of every layout, written to disk as GPT-NeoX does, converted and verified as publish convert does."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from publish.release.convert import Conversion, Wanted, convert_one
 
 from publish.checkpoints import find_checkpoint
 from publish.errors import ConfigError
+from publish.release.conversion import Conversion, ConvertOptions, convert_one
 from publish.sources.runs import parse_location
 from tests.convert.rawfiles import SEQUENTIAL, write
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, written_arrays
@@ -27,7 +27,7 @@ NAMED = {
     "tied pipeline TP 2": (Case(replace(NEOX, tied=True), tensor_parallel=2), 1, False),
     "bf16 pipeline ZeRO": (Case(NEOX, dtype="bfloat16"), 2, True),
     "no attention bias": (Case(NEOX, attention_biases=False), 1, False),
-    "MHA llama pipeline 2023": (Case(LLAMA, era="2023", attention_biases=False), 1, False),
+    "MHA llama pipeline, legacy names": (Case(LLAMA, legacy_mlp=True, attention_biases=False), 1, False),
     "GQA TP 2": (Case(GROUPED, tensor_parallel=2, attention_biases=False), SEQUENTIAL, False),
     "multi-query": (Case(MULTI_QUERY, attention_biases=False), 1, False),
     "mistral TP 2 PP 2": (
@@ -35,20 +35,20 @@ NAMED = {
         2,
         True,
     ),
-    "exact GELU 2023": (Case(replace(NEOX, activation="gelu"), era="2023"), 2, False),
+    "exact GELU, legacy names": (Case(replace(NEOX, activation="gelu"), legacy_mlp=True), 2, False),
 }
 
 
 def converted(folder: Path, out: Path) -> Conversion:
     source, files = find_checkpoint(parse_location(str(folder)), None)
     try:
-        return convert_one(source, files, out, Wanted(tokenizer="none"))
+        return convert_one(source, files, out, ConvertOptions(tokenizer="none"))
     finally:
         files.close()
 
 
 @pytest.mark.parametrize("name", NAMED)
-def test_converted_to_the_last_bit_and_proven(name: str, tmp_path: Path) -> None:
+def test_converted_bit_for_bit_with_every_gate_passed(name: str, tmp_path: Path) -> None:
     case, stages, zero = NAMED[name]
     model = write(tmp_path / "global_step16", case, stages=stages, zero=zero)
     done = converted(tmp_path / "global_step16", tmp_path / "out")
@@ -59,7 +59,7 @@ def test_converted_to_the_last_bit_and_proven(name: str, tmp_path: Path) -> None
 
 @settings(max_examples=25, deadline=None)
 @given(case=cases(), stages=st.sampled_from([SEQUENTIAL, 1, 2]))
-def test_any_split_on_disk_comes_back(case: Case, stages: int) -> None:
+def test_any_split_on_disk_gives_the_same_model(case: Case, stages: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         step, out = Path(folder) / "global_step16", Path(folder) / "out"
         model = write(step, case, stages=stages)

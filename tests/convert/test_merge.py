@@ -1,4 +1,4 @@
-"""A random model, split by the tests' own writer over any number of ranks, comes back bit for bit."""
+"""A random model, split by the tests' own writer over any number of ranks, is converted back bit for bit."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cases(draw: st.DrawFn) -> Case:
     network = draw(st.one_of(NEOX_NETWORKS, LLAMA_NETWORKS, MISTRAL_NETWORKS))
     return Case(
         network,
-        era=draw(st.sampled_from(["2023", "2026"])),
+        legacy_mlp=draw(st.booleans()),
         tensor_parallel=draw(st.sampled_from([1, 2, 4])),
         dtype=draw(st.sampled_from(["float16", "bfloat16", "float32"])),
         attention_biases=network.sliding_window is None and draw(st.booleans()),
@@ -83,15 +83,15 @@ def test_row_parallel_biases_are_summed_in_float32(dtype: str, tmp_path: Path) -
         import torch
 
         exact = torch.tensor(shares).bfloat16()
-        bits, due = exact.view(torch.uint16).numpy(), exact.float().sum(0).bfloat16().view(torch.uint16).numpy()
+        bits, expected = exact.view(torch.uint16).numpy(), exact.float().sum(0).bfloat16().view(torch.uint16).numpy()
     else:
         bits = shares.astype("<f2")
-        due = (((bits[0].astype("<f4") + bits[1]) + bits[2]) + bits[3]).astype("<f2")
+        expected = (((bits[0].astype("<f4") + bits[1]) + bits[2]) + bits[3]).astype("<f2")
     for rank, arrays in enumerate(ranks):
         arrays[name] = bits[rank]
     raw = checkpoint_of(ranks, dtype)
     write_weights(raw, make_plan(raw, config_of(case)), tmp_path)
-    assert written_arrays(tmp_path)["gpt_neox.layers.0.mlp.dense_4h_to_h.bias"] == due.tobytes()
+    assert written_arrays(tmp_path)["gpt_neox.layers.0.mlp.dense_4h_to_h.bias"] == expected.tobytes()
 
 
 def test_a_bias_of_minus_zero_on_one_rank_stays(tmp_path: Path) -> None:

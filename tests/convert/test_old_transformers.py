@@ -38,6 +38,7 @@ def loaded(folders: list[Path], out: Path, path: str) -> dict[str, np.ndarray]:
     return arrays(out)
 
 
+@pytest.mark.slow
 def test_equal_logits_in_both_versions(tmp_path: Path, samples: Path) -> None:
     if not OLDEST.exists():
         pytest.skip("transformers 4.38 is absent: scripts/check installs it")

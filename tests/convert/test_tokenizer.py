@@ -1,4 +1,4 @@
-"""Tokenizers: found where CLI.md says, ids from the file itself, loaded by transformers as they stand."""
+"""Tokenizers: where they are found, ids from the file itself, and transformers loads what is written."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def no_fetch(repo: str) -> Mapping[str, bytes]:
 CASE = Case(NEOX)
 
 
-def test_a_vocab_file_is_looked_for_upwards(tmp_path: Path) -> None:
+def test_a_vocab_file_is_searched_in_parent_folders(tmp_path: Path) -> None:
     config = config_of(CASE, vocab_file="tokens/t.json")
     folder, elsewhere = tmp_path / "run" / "global_step1", tmp_path / "work"
     folder.mkdir(parents=True)
@@ -60,25 +60,25 @@ def test_a_vocab_file_is_looked_for_upwards(tmp_path: Path) -> None:
     assert find_tokenizer(None, config_of(CASE), folder, no_fetch, elsewhere) is None
 
 
-def test_a_release_says_what_was_not_found() -> None:
+def test_the_error_of_a_missing_tokenizer_names_the_vocab_file() -> None:
     assert "'a/b.json' is not on this machine" in str(not_found(config_of(CASE, vocab_file="a/b.json")))
     assert "names no vocab-file" in str(not_found(config_of(CASE)))
 
 
-def test_what_is_named_explicitly(tmp_path: Path) -> None:
+def test_a_tokenizer_is_named_by_file_folder_or_repo(tmp_path: Path) -> None:
     config = config_of(CASE)
     (tmp_path / "tokenizer.json").write_bytes(content())
     own = b'{"eos_token": {"content": "t3"}, "bos_token": "t4", "tokenizer_class": "GPTNeoXTokenizer"}'
     (tmp_path / "tokenizer_config.json").write_bytes(own)
-    (tmp_path / "model.safetensors").write_bytes(b"no tokenizer file")
+    (tmp_path / "model.safetensors").write_bytes(b"not a tokenizer file")
     by_file = find_tokenizer(str(tmp_path / "tokenizer.json"), config, None, no_fetch)
     by_folder = find_tokenizer(str(tmp_path), config, None, no_fetch)
     by_repo = find_tokenizer("owner/name", config, None, lambda repo: {"tokenizer.json": content(), "x": b""})
-    asked: list[str] = []
+    fetched: list[str] = []
     find_tokenizer(
-        "hf://owner/name@main", config, None, lambda repo: asked.append(repo) or {"tokenizer.json": content()}
+        "hf://owner/name@main", config, None, lambda repo: fetched.append(repo) or {"tokenizer.json": content()}
     )
-    assert asked == ["owner/name@main"]
+    assert fetched == ["owner/name@main"]
     assert by_file is not None
     assert by_folder is not None
     assert by_repo is not None
@@ -98,21 +98,21 @@ def test_a_path_that_does_not_exist(choice: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"\xff", "no JSON"),
-        (b"[" * 100_000, "no JSON"),
-        (b"[]", "no JSON object"),
-        (b"{}", "no model with a vocabulary"),
-        (b'{"model": {"vocab": {"a": "b"}}}', "something else than texts to numbers"),
-        (b'{"model": {"vocab": {}}, "added_tokens": [{"content": "x"}]}', "something else than texts to numbers"),
+        (b"\xff", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "not a JSON object"),
+        (b"{}", "has no vocabulary"),
+        (b'{"model": {"vocab": {"a": "b"}}}', "must map strings to integers"),
+        (b'{"model": {"vocab": {}}, "added_tokens": [{"content": "x"}]}', "must map strings to integers"),
     ],
 )
-def test_a_file_that_is_no_tokenizer(raw: bytes, message: str) -> None:
+def test_a_file_that_is_not_a_tokenizer_is_refused(raw: bytes, message: str) -> None:
     with pytest.raises(TokenizerError, match=message):
         read_tokenizer({"tokenizer.json": raw}, "x.json")
 
 
 def test_a_folder_without_tokenizer_json(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match=r"no tokenizer\.json there"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json not found"):
         find_tokenizer(str(tmp_path), config_of(CASE), None, no_fetch)
 
 
@@ -128,7 +128,7 @@ def test_other_families_of_special_tokens() -> None:
 def test_a_vocabulary_beyond_the_embedding(tmp_path: Path) -> None:
     _, raw = raw_of(CASE)
     tokenizer = read_tokenizer({"tokenizer.json": content(25)}, "x")
-    with pytest.raises(TokenizerError, match="25 ids and the model's embedding 24 rows"):
+    with pytest.raises(TokenizerError, match="25 ids, but the model's embedding has 24 rows"):
         write_folder(raw, make_plan(raw, config_of(CASE)), tokenizer, tmp_path / "out")
     assert raw.files.bytes_read == 0
     assert not (tmp_path / "out").exists()
@@ -141,11 +141,11 @@ def test_the_fingerprint_follows_the_ids() -> None:
     assert one.fingerprint() != two.fingerprint()
     assert "t2" in HARD_TEXT
     broken = read_tokenizer({"tokenizer.json": content(model={"type": "None", "vocab": {}})}, "x")
-    with pytest.raises(TokenizerError, match="tokenizers cannot use it"):
+    with pytest.raises(TokenizerError, match="tokenizers library cannot use"):
         broken.fingerprint()
 
 
-def test_transformers_loads_what_is_written(tmp_path: Path) -> None:
+def test_transformers_loads_the_written_files(tmp_path: Path) -> None:
     from tokenizers import Tokenizer as Rust
     from transformers import AutoTokenizer
 

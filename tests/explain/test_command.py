@@ -62,6 +62,7 @@ def test_bad_arguments_are_refused(samples: Path, tmp_path: Path) -> None:
     refused(publish("explain", tmp_path / "empty"), "no checkpoint found in this folder: expected model.safetensors")
 
 
+@pytest.mark.slow
 def test_both_formats_on_a_hub(tmp_path: Path) -> None:
     from huggingface_hub import HfApi
 

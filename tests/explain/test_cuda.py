@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from publish.explain.cuda_generator import THREADS
+from publish.cards.sentences import drawn_before
+from publish.explain.generators import THREADS
 from publish.neox.state import CUDA
 from tests.explain.neoxfiles import Drawn, Model, on_gpu
 from tests.explain.test_explain import ask
@@ -80,7 +81,7 @@ def test_the_sequential_layout_is_the_second_set_on_a_gpu_too(tmp_path: Path) ->
     assert answer.outcome == "reproduced"
     assert answer.rng_state is not None
     assert answer.rng_state.position == size
-    assert "to_sequential() builds every layer again" in answer.rng_state.preceding
+    assert "to_sequential() builds every layer again" in drawn_before(answer.explanation)
 
 
 @pytest.mark.parametrize("name", ["0.word_embeddings.weight", "2.attention.dense.weight", "6.final_linear.weight"])

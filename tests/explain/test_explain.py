@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from publish.explain.answer import Answer
-from publish.explain.explain import explain_location
+from publish.cards.sentences import drawn_before
+from publish.explain.explain import Answer, explain_location
 from publish.neox.state import CPU
 from publish.sources.runs import Location
 from tests.conftest import shared
@@ -44,7 +44,7 @@ def test_the_real_14m_is_its_seeds_second_construction(real14m: Path) -> None:
     assert (answer.tensors, answer.values) == (26, 14_057_472)
     assert answer.rng_state is not None
     assert (answer.rng_state.generator, answer.rng_state.seeds) == (CPU, (3952,))
-    assert "to_sequential() builds every layer again" in answer.rng_state.preceding
+    assert "to_sequential() builds every layer again" in drawn_before(answer.explanation)
 
 
 @pytest.mark.parametrize(("run", "seed"), [("pythia-tiny-seed1234", 1234), ("pythia-tiny-seed1", 1)])
@@ -120,7 +120,7 @@ def test_one_seed_off_explains_nothing(tmp_path: Path) -> None:
     assert (answer.outcome, answer.rng_state, answer.bit_equal) == ("not-reproduced", None, 0)
     text = " ".join(answer.reasons)
     assert "embedding.weight" in text
-    assert "seed 1235 as requested" in text
+    assert "seed 1235 (as requested)" in text
 
 
 @pytest.mark.parametrize("sequential", [True, False])
@@ -142,8 +142,9 @@ def test_any_amount_drawn_before_is_found(tmp_path: Path, dtype: str, skip: int)
     answer = ask(drawn.write(tmp_path / "step0"))
     assert_reproduced(answer, 1234, skip)
     assert answer.rng_state is not None
-    expected = {0: "nothing", 1: "not a whole number", 4096: "as much as the tensor", 100_003: "not a whole number"}
-    assert expected[skip] in answer.rng_state.preceding
+    neither = "neither a whole number"
+    expected = {0: "nothing", 1: neither, 4096: "as much as the tensor", 100_003: neither}
+    assert expected[skip] in drawn_before(answer.explanation)
 
 
 def test_a_first_construction_in_the_sequential_layout_leaves_another_state(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from publish.explain import cpu_generator, cuda_generator
+from publish.explain import generators
 
 # Random123, tests/kat_vectors, philox4x32 10
 VECTORS = [
@@ -24,14 +24,14 @@ def words(text: str) -> tuple[np.ndarray, ...]:
 
 @pytest.mark.parametrize(("key", "counter", "expected"), VECTORS)
 def test_philox_gives_the_published_words(key: str, counter: str, expected: str) -> None:
-    found = cuda_generator.philox(words(key), words(counter))  # type: ignore[arg-type]
+    found = generators.philox(words(key), words(counter))  # type: ignore[arg-type]
     assert [int(word[0]) for word in found] == [int(word, 16) for word in expected.split()]
 
 
 def test_normals_are_those_of_a_gpu() -> None:
     expected = np.array([float(number) for number in ON_CUDA.split()])
     drawn = np.empty(12, np.float32)
-    for start, normals in cuda_generator.standard_normals(0, 0, 12, 221_184):
+    for start, normals in generators.standard_normals(0, 0, 12, 221_184):
         drawn[start : start + normals.size] = normals
     assert np.abs(drawn - expected).max() < 7e-7  # the angle, up to 2 pi, is rounded to float32
 
@@ -44,13 +44,13 @@ def test_offsets_after_a_pythia_are_those_of_the_table(resident: int, sizes: tup
     models = [(6, 128), (6, 512), (12, 768)]
     for (layers, width), expected in zip(models, sizes, strict=True):
         tensors = [50304 * width, *[3 * width**2, width**2, 4 * width**2, 4 * width**2] * layers, 50304 * width]
-        assert sum(cuda_generator.advance(elements, resident) for elements in tensors) == expected
+        assert sum(generators.advance(elements, resident) for elements in tensors) == expected
 
 
 @pytest.mark.parametrize("elements", [1, 255, 256, 257, 4 * 512, 4 * 512 + 1, 12_345, 70_001])
 def test_every_element_is_drawn_once(elements: int) -> None:
     seen = np.zeros(elements, int)
-    for start, normals in cuda_generator.standard_normals(7, 4, elements, 512):
+    for start, normals in generators.standard_normals(7, 4, elements, 512):
         seen[start : start + normals.size] += 1
     assert (seen == 1).all()
 
@@ -63,5 +63,5 @@ def test_cpu_heads_are_what_torch_draws(position: int) -> None:
         generator = torch.Generator().manual_seed(seed)
         torch.rand(position, generator=generator)
         expected[row] = torch.empty(64).normal_(generator=generator)[:8].numpy()
-    found = cpu_generator.heads(np.array(seeds, np.uint64), position, 8)
+    found = generators.cpu_heads(np.array(seeds, np.uint64), position, 8)
     assert np.abs(found - expected).max() < 2e-6

@@ -42,6 +42,7 @@ def states() -> list[RandomState | None]:
     return [None, *found]
 
 
+@pytest.mark.slow
 def test_none_is_claimed(states: list[RandomState | None]) -> None:
     outcomes = set()
     for number in range(MODELS):
@@ -50,6 +51,7 @@ def test_none_is_claimed(states: list[RandomState | None]) -> None:
     assert outcomes == {("not-reproduced", 0)}
 
 
+@pytest.mark.slow
 def test_none_is_claimed_among_ten_thousand_seeds() -> None:
     answer = explain([random_model(1, None)], 0, range(10_000))  # in bfloat16, where chance fits most easily
     assert (answer.outcome, answer.bit_equal) == ("not-reproduced", 0)

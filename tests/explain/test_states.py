@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
-from publish.cards.facts import explanation
-from publish.cards.render import _environment
+from publish.cards.sentences import sentence
 from publish.checkpoints import find_checkpoint
 from publish.cli.inspect import inspect
-from publish.explain.answer import Answer
 from publish.explain.stored import (
     Constructions,
-    RngState,
     constructions_before,
     rng_differences,
     stored_generators,
     stored_rng_state,
 )
-from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.state import CPU, CUDA, TRACKER, decode, stored_states
+from publish.neox.checkpoint import RawCheckpoint, stored_states
+from publish.neox.state import CPU, CUDA, TRACKER, decode
 from publish.records.codec import canonical, read_record
+from publish.records.manifest import Explanation, RngState
 from publish.sources.files import LocalFiles
 from publish.sources.runs import Location
 from tests.conftest import shared
@@ -92,6 +89,10 @@ def rng_state(folder: Path, drawn: Drawn) -> RngState:
     return found
 
 
+def said(left: RngState, right: RngState) -> list[str]:
+    return [sentence(note) for note in rng_differences(left, right)]
+
+
 def test_how_two_initialisations_differ(tmp_path: Path) -> None:
     base = rng_state(tmp_path / "base", on_cpu(Model()))
     assert rng_differences(base, base) == ()
@@ -99,21 +100,21 @@ def test_how_two_initialisations_differ(tmp_path: Path) -> None:
         "seeds differ: 1234 and 7": on_cpu(Model(seed=7)),
         "the draws before the first tensor differ": on_cpu(Model(sequential=False)),
         "split across 1 tensor-parallel rank and 2 tensor-parallel ranks": on_cpu(Model(tensor_parallel=2)),
-        "generators differ: a CPU (mt19937) and a GPU (Philox)": on_gpu(Model(), 1024),
+        "generators differ: cpu-mt19937 and cuda-philox": on_gpu(Model(), 1024),
     }
-    for number, (said, drawn) in enumerate(others.items()):
-        sentences = rng_differences(base, rng_state(tmp_path / str(number), drawn))
-        assert any(said in sentence for sentence in sentences), sentences
+    for number, (difference, drawn) in enumerate(others.items()):
+        found = said(base, rng_state(tmp_path / str(number), drawn))
+        assert any(difference in sentence for sentence in found), found
 
 
 def test_how_two_gpus_differ(tmp_path: Path) -> None:
     model = Model(hidden=64)
     left, right = (rng_state(tmp_path / str(threads), on_gpu(model, threads)) for threads in (1024, 2048))
-    (sentence,) = rng_differences(left, right)
-    assert "1,024 and 2,048 threads" in sentence
-    assert "from element 1,024 on" in sentence
+    (difference,) = said(left, right)
+    assert "1,024 and 2,048 threads" in difference
+    assert "from element 1,024 on" in difference
     named = replace(left, threads=None, devices=("V100",)), replace(left, threads=None, devices=("A100", "A30"))
-    assert rng_differences(*named) == ("the GPUs differ: V100; A100 or A30",)
+    assert said(*named) == ["the GPUs differ: V100; A100 or A30"]
 
 
 def test_stored_states_alone_are_compared_at_any_step(tmp_path: Path, samples: Path) -> None:
@@ -126,27 +127,17 @@ def test_stored_states_alone_are_compared_at_any_step(tmp_path: Path, samples: P
         folder = on_gpu(Model(hidden=64), threads).write(tmp_path / str(threads))
         gpus.append(stored_rng_state(stored_generators(RawCheckpoint.open(LocalFiles(folder))), 1))
     assert None not in gpus
-    (sentence,) = rng_differences(*gpus)  # type: ignore[arg-type]
-    assert "are at the offsets" in sentence
+    (difference,) = said(*gpus)  # type: ignore[arg-type]
+    assert "are at the offsets" in difference
     without = Drawn(Model(), on_cpu(Model()).ranks, [None]).write(tmp_path / "without")
     assert stored_rng_state(stored_generators(RawCheckpoint.open(LocalFiles(without))), 1) is None
 
 
-def test_a_card_states_the_explanation_where_it_was_reproduced(tmp_path: Path, samples: Path) -> None:
-    found = explanation(ask(samples, 0))
-    assert found is not None
-    template = _environment(None).get_template("_explanation.md.j2")
-    card = template.render(facts=SimpleNamespace(explanation=found))
-    assert "recomputed from seed 1234" in card
-    assert "| Values | 14,336 of 14,336 equal in every bit | recomputed |" in card
-    assert "14,336" in card
-    assert read_record(type(found), canonical(asdict(found)), "here") == found
-    trained: Answer = ask(samples, 512)
-    assert explanation(trained) is None
-    assert (
-        _environment(None).get_template("_explanation.md.j2").render(facts=SimpleNamespace(explanation=None)).strip()
-        == ""
-    )
+def test_a_manifest_keeps_the_values_of_an_explanation(samples: Path) -> None:
+    found = ask(samples, 0).explanation
+    assert (found.outcome, found.bit_equal, found.values) == ("reproduced", 14_336, 14_336)
+    assert read_record(Explanation, canonical(found), "here") == found
+    assert ask(samples, 512).explanation.outcome == "not-reproduced"
 
 
 def test_constructed_on_a_cpu_is_counted() -> None:

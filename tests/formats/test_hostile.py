@@ -12,10 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from publish.errors import CheckpointError, ConfigError, PublishError
+from publish.errors import CheckpointError, PublishError
 from publish.formats.unpickler import unpickle
 from publish.neox.checkpoint import RawCheckpoint
-from publish.neox.config import load
 from publish.sources.files import LocalFiles
 from tests.conftest import SHARED
 from tests.convert.rawfiles import write
@@ -111,49 +110,16 @@ def test_small_files_that_ask_for_endless_work_are_refused_at_once() -> None:
         assert bomb["mb"] < 200, (name, bomb)
 
 
-def test_ten_thousand_mutated_checkpoints(tmp_path: Path, samples: Path) -> None:
+@pytest.mark.parametrize("count", [500, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_mutated_checkpoints(count: int, tmp_path: Path, samples: Path) -> None:
     """No crash, no hang, bounded memory, nothing imported, opened or executed."""
     write(tmp_path / "pipeline", Case(NEOX, tensor_parallel=2), stages=1)
     write(tmp_path / "sequential", Case(LLAMA, attention_biases=False), stages=0)
     real = sorted((SHARED / "neox").glob("*/global_step16"))
     folders = [samples / "global_step1", tmp_path / "pipeline", tmp_path / "sequential", *real]
-    found = watched("tests.formats.fuzz", 10_000, 20261124, *folders)
+    found = watched("tests.formats.fuzz", count, 20261124, *folders)
     assert found["audit"] == []
     assert found["slowest_seconds"] < 2
     assert found["peak_mb"] < 300
-    assert found["read"] > 100  # the mutations are not all of one, trivial kind
-    assert found["refused"] > 5000
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["mp_rank_99999999999999999999_model_states.pt"],
-        ["mp_rank_99999_model_states.pt"],
-        ["layer_00-model_00-model_states.pt", "layer_99999-model_00-model_states.pt"],
-        ["layer_00-model_9999-model_states.pt"],
-    ],
-)
-def test_file_names_ask_for_no_endless_work(names: list[str], tmp_path: Path) -> None:
-    for name in names:
-        (tmp_path / name).write_bytes(b"")
-    with pytest.raises(PublishError, match=r"missing|no GPT-NeoX checkpoint"):
-        RawCheckpoint.open(LocalFiles(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"a: &a [x, x]\nb: &b [*a, *a]\n", "aliases are not used"),
-        (b"[" * 20_000, "not valid YAML"),
-        (b"a: 1\n" * 100_000, "a config of 500,000 bytes"),
-        (b"a: !!python/object/apply:os.system [id]\n", "could not determine a constructor"),
-        (b"num-layers: 6\nnum_layers: 7\n", "num_layers is given twice"),
-        (b"\xff\xfe\x00", "not valid YAML"),
-        (b"- 1\n", "no options in this file"),
-        (b"a: " + b"9" * 10_000, "not valid YAML"),
-    ],
-)
-def test_configs_ask_for_no_endless_work(text: bytes, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load(text, "model.yml")
+    assert found["read"] > count // 100  # the mutations are not all of one, trivial kind
+    assert found["refused"] > count // 2

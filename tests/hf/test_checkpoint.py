@@ -98,11 +98,11 @@ def test_a_broken_index_is_named(content: str, tmp_path: Path) -> None:
     assert caught.value.where.endswith("model.safetensors.index.json")
 
 
-def test_a_shard_that_is_not_in_the_index_and_a_tensor_in_two_files_are_errors(tmp_path: Path) -> None:
+def test_a_surplus_shard_and_a_tensor_in_two_files_are_errors(tmp_path: Path) -> None:
     folder = write(tmp_path / "model", TENSORS, "sharded safetensors")
     first = (folder / "model-00001-of-00002.safetensors").read_bytes()
     (folder / "model-00003-of-00002.safetensors").write_bytes(first)
-    with pytest.raises(CheckpointError, match=r"model-00003-of-00002\.safetensors is not in the index"):
+    with pytest.raises(CheckpointError, match=r"model-00003-of-00002\.safetensors does not belong to the other shards"):
         opened(folder)
     index = folder / "model.safetensors.index.json"
     document = json.loads(index.read_text())

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from pathlib import Path
 
 import pytest
+from huggingface_hub import HfApi
 
 from publish.errors import HubError
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint, Refused, Unavailable
+from publish.hub.endpoint import Endpoint
+from publish.hub.failures import Refused, Unavailable
 from publish.hub.repository import (
-    Base,
     Identity,
     check_may_write,
     check_name,
+    check_private,
     ensure_repo,
     find_base,
     front_matter,
@@ -20,14 +22,15 @@ from publish.hub.repository import (
     validate_card,
     whoami,
 )
-from tests.hub.smallhub import Fault, Reply, SmallHub, as_json, error
+from publish.rehearsal.server import RehearsalHub
+from tests.hub.scripted import Answer, Scripted
 
-REPO = "alice/m"
+PAGE = {"content-type": "text/html"}
 
 
 @pytest.mark.parametrize("name", ["m", "a/b/c", "a/b--c", "a/.b", "a/b.git", "a/" + "b" * 100, "a b/c", ""])
 def test_names_the_hub_refuses(name: str) -> None:
-    with pytest.raises(HubError, match="no valid repo name"):
+    with pytest.raises(HubError, match="invalid repo name"):
         check_name(name)
 
 
@@ -35,54 +38,58 @@ def test_names_the_hub_takes() -> None:
     check_name("EleutherAI/pythia-14m_seed0.1")
 
 
-def test_whose_token_it_is(client: Client) -> None:
-    identity = whoami(client)
+def test_whose_token_it_is(scripted_client: Client, scripted: Scripted) -> None:
+    token = {"accessToken": {"displayName": "t", "role": "write"}}
+    document = {"type": "user", "name": "alice", "orgs": [{"name": "lab"}], "auth": token}
+    scripted.answer = lambda asked: Answer(body=json.dumps(document).encode())
+    identity = whoami(scripted_client)
     assert identity == Identity("alice", ("lab",), "write")
     check_may_write(identity, "alice/m")
     check_may_write(identity, "lab/m")
     with pytest.raises(HubError, match="belongs to alice, lab"):
         check_may_write(identity, "other/m")
-    with pytest.raises(HubError, match="may only read"):
+    with pytest.raises(HubError, match="read-only"):
         check_may_write(Identity("alice", (), "read"), "alice/m")
 
 
-def test_no_token_and_a_bad_one(client_of: Callable[[str], Client], hub: SmallHub, tmp_path: Path) -> None:
+def test_no_token_and_a_bad_one(scripted_client: Client, scripted: Scripted, tmp_path: Path) -> None:
     with pytest.raises(HubError, match="no token"):
-        whoami(Client(Endpoint(hub.url), quota_dir=tmp_path))
-    assert hub.calls == []
+        whoami(Client(Endpoint(scripted.url), quota_dir=tmp_path))
+    assert not scripted.asked
+    scripted.answer = lambda asked: Answer(401, headers={"x-error-message": "Invalid username or password."})
     with pytest.raises(Refused, match="Invalid username"):
-        whoami(client_of("nobody"))
+        whoami(scripted_client)
 
 
-def test_a_repo_that_exists(client: Client, hub: SmallHub) -> None:
-    assert ensure_repo(client, REPO) is False
-    assert hub.calls == ["create-repo"]
+def test_a_repo_is_created_once(client: Client, hub: RehearsalHub) -> None:
+    assert ensure_repo(client, "alice/once", private=True) is True
+    assert ensure_repo(client, "alice/once") is False
+    check_private(client, "alice/once")
+    assert ensure_repo(client, "alice/public") is True
+    with pytest.raises(HubError, match="exists and is public"):
+        check_private(client, "alice/public")
 
 
-def test_a_repo_that_is_made(client: Client, hub: SmallHub) -> None:
-    hub.faults = [Fault("create-repo", as_json({"url": f"{hub.url}/alice/m"}))]
-    assert ensure_repo(client, REPO, private=True) is True
-
-
-def test_a_repo_that_may_not_be_made(client: Client, hub: SmallHub) -> None:
-    hub.faults = [Fault("create-repo", error(403, "You don't have the rights to create a model"), times=9)]
+def test_a_repo_that_may_not_be_made(client: Client, hub: RehearsalHub) -> None:
+    hub.inject([{"route": "create-repo", "status": 403, "body": {"error": "You don't have the rights"}}])
     with pytest.raises(Refused, match="rights"):
-        ensure_repo(client, REPO)
+        ensure_repo(client, "alice/forbidden")
 
 
-def test_the_base_is_the_first_commit(client: Client, hub: SmallHub) -> None:
-    hub.push("main", {"x": b"1"})
-    hub.push("main", {"x": b"2"})
-    assert find_base(client, REPO) == Base(REPO, hub.first)
-    assert hub.calls == ["commits", "tree"]
+def test_the_base_is_the_first_commit(client: Client, repo: str, api: HfApi) -> None:
+    for content in (b"1", b"2"):
+        api.upload_file(path_or_fileobj=content, path_in_repo="x", repo_id=repo)
+    base = find_base(client, repo)
+    assert base.commit == api.list_repo_commits(repo)[-1].commit_id
+    assert [entry.path for entry in base.entries] == [".gitattributes"]
 
 
-def test_probing_for_write_access_changes_nothing(client: Client, hub: SmallHub) -> None:
-    probe_write(client, REPO)
-    assert hub.calls == ["preupload"]
-    hub.faults = [Fault("preupload", error(403, "Forbidden"), times=9)]
+def test_probing_for_write_access_changes_nothing(client: Client, repo: str, hub: RehearsalHub) -> None:
+    probe_write(client, repo)
+    assert not hub.stats().commits
+    hub.inject([{"route": "preupload", "status": 403, "body": {"error": "Forbidden"}}])
     with pytest.raises(Refused, match="Forbidden"):
-        probe_write(client, REPO)
+        probe_write(client, repo)
 
 
 @pytest.mark.parametrize(
@@ -99,34 +106,33 @@ def test_front_matter(card: str, yaml: str) -> None:
     assert front_matter(card) == yaml
 
 
-def test_cards_are_validated_once_a_front_matter(client: Client, hub: SmallHub) -> None:
+def test_cards_are_validated_once_for_each_front_matter(scripted_client: Client, scripted: Scripted) -> None:
+    scripted.answer = lambda asked: Answer(body=b'{"errors": [], "warnings": []}')
     for text in ("one", "two"):
-        validate_card(client, f"---\nlicense: mit\n---\n{text}\n", "README.md")
-    assert hub.calls == ["validate-yaml"]
-    validate_card(client, "---\nlicense: apache-2.0\n---\n", "README.md")
-    assert len(hub.calls) == 2
+        validate_card(scripted_client, f"---\nlicense: mit\n---\n{text}\n", "README.md")
+    assert len(scripted.asked) == 1
+    validate_card(scripted_client, "---\nlicense: apache-2.0\n---\n", "README.md")
+    assert len(scripted.asked) == 2
 
 
-def test_warnings_are_handed_back(client: Client, hub: SmallHub) -> None:
-    hub.faults = [Fault("validate-yaml", as_json({"errors": [], "warnings": [{"message": "empty"}]}))]
-    assert validate_card(client, "# x", "README.md") == ("empty",)
+def test_warnings_are_returned(scripted_client: Client, scripted: Scripted) -> None:
+    scripted.answer = lambda asked: Answer(body=b'{"errors": [], "warnings": [{"message": "empty"}]}')
+    assert validate_card(scripted_client, "# x", "README.md") == ("empty",)
 
 
 @pytest.mark.parametrize(
-    "reply",
-    [
-        Reply(503, b"<html>", {"content-type": "text/html"}),
-        Reply(200, b"<html>", {"content-type": "text/html"}),
-        Reply(200, b"oops", {"content-type": "text/plain"}),
-    ],
+    ("status", "body", "headers"),
+    [(503, b"<html>", PAGE), (200, b"<html>", PAGE), (200, b"oops", {"content-type": "text/plain"})],
 )
-def test_a_server_that_answers_pages_is_a_clear_error(reply: Reply, client: Client, hub: SmallHub) -> None:
-    hub.faults = [Fault("validate-yaml", reply, times=99)]
-    with pytest.raises(Unavailable, match="validating the card's metadata: still failing after 7 tries"):
-        validate_card(client, "# x", "README.md")
+def test_a_server_that_answers_pages_is_a_clear_error(
+    status: int, body: bytes, headers: dict[str, str], scripted_client: Client, scripted: Scripted
+) -> None:
+    scripted.answer = lambda asked: Answer(status, body, dict(headers))
+    with pytest.raises(Unavailable, match=r"validating the card's metadata: .*still failing after 7 tries"):
+        validate_card(scripted_client, "# x", "README.md")
 
 
-def test_a_page_with_status_400_is_a_clear_error(client: Client, hub: SmallHub) -> None:
-    hub.faults = [Fault("validate-yaml", Reply(400, b"<html>", {"content-type": "text/html"}), times=99)]
+def test_a_page_with_status_400_is_a_clear_error(scripted_client: Client, scripted: Scripted) -> None:
+    scripted.answer = lambda asked: Answer(400, b"<html>", dict(PAGE))
     with pytest.raises(HubError):
-        validate_card(client, "# x", "README.md")
+        validate_card(scripted_client, "# x", "README.md")

@@ -6,15 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from publish.convert.blocks import tensor_bytes
 from publish.convert.plan import make_plan
-from publish.convert.writer import Digest
-from publish.lineage.repeats import LineageFinding
+from publish.convert.writer import Digest, tensor_bytes
 from publish.lineage.sketch import Sketcher, StepSketch, TensorSketch, document, from_document
-from publish.lineage.suite import trace
+from publish.lineage.suite import LineageFinding, trace
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
-from publish.release_file import CardText, ExpectedEqual, ExpectedJump, Release
+from publish.release_file import CardMetadata, ExpectedEqual, ExpectedJump, Release
 from publish.sources.runs import Location, open_run
 
 Suite = dict[int, StepSketch]
@@ -44,7 +42,7 @@ def release(*jumps: int, equal: tuple[int, ...] = (0, 1)) -> Release:
     return Release(
         "source",
         "alice/tiny",
-        CardText("tiny"),
+        CardMetadata("tiny"),
         expect=(ExpectedEqual(equal, "rate 0"),) if equal else (),
         jumps=(ExpectedJump(jumps, "so it was"),) if jumps else (),
     )

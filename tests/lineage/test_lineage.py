@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from publish.lineage.repeats import (
+from publish.lineage.sketch import sample_indices
+from publish.lineage.suite import (
     FLAT,
     JUMP,
     NOT_EQUAL,
@@ -18,10 +19,10 @@ from publish.lineage.repeats import (
     SHARED,
     LineageFinding,
     Repeats,
+    Trajectory,
     repeats,
+    trace,
 )
-from publish.lineage.sketch import sample_indices
-from publish.lineage.suite import Trajectory, trace
 from publish.neox.checkpoint import RawCheckpoint
 from publish.sources.files import LocalFiles
 from tests.conftest import shared

@@ -1,4 +1,4 @@
-"""Pages in a real browser: headless Chromium, in a frame as wide as asked, because its own windows stay wider."""
+"""Pages in headless Chromium, in a frame of the wanted width, because its windows cannot be as narrow."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _FLAGS = (
 _MEASURE = """<body style="margin:0"><iframe id="f" style="border:0;width:{width}px;height:900px"></iframe><script>
 const frame = document.getElementById("f"), say = value => {{ document.title = JSON.stringify(value) }};
 frame.onload = () => setTimeout(() => {{
-  const page = frame.contentDocument, root = page.documentElement, box = each => each.getBoundingClientRect();
+  const page = frame.contentDocument, root = page.documentElement, box = node => node.getBoundingClientRect();
   say({{
     width: root.scrollWidth,
-    outside: [...page.querySelectorAll("body *")].filter(each => !each.closest("table, pre"))
-      .filter(each => box(each).right > {width} + 1).map(each => each.tagName),
-    scrolling: [...page.querySelectorAll(".scroll")].filter(each => each.scrollWidth > each.clientWidth + 1).length,
+    outside: [...page.querySelectorAll("body *")].filter(node => !node.closest("table, pre"))
+      .filter(node => box(node).right > {width} + 1).map(node => node.tagName),
+    scrolling: [...page.querySelectorAll(".scroll")].filter(node => node.scrollWidth > node.clientWidth + 1).length,
     tables: page.querySelectorAll("article table").length,
-    pictures: [...page.images].map(each => [each.getAttribute("src"), each.naturalWidth]),
-    loaded: frame.contentWindow.performance.getEntriesByType("resource").map(each => each.name),
-    dead: [...page.querySelectorAll('a[href^="#"]')].map(each => each.getAttribute("href").slice(1))
+    pictures: [...page.images].map(node => [node.getAttribute("src"), node.naturalWidth]),
+    loaded: frame.contentWindow.performance.getEntriesByType("resource").map(node => node.name),
+    dead: [...page.querySelectorAll('a[href^="#"]')].map(node => node.getAttribute("href").slice(1))
       .filter(name => !page.getElementById(name)),
     ran: frame.contentWindow.ran === undefined ? 0 : frame.contentWindow.ran,
     text: page.body.innerText,
@@ -43,7 +43,7 @@ frame.srcdoc = {page};
 
 
 def chromium() -> str:
-    """The browser; the test skips where there is none."""
+    """The browser; the test is skipped where it is not installed."""
     found = next(filter(None, map(shutil.which, _NAMES)), None)
     if found is None:
         pytest.skip("no chromium is installed")
@@ -51,7 +51,7 @@ def chromium() -> str:
 
 
 def run(folder: Path, arguments: list[str], *, dark: bool) -> str:
-    """Run the browser on ``arguments`` with a profile of its own; its standard output."""
+    """Run the browser on ``arguments`` with a new profile; its standard output."""
     scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
     command = [chromium(), *_FLAGS, *scheme, f"--user-data-dir={folder / 'profile'}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)

@@ -1,4 +1,4 @@
-"""One Hub for all tests of this folder; every test has a repo of its own, and faults end with it."""
+"""One Hub for all tests of this folder. Each test has a new repo, and its faults end with it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from huggingface_hub.utils import _http, disable_progress_bars
 from publish.rehearsal.server import RehearsalHub
 
 _number = itertools.count()
+PUBLISH = (sys.executable, "-c", "from publish.cli import main; main()")
 Commit = Callable[..., str]
 
 
 @pytest.fixture(scope="package", autouse=True)
 def _stock_client() -> Iterator[None]:
-    """huggingface_hub's own HTTP client: publish.wire puts its own in for the whole process."""
+    """huggingface_hub's own HTTP client: publish.hub replaces it for the whole process."""
     before = _http._GLOBAL_CLIENT_FACTORY
     set_client_factory(_http.default_client_factory)
     yield
@@ -78,11 +79,11 @@ def web(hub: RehearsalHub) -> Iterator[httpx2.Client]:
 
 
 class Process:
-    """A server in a process of its own."""
+    """``publish hub`` in a separate process."""
 
     def __init__(self, root: Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "publish.rehearsal", "--root", str(root), "--port", "0", *arguments]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+        command = [*PUBLISH, "hub", "--root", str(root), "--port", "0", *arguments]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.line = self.process.stdout.readline()
         self.url = self.line.split()[-1]
@@ -106,6 +107,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Process]]:
         return running[-1]
 
     yield begin
-    for each in running:
-        if each.process.poll() is None:
-            each.end(9)
+    for server in running:
+        if server.process.poll() is None:
+            server.end(9)

@@ -1,4 +1,4 @@
-"""Cards as a browser shows them: nothing wider than the page, pictures there, nothing from elsewhere, both schemes."""
+"""Cards in a browser: nothing is wider than the page or loaded from elsewhere, in both color schemes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
-from publish.cards.facts import Plot
+from publish.cards.facts import Plot, ratio_path
 from publish.cards.render import render_step, render_suite
 from publish.rehearsal.server import RehearsalHub
 from tests.cards import samples
-from tests.plots.test_plots import PICTURES
 from tests.rehearsal.browser import chromium, measure
+from tests.test_plots import PICTURES
 
 PLOTS = tuple(Plot(f"What {name} shows.", f"plots/{name}.svg") for name in ("std", "distance"))
-RATIOS = Plot("Ratios.", "plots/ratios.svg")
+RATIOS = Plot("Ratios.", ratio_path(0, 1))
 LONG = "/mnt/ssd-2/pile_deduped/pile_20B_tokenizer_text_document_" + "x" * 60
 
 
@@ -25,13 +25,15 @@ LONG = "/mnt/ssd-2/pile_deduped/pile_20B_tokenizer_text_document_" + "x" * 60
 def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A repo with a suite's card on ``main``, with plots, and a step's card."""
     chromium()
-    details = tuple(replace(row, value=LONG) if row.literal else row for row in samples.suite().details)
-    compared = replace(samples.COMPARISON, plots=(RATIOS,))
-    facts = samples.suite(plots=PLOTS, comparisons=(compared,), details=details, overrides=(samples.DEVIATION,))
+    run = replace(samples.RUN, config=replace(samples.RUN.config, data_paths=(LONG,), vocab_file=LONG))
+    facts = samples.suite(run=run, plots=(*PLOTS, RATIOS))
     with RehearsalHub(tmp_path_factory.mktemp("site")) as hub:
         api = HfApi(endpoint=hub.url, token="hf_EleutherAI")
         api.create_repo(samples.REPO)
-        files = {"README.md": render_suite(facts).encode(), **{f"plots/{n}.svg": p for n, p in PICTURES.items()}}
+        files = {
+            "README.md": render_suite(facts).encode(),
+            **{p.path: PICTURES[p.path[6:-4].split("-")[0]] for p in (*PLOTS, RATIOS)},
+        }
         operations = [CommitOperationAdd(path, content) for path, content in files.items()]
         api.create_commit(samples.REPO, operations, commit_message="card")
         api.create_branch(samples.REPO, branch="step1000")
@@ -42,7 +44,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Any:
         yield hub
 
 
-@pytest.mark.parametrize(("width", "dark"), [(390, False), (390, True), (1200, False)])
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        (390, False),
+        pytest.param(390, True, marks=pytest.mark.slow),
+        pytest.param(1200, False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_suites_card(site: RehearsalHub, tmp_path: Path, width: int, dark: bool) -> None:
     found = measure(f"{site.url}/{samples.REPO}", tmp_path, width=width, dark=dark)
     assert found["width"] <= width
@@ -57,6 +66,7 @@ def test_the_suites_card(site: RehearsalHub, tmp_path: Path, width: int, dark: b
     assert (paper < 60 and ink > 180) if dark else (paper > 230 and ink < 80)
 
 
+@pytest.mark.slow
 def test_the_steps_card_on_a_phone(site: RehearsalHub, tmp_path: Path) -> None:
     found = measure(f"{site.url}/{samples.REPO}/tree/step1000", tmp_path, width=390)
     assert found["width"] <= 390
@@ -64,16 +74,18 @@ def test_the_steps_card_on_a_phone(site: RehearsalHub, tmp_path: Path) -> None:
     assert found["dead"] == []
 
 
+@pytest.mark.slow
 def test_hostile_text_is_shown_and_does_not_run(site: RehearsalHub, tmp_path: Path) -> None:
     """Even without the page's own content security policy, which a frame from a file does not have."""
     script = "<script>window.ran=1</script><img src=x onerror=window.ran=2><svg onload=window.ran=3>"
-    text = replace(samples.TEXT, title=f"T {script}", notes=f"N {script}\n\n[x](javascript:window.ran=4)")
+    card = replace(samples.CARD, title=f"T {script}", notes=f"N {script}\n\n[x](javascript:window.ran=4)")
     tensor = "gpt_neox.`layers`|0|.<b onmouseover=window.ran=5>weight"
     gates = (replace(samples.GATES[0], detail=tensor),)
     api = HfApi(endpoint=site.url, token="hf_mallory")
     api.create_repo("mallory/m")
-    card = render_step(samples.step(1000, repo="mallory/m", text=text, gates=gates)).encode()
-    api.create_commit("mallory/m", [CommitOperationAdd("README.md", card)], commit_message="card")
+    release = replace(samples.RELEASE, target="mallory/m", card=card)
+    readme = render_step(samples.step(release=release, gates=gates)).encode()
+    api.create_commit("mallory/m", [CommitOperationAdd("README.md", readme)], commit_message="card")
     found = measure(f"{site.url}/mallory/m", tmp_path, width=390)
     assert found["ran"] == 0
     assert found["width"] <= 390

@@ -1,4 +1,4 @@
-"""Commits are whole or not at all, in order, and never lost."""
+"""Commits are applied completely or not at all, in order, and are never lost."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_one_bad_line_leaves_the_branch_as_it_was(api: HfApi, repo: str, web: ht
     assert api.repo_info(repo).sha == before
 
 
-def test_deleting_what_is_not_there_is_an_entry_not_found(api: HfApi, repo: str) -> None:
+def test_deleting_a_missing_file_is_an_entry_not_found(api: HfApi, repo: str) -> None:
     with pytest.raises(EntryNotFoundError, match="A file with this name doesn't exist"):
         api.create_commit(repo, [CommitOperationDelete("none.txt", is_folder=False)], commit_message="m")
 
@@ -230,14 +230,14 @@ def test_a_pull_request_leaves_main_alone(hub: RehearsalHub, api: HfApi, repo: s
     assert api.repo_info(repo).sha == main
     assert "w.safetensors" in api.list_repo_files(repo, revision="refs/pr/1")
     refs = api.list_repo_refs(repo, include_pull_requests=True)
-    assert [each.ref for each in refs.pull_requests or ()] == ["refs/pr/1"]
+    assert [pull_request.ref for pull_request in refs.pull_requests or ()] == ["refs/pr/1"]
 
 
 PATHS = ["../a", "/a", "a//b", ".git/config", "a/../b", "x\0y", "a/.GIT/b", "a\\..\\b", "", "a/", "x" * 300]
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_path_tricks_are_refused(repo: str, web: httpx2.Client, path: str) -> None:
+def test_unsafe_paths_are_refused(repo: str, web: httpx2.Client, path: str) -> None:
     answer = web.post(f"/api/models/{repo}/commit/main", content=lines(file(path)))
     assert answer.status_code == 422
 

@@ -1,4 +1,4 @@
-"""Faults fall on the requests they are meant for, and do exactly what they say."""
+"""Faults: which requests they fire on, and what they do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from publish.rehearsal.errors import RehearsalError
-from publish.rehearsal.http.faults import Rule, load_faults, parse_rules
+from publish.rehearsal.http.faults import Rule, load_rules, parse_rules
 from publish.rehearsal.server import RehearsalHub
 from tests.rehearsal.conftest import Commit
 
@@ -103,9 +103,7 @@ def test_after_answers_at_once_on_every_route_and_has_applied(
     assert "big.txt" in api.list_repo_files(repo)
 
 
-def test_after_answers_what_the_hub_would_refuse_without_reading(
-    hub: RehearsalHub, repo: str, web: httpx2.Client
-) -> None:
+def test_after_answers_where_the_hub_refuses_without_reading(hub: RehearsalHub, repo: str, web: httpx2.Client) -> None:
     hub.inject([{"route": "commit", "status": 504, "after": True}])
     began = time.monotonic()
     assert web.post(f"/api/models/{repo}/commit/none", content=BIG).status_code == 504
@@ -157,7 +155,7 @@ def test_slowness(hub: RehearsalHub, repo: str, commit: Commit, web: httpx2.Clie
     assert 0.2 <= time.monotonic() - began < 2
 
 
-def test_headers_join_the_answer(hub: RehearsalHub, repo: str, web: httpx2.Client) -> None:
+def test_headers_are_added_to_the_response(hub: RehearsalHub, repo: str, web: httpx2.Client) -> None:
     hub.inject([{"route": "refs", "headers": {"X-HF-Warning": "quota; slow down"}}])
     answer = web.get(f"/api/models/{repo}/refs")
     assert (answer.status_code, answer.headers["x-hf-warning"]) == (200, "quota; slow down")
@@ -234,20 +232,20 @@ def test_what_counts_for_the_hour_is_what_was_committed_not_what_was_answered(
 def test_rules_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text("- {route: commit, nth: 3, status: 504, after: true}\n- commits_per_hour: 128\n")
     (tmp_path / "f.json").write_text(json.dumps([{"route": "commit", "nth": 3, "status": 504, "after": True}]))
-    rules = load_faults(tmp_path / "f.yaml")
+    rules = load_rules(tmp_path / "f.yaml")
     assert rules == (Rule("commit", nth=3, status=504, after=True), Rule("commit", commits_per_hour=128))
-    assert load_faults(tmp_path / "f.json") == rules[:1]
+    assert load_rules(tmp_path / "f.json") == rules[:1]
 
 
 WRONG: list[tuple[object, str]] = [
-    ({"route": "commit"}, "no list"),
-    (["commit"], "a rule is a mapping"),
-    ([{"route": "comit"}], "no such route"),
-    ([{"route": "(/"}], "no regular expression"),
-    ([{"status": 500}], "names no route"),
+    ({"route": "commit"}, "expected a list of rules"),
+    (["commit"], "expected a mapping, got 'commit'"),
+    ([{"route": "comit"}], "route must be a regular expression or one of"),
+    ([{"route": "(/"}], "a valid regular expression"),
+    ([{"status": 500}], "the rule has no route"),
     ([{"route": "commit", "statsu": 500}], "unknown keys statsu"),
-    ([{"route": "commit", "status": "500"}], "status is '500'"),
-    ([{"route": "commit", "status": 99}], "status 200..599"),
+    ([{"route": "commit", "status": "500"}], "status must be .* got '500'"),
+    ([{"route": "commit", "status": 99}], "a status from 200 to 599"),
     ([{"route": "commit", "drop": True}], "before or after"),
     ([{"route": "commit", "nth": 0}], "above 0"),
     ([{"route": "commit", "delay": -1}], "above 0"),
@@ -258,19 +256,19 @@ WRONG: list[tuple[object, str]] = [
 
 
 @pytest.mark.parametrize(("document", "message"), WRONG)
-def test_what_is_no_rule_is_named(document: object, message: str) -> None:
+def test_an_error_in_a_rule_is_reported(document: object, message: str) -> None:
     with pytest.raises(RehearsalError, match=message):
         parse_rules(document, "faults.yaml")
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_text("- {route: [")
-    for name, message in (("bad.yaml", "no valid YAML"), ("none.yaml", "cannot be read")):
+    for name, message in (("bad.yaml", "not valid YAML"), ("none.yaml", "cannot read the faults file")):
         with pytest.raises(RehearsalError, match=message):
             RehearsalHub(tmp_path, faults=tmp_path / name)
 
 
-def test_the_command_takes_them(start: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_command_takes_a_faults_file(start: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_text("- {route: whoami, status: 418}\n")
     server = start("--faults", str(tmp_path / "f.yaml"))
     assert httpx2.get(f"{server.url}/api/whoami-v2").status_code == 418

@@ -1,4 +1,4 @@
-"""Trees, single paths and bytes, whole and in ranges."""
+"""Trees, single paths and file contents, whole and in ranges."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_regular_and_lfs_files_come_back_as_sent(api: HfApi, repo: str, commit: 
     commit({"README.md": card, "model.safetensors": weights})
     assert Path(api.hf_hub_download(repo, "README.md")).read_bytes() == card
     assert Path(api.hf_hub_download(repo, "model.safetensors")).read_bytes() == weights
-    listed = {each.path: each for each in api.list_repo_tree(repo) if isinstance(each, RepoFile)}
+    listed = {file.path: file for file in api.list_repo_tree(repo) if isinstance(file, RepoFile)}
     assert listed["model.safetensors"].lfs is not None
     assert listed["model.safetensors"].size == 300_000
     assert listed["README.md"].lfs is None
@@ -49,7 +49,7 @@ def test_a_long_tree_comes_in_pages(api: HfApi, repo: str, commit: Commit, web: 
 def test_the_last_commit_of_a_file_is_the_one_that_changed_it(api: HfApi, repo: str, commit: Commit) -> None:
     first = commit({"a.txt": b"1", "b.txt": b"1"})
     second = commit({"b.txt": b"2"})
-    found = {each.path: each for each in api.list_repo_tree(repo, expand=True)}
+    found = {file.path: file for file in api.list_repo_tree(repo, expand=True)}
     assert {path: found[path].last_commit.oid for path in ("a.txt", "b.txt")} == {"a.txt": first, "b.txt": second}
 
 
@@ -66,10 +66,10 @@ def test_a_tree_path_that_is_a_file_is_not_found(api: HfApi, repo: str, commit: 
 def test_paths_that_do_not_exist_are_left_out(api: HfApi, repo: str, commit: Commit) -> None:
     commit({"d/a.txt": b"1", "plus+and space.txt": b"2"})
     asked = ["d", "d/a.txt", "none", "../x", "plus+and space.txt"]
-    assert [each.path for each in api.get_paths_info(repo, asked)] == ["d", "d/a.txt", "plus+and space.txt"]
+    assert [file.path for file in api.get_paths_info(repo, asked)] == ["d", "d/a.txt", "plus+and space.txt"]
 
 
-def test_what_is_missing_is_told_apart(api: HfApi, repo: str) -> None:
+def test_missing_repos_revisions_and_files_give_different_errors(api: HfApi, repo: str) -> None:
     with pytest.raises(RepositoryNotFoundError):
         api.repo_info("alice/none")
     with pytest.raises(RepositoryNotFoundError):
@@ -82,7 +82,7 @@ def test_what_is_missing_is_told_apart(api: HfApi, repo: str) -> None:
     assert api.file_exists(repo, ".gitattributes")
 
 
-def test_an_absence_names_the_commit_it_was_seen_at(api: HfApi, repo: str, web: httpx2.Client) -> None:
+def test_a_missing_file_gives_the_commit_that_was_searched(api: HfApi, repo: str, web: httpx2.Client) -> None:
     answer = web.head(f"/{repo}/resolve/main/none.txt")
     assert (answer.status_code, answer.headers["x-error-code"]) == (404, "EntryNotFound")
     assert answer.headers["x-repo-commit"] == api.repo_info(repo).sha
@@ -111,7 +111,7 @@ def test_ranges(repo: str, commit: Commit, web: httpx2.Client, path: str, data: 
     assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */4096")
 
 
-def test_an_lfs_file_is_behind_a_redirect_that_says_what_it_is(repo: str, commit: Commit, web: httpx2.Client) -> None:
+def test_an_lfs_file_is_redirected_with_its_digest_and_size(repo: str, commit: Commit, web: httpx2.Client) -> None:
     made = commit({"model.safetensors": DATA})
     for method in ("GET", "HEAD"):
         answer = web.request(method, f"/{repo}/resolve/main/model.safetensors")
@@ -124,7 +124,7 @@ def test_an_lfs_file_is_behind_a_redirect_that_says_what_it_is(repo: str, commit
         assert "x-xet-hash" not in answer.headers
 
 
-def test_a_signed_location_is_good_for_that_object_alone(repo: str, commit: Commit, web: httpx2.Client) -> None:
+def test_a_signed_url_is_valid_for_one_object_only(repo: str, commit: Commit, web: httpx2.Client) -> None:
     commit({"model.safetensors": DATA, "other.safetensors": DATA[::-1]})
     location = web.get(f"/{repo}/resolve/main/model.safetensors").headers["location"]
     other = web.get(f"/{repo}/resolve/main/other.safetensors").headers["location"]

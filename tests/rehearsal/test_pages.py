@@ -1,4 +1,4 @@
-"""Pages show what is there, and nothing in a card runs or calls out."""
+"""Pages show repos and cards, and nothing in a card runs or loads anything from elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from huggingface_hub import HfApi
 
-from publish.rehearsal.api.commits import check_card
+from publish.rehearsal.front_matter import validate_card
 from publish.rehearsal.pages.markdown import to_html
 from publish.rehearsal.server import RehearsalHub
 from tests.rehearsal.conftest import Commit
@@ -34,7 +34,7 @@ def test_the_page_of_a_repo(hub: RehearsalHub, api: HfApi, repo: str, commit: Co
     assert web.get(f"/{repo}/tree/step9").status_code == 200
 
 
-def test_pages_that_are_not_there(repo: str, web: httpx2.Client) -> None:
+def test_missing_pages_are_404(repo: str, web: httpx2.Client) -> None:
     for path in ("/alice/none", f"/{repo}/tree/none", f"/{repo}/blob/main/none.txt", f"/{repo}/tree/main/none"):
         answer = web.get(path)
         assert (answer.status_code, answer.headers["content-type"]) == (404, "text/html; charset=utf-8")
@@ -76,7 +76,7 @@ EVIL = [
 
 
 @pytest.mark.parametrize("text", EVIL)
-def test_nothing_in_a_card_runs_or_calls_out(text: str) -> None:
+def test_nothing_in_a_card_runs_or_loads_from_elsewhere(text: str) -> None:
     shown = html(text)
     lowered = shown.lower()
     for tag in ("<script", "<iframe", "<svg", "<style", "<object"):
@@ -86,7 +86,7 @@ def test_nothing_in_a_card_runs_or_calls_out(text: str) -> None:
         assert word not in inside
 
 
-def test_what_may_stay_stays_and_is_closed() -> None:
+def test_allowed_tags_stay_and_are_closed() -> None:
     picture = '<picture><img src="plots/a%20b.png" alt="p">'
     shown = html(f"<details open><summary>More</summary>\n\n| a |\n|:-:|\n| 1 |\n\n{picture}")
     assert "<details open" in shown
@@ -118,10 +118,10 @@ def test_links_to_the_hub_lead_here_where_this_hub_has_the_repo(
     assert f'<a href="{tricky}">c</a>' in text
 
 
-def test_cards_that_are_right() -> None:
+def test_valid_cards() -> None:
     metadata = "license: apache-2.0\nlanguage: [en]\ntags: [pythia]\ndatasets: [EleutherAI/pile]"
-    assert check_card(f"---\n{metadata}\nlibrary_name: transformers\n---\n") == ([], [])
-    assert check_card("# no metadata")[1] == ["empty or missing yaml metadata in repo card"]
+    assert validate_card(f"---\n{metadata}\nlibrary_name: transformers\n---\n") == ([], [])
+    assert validate_card("# no metadata")[1] == ["empty or missing yaml metadata in repo card"]
 
 
 CARDS = [
@@ -137,12 +137,12 @@ CARDS = [
     ("model-index: [{name: x, results: [{task: {type: t}}]}]", '"model-index[0].results[0].dataset" is required'),
     ("a: [", "Invalid YAML metadata"),
     ("a: 1\na: 2", "duplicated mapping key"),
-    ("- a", "no mapping"),
+    ("- a", "the metadata is not a mapping"),
 ]
 
 
 @pytest.mark.parametrize(("metadata", "message"), CARDS)
-def test_cards_that_are_wrong(web: httpx2.Client, metadata: str, message: str) -> None:
+def test_invalid_cards(web: httpx2.Client, metadata: str, message: str) -> None:
     answer = web.post("/api/validate-yaml", json={"content": f"---\n{metadata}\n---\n", "repoType": "model"})
     assert answer.status_code == 400
     assert message in answer.json()["errors"][0]["message"]

@@ -1,4 +1,4 @@
-"""Branches start where they are told, tags stay, and what is missing is told apart."""
+"""Branches, tags and history."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from huggingface_hub.errors import BadRequestError, HfHubHTTPError, RevisionNotF
 from tests.rehearsal.conftest import Commit
 
 
-def test_a_new_repo_has_one_commit_that_holds_gitattributes(api: HfApi, repo: str) -> None:
+def test_a_new_repo_has_one_commit_with_gitattributes(api: HfApi, repo: str) -> None:
     assert api.list_repo_files(repo) == [".gitattributes"]
-    assert [each.title for each in api.list_repo_commits(repo)] == ["initial commit"]
+    assert [commit.title for commit in api.list_repo_commits(repo)] == ["initial commit"]
 
 
-def test_branches_start_where_they_are_told(api: HfApi, repo: str, commit: Commit) -> None:
+def test_a_branch_starts_at_the_revision_that_is_given(api: HfApi, repo: str, commit: Commit) -> None:
     commit({"a.txt": b"1"})
     first = api.list_repo_commits(repo)[-1].commit_id
     api.create_branch(repo, branch="step0", revision=first)
@@ -30,18 +30,10 @@ def test_branches_start_where_they_are_told(api: HfApi, repo: str, commit: Commi
     api.create_branch(repo, branch="step0", exist_ok=True)
 
 
-def test_overwrite_and_empty_as_huggingface_js_asks_for(repo: str, web: httpx2.Client, api: HfApi) -> None:
-    main = api.repo_info(repo).sha
-    assert web.post(f"/api/models/{repo}/branch/bare", json={"emptyBranch": True}).status_code == 200
-    assert api.list_repo_files(repo, revision="bare") == []
-    assert web.post(f"/api/models/{repo}/branch/bare", json={"overwrite": True}).status_code == 200
-    assert api.repo_info(repo, revision="bare").sha == main
-
-
-def test_main_cannot_be_deleted_and_missing_branches_are_told(api: HfApi, repo: str) -> None:
+def test_main_and_missing_branches_cannot_be_deleted(api: HfApi, repo: str) -> None:
     api.create_branch(repo, branch="a/b")
     api.delete_branch(repo, branch="a/b")
-    assert [each.name for each in api.list_repo_refs(repo).branches] == ["main"]
+    assert [branch.name for branch in api.list_repo_refs(repo).branches] == ["main"]
     with pytest.raises(HfHubHTTPError, match="Cannot delete refs/heads/main") as caught:
         api.delete_branch(repo, branch="main")
     assert caught.value.response.status_code == 403
@@ -67,7 +59,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_odd_branch_names_are_refused(api: HfApi, repo: str, name: str) -> None:
+def test_invalid_branch_names_are_refused(api: HfApi, repo: str, name: str) -> None:
     with pytest.raises(BadRequestError, match="Invalid reference for a branch"):
         api.create_branch(repo, branch=name)
 
@@ -86,18 +78,18 @@ def test_tags(api: HfApi, repo: str, commit: Commit) -> None:
     with pytest.raises(HfHubHTTPError) as caught:
         api.create_tag(repo, tag="v1")
     assert caught.value.response.status_code == 409
-    assert {each.name: each.target_commit for each in api.list_repo_refs(repo).tags} == {"v0": first, "v1": first}
+    assert {tag.name: tag.target_commit for tag in api.list_repo_refs(repo).tags} == {"v0": first, "v1": first}
     assert api.repo_info(repo, revision="v1").sha == first
     api.delete_tag(repo, tag="v1")
-    assert [each.name for each in api.list_repo_refs(repo).tags] == ["v0"]
+    assert [tag.name for tag in api.list_repo_refs(repo).tags] == ["v0"]
 
 
 def test_history_comes_in_pages(api: HfApi, repo: str, commit: Commit, web: httpx2.Client) -> None:
     made = [commit({"a.txt": bytes([65 + number])}) for number in range(5)]
     page = web.get(f"/api/models/{repo}/commits/main", params={"limit": "2"})
-    assert [each["id"] for each in page.json()] == [made[4], made[3]]
+    assert [info["id"] for info in page.json()] == [made[4], made[3]]
     following = web.get(page.links["next"]["url"]).json()
-    assert [each["id"] for each in following] == [made[2], made[1]]
+    assert [info["id"] for info in following] == [made[2], made[1]]
     assert len(api.list_repo_commits(repo)) == 6
     assert following[0]["authors"] == [{"user": "alice"}]
 
@@ -114,5 +106,5 @@ def test_squashing_keeps_the_files_and_drops_the_history(api: HfApi, repo: str, 
     commit({"a.txt": b"1"})
     commit({"b.txt": b"2"})
     api.super_squash_history(repo, commit_message="one")
-    assert [each.title for each in api.list_repo_commits(repo)] == ["one"]
+    assert [commit.title for commit in api.list_repo_commits(repo)] == ["one"]
     assert api.list_repo_files(repo) == [".gitattributes", "a.txt", "b.txt"]

@@ -1,4 +1,4 @@
-"""Who owns what, who sees what, and what a repo says of itself."""
+"""Users, namespaces, private and gated repos, and the information on a repo."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from publish.rehearsal.http.request import user_of
+from publish.rehearsal.http.context import user_of
 from publish.rehearsal.server import RehearsalHub
 from tests.rehearsal.conftest import Commit
 
@@ -33,9 +33,9 @@ def test_kinds_do_not_mix(api: HfApi, repo: str) -> None:
     assert not api.repo_exists(repo, repo_type="dataset")
 
 
-def test_a_namespace_belongs_to_who_came_first(hub: RehearsalHub, api: HfApi) -> None:
+def test_a_namespace_belongs_to_the_first_user_who_creates_a_repo_in_it(hub: RehearsalHub, api: HfApi) -> None:
     api.create_repo("Some-Org/model", exist_ok=True)
-    assert [each["name"] for each in api.whoami()["orgs"]] == ["Some-Org"]
+    assert [organization["name"] for organization in api.whoami()["orgs"]] == ["Some-Org"]
     with pytest.raises(HfHubHTTPError) as caught:
         other(hub, "hf_bob").create_repo("Some-Org/another")
     assert caught.value.response.status_code == 403
@@ -62,7 +62,7 @@ def test_a_private_repo_is_seen_by_its_owner_alone(hub: RehearsalHub, api: HfApi
     commit({"a.txt": b"1"})
     api.update_repo_settings(repo, private=True)
     assert api.repo_info(repo).private
-    assert repo in [each.id for each in api.list_models(author="alice")]
+    assert repo in [model.id for model in api.list_models(author="alice")]
     for token in (False, "hf_bob"):
         asking = other(hub, token)
         with pytest.raises(RepositoryNotFoundError):
@@ -71,12 +71,12 @@ def test_a_private_repo_is_seen_by_its_owner_alone(hub: RehearsalHub, api: HfApi
             asking.hf_hub_download(repo, "a.txt")
         with pytest.raises(RepositoryNotFoundError):
             asking.list_repo_refs(repo)
-        assert repo not in [each.id for each in asking.list_models(author="alice")]
+        assert repo not in [model.id for model in asking.list_models(author="alice")]
         assert repo not in httpx2.get(hub.url).text
         assert httpx2.get(f"{hub.url}/{repo}").status_code == 404
 
 
-def test_gated_files_are_told_apart_from_missing_ones(hub: RehearsalHub, api: HfApi, repo: str) -> None:
+def test_files_of_a_gated_repo_are_for_its_owner(hub: RehearsalHub, api: HfApi, repo: str) -> None:
     api.update_repo_settings(repo, gated="auto")
     assert api.repo_info(repo).gated == "auto"
     with pytest.raises(GatedRepoError):
@@ -94,14 +94,14 @@ def test_moving(api: HfApi, repo: str, commit: Commit) -> None:
         api.move_repo(repo, f"{repo}-moved")
 
 
-def test_what_a_card_says_shows_in_the_info(api: HfApi, repo: str, commit: Commit) -> None:
+def test_repo_info_has_the_metadata_of_the_card(api: HfApi, repo: str, commit: Commit) -> None:
     card = b"---\nlicense: mit\nlanguage: en\ntags: [pythia]\ndatasets: [a/b]\ndate: 2024-01-02\n---\nhi\n"
     commit({"README.md": card, "w.safetensors": b"\0" * 2000})
     info = api.model_info(repo, files_metadata=True)
     assert info.card_data is not None
     assert info.card_data.license == "mit"
     assert {"pythia", "license:mit", "dataset:a/b", "en"} <= set(info.tags or ())
-    sizes = {each.rfilename: (each.size, each.lfs and each.lfs.size) for each in info.siblings or ()}
+    sizes = {file.rfilename: (file.size, file.lfs and file.lfs.size) for file in info.siblings or ()}
     assert sizes["w.safetensors"] == (2000, 2000)
     assert sizes["README.md"] == (len(card), None)
 
@@ -110,17 +110,17 @@ NAMES = ["alice/..", "alice/.git", "alice/a.git", "../alice", "alice/a--b", "ali
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_odd_repo_names_are_refused(web: httpx2.Client, name: str) -> None:
+def test_invalid_repo_names_are_refused(web: httpx2.Client, name: str) -> None:
     owner, _, rest = name.partition("/")
     assert web.post("/api/repos/create", json={"name": rest, "organization": owner}).status_code == 400
 
 
-def test_users_of_tokens() -> None:
+def test_each_token_is_a_separate_user() -> None:
     alice, reader = user_of("Bearer hf_alice"), user_of("Bearer hf_read_alice")
     assert alice is not None
     assert reader is not None
     assert (alice.name, alice.role, reader.name, reader.role) == ("alice", "write", "alice", "read")
-    assert user_of(None) is None
+    assert user_of("") is None
     long = "hf_" + "aB3" * 12
     hidden = user_of(f"Bearer {long}")
     assert hidden is not None

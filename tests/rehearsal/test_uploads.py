@@ -1,4 +1,4 @@
-"""Bytes on their way in: which go to LFS, in parts or whole, and what is refused."""
+"""Uploads: which files go to LFS, in parts or whole, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 
 from publish.rehearsal.server import RehearsalHub
-from publish.rehearsal.storage.git import DEFAULT, goes_to_lfs, ignored, tracked
+from publish.rehearsal.storage.git import DEFAULT_GITATTRIBUTES, goes_to_lfs, is_ignored, is_lfs_tracked
 from tests.rehearsal.conftest import Commit
 
 
@@ -33,7 +33,9 @@ def test_a_large_file_comes_in_parts(api: HfApi, hub: RehearsalHub, repo: str, c
     assert Path(api.hf_hub_download(repo, "model.safetensors")).read_bytes() == weights
 
 
-def test_what_is_there_is_not_sent_again(api: HfApi, hub: RehearsalHub, repo: str, commit: Commit) -> None:
+def test_an_object_that_the_repo_has_is_not_sent_again(
+    api: HfApi, hub: RehearsalHub, repo: str, commit: Commit
+) -> None:
     weights = os.urandom(50_000)
     commit({"a.safetensors": weights})
     hub.reset_stats()
@@ -42,7 +44,7 @@ def test_what_is_there_is_not_sent_again(api: HfApi, hub: RehearsalHub, repo: st
     assert hub.stats().bytes_in < 5000
 
 
-def test_preupload_tells_what_lies_there(repo: str, commit: Commit, web: httpx2.Client) -> None:
+def test_preupload_gives_modes_and_ids_of_existing_files(repo: str, commit: Commit, web: httpx2.Client) -> None:
     weights = os.urandom(2000)
     commit({"w.safetensors": weights, "a.txt": b"1"})
     files = [
@@ -52,13 +54,13 @@ def test_preupload_tells_what_lies_there(repo: str, commit: Commit, web: httpx2.
         {"path": "plot.png", "size": 100, "sample": base64.b64encode(b"\x89PNG\0").decode()},
     ]
     found = web.post(f"/api/models/{repo}/preupload/main", json={"files": files}).json()["files"]
-    assert [each["uploadMode"] for each in found] == ["lfs", "regular", "lfs", "lfs"]
+    assert [file["uploadMode"] for file in found] == ["lfs", "regular", "lfs", "lfs"]
     assert found[0]["oid"] == hashlib.sha256(weights).hexdigest()
     assert found[1]["oid"] == hashlib.sha1(b"blob 1\x001").hexdigest()
     assert "oid" not in found[2]
 
 
-def test_bytes_that_are_not_those_announced_are_refused(repo: str, web: httpx2.Client) -> None:
+def test_an_upload_with_another_digest_or_size_is_refused(repo: str, web: httpx2.Client) -> None:
     oid = hashlib.sha256(b"right").hexdigest()
     upload = ask(web, repo, oid, 5)["actions"]["upload"]["href"]
     for wrong in (b"wrong", b"righ", b"right and more"):
@@ -91,12 +93,12 @@ def test_parts_that_do_not_fit_are_refused(repo: str, web: httpx2.Client) -> Non
     assert httpx2.post(upload["href"], json={"oid": oid, "parts": parts}).status_code == 200  # a lost answer
 
 
-def test_odd_oids_are_told_one_by_one(repo: str, web: httpx2.Client) -> None:
+def test_invalid_oids_are_refused_one_by_one(repo: str, web: httpx2.Client) -> None:
     for oid in ("../../x", "A" * 64, "", "0" * 63):
         assert ask(web, repo, oid, 1)["error"]["code"] == 422
 
 
-def test_preuploading_apart_from_the_commit(api: HfApi, hub: RehearsalHub, repo: str) -> None:
+def test_files_can_be_uploaded_before_the_commit(api: HfApi, hub: RehearsalHub, repo: str) -> None:
     addition = CommitOperationAdd("w.safetensors", b"\0" * 3000)
     api.preupload_lfs_files(repo, [addition])
     hub.reset_stats()
@@ -121,7 +123,7 @@ def test_a_stock_client_with_hf_xet_can_push(
     for number, data in enumerate(datas):
         assert Path(api.hf_hub_download(repo, f"{number}.safetensors")).read_bytes() == data
     repository = hub.root / "repos" / "models" / f"{repo}.git"
-    assert list((repository / "xet").iterdir()) == []  # what was taken over does not lie about
+    assert list((repository / "xet").iterdir()) == []  # the upload is removed once the commit has it
 
 
 PATTERNS = [
@@ -139,29 +141,29 @@ PATTERNS = [
 
 @pytest.mark.parametrize(("path", "expected"), PATTERNS)
 def test_the_usual_patterns(path: str, expected: bool) -> None:
-    assert tracked(path, DEFAULT) is expected
+    assert is_lfs_tracked(path, DEFAULT_GITATTRIBUTES) is expected
 
 
 def test_later_attributes_decide() -> None:
     attributes = "*.bin filter=lfs\nsmall.bin -filter\n/top.txt filter=lfs\n[z-a].x filter=lfs\n"
-    assert tracked("a.bin", attributes)
-    assert not tracked("small.bin", attributes)
-    assert tracked("top.txt", attributes)
-    assert not tracked("sub/top.txt", attributes)
+    assert is_lfs_tracked("a.bin", attributes)
+    assert not is_lfs_tracked("small.bin", attributes)
+    assert is_lfs_tracked("top.txt", attributes)
+    assert not is_lfs_tracked("sub/top.txt", attributes)
 
 
 def test_text_stays_in_git_and_binary_does_not() -> None:
     assert not goes_to_lfs("a.txt", 100, "é".encode()[:1] * 0 + b"text", "")
     assert not goes_to_lfs("a.txt", 600, b"a" * 510 + "é".encode()[:1], "")  # a character cut by the sample's end
     assert goes_to_lfs("a.x", 100, b"\xff\xfe\x00", "")
-    assert not goes_to_lfs("empty.bin", 0, b"", DEFAULT)
+    assert not goes_to_lfs("empty.bin", 0, b"", DEFAULT_GITATTRIBUTES)
 
 
 def test_gitignore() -> None:
     text = "*.log\n!keep.log\nbuild/\n# comment\n/top\n"
-    assert ignored("a/b.log", text)
-    assert not ignored("keep.log", text)
-    assert ignored("build/x.txt", text)
-    assert not ignored("build", text)
-    assert ignored("top", text)
-    assert not ignored("a/top", text)
+    assert is_ignored("a/b.log", text)
+    assert not is_ignored("keep.log", text)
+    assert is_ignored("build/x.txt", text)
+    assert not is_ignored("build", text)
+    assert is_ignored("top", text)
+    assert not is_ignored("a/top", text)

@@ -23,7 +23,7 @@ from huggingface_hub import HfApi
 
 from publish.errors import PublishError
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint, Patience, Timeouts
+from publish.hub.endpoint import Endpoint, RetryPolicy, Timeouts
 from publish.records.checkpoints import Checkpoints
 from publish.rehearsal.server import RehearsalHub
 from publish.release.outcome import Outcome
@@ -80,7 +80,9 @@ def _listing(api: HfApi, tip: str, tips: Mapping[str, str]) -> str:
     path = api.hf_hub_download(TARGET, "checkpoints.json", revision=tip)
     listed = Checkpoints.from_bytes(Path(path).read_bytes(), tip)
     wrong = [each.branch for each in listed.checkpoints if tips.get(each.branch) != each.commit]
-    document = json.dumps([(each.step, each.manifest, each.card, each.weights) for each in listed.checkpoints])
+    document = json.dumps(
+        [(each.step, each.manifest_sha256, each.manifest.card, each.weights) for each in listed.checkpoints]
+    )
     return document + "".join(f" {branch} is not at its tip" for branch in wrong)
 
 
@@ -121,7 +123,7 @@ class Campaign:
             clock=self.clock,
             quota_dir=self.folder / "quota",
             timeouts=Timeouts(connect=1, read=read_timeout, write=5),
-            patience=Patience(tries=4, longest_wait=2 * 3600),
+            retry_policy=RetryPolicy(tries=4, longest_wait=2 * 3600),
         )
         try:
             return self._trouble(client)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.rehearsal.server import RehearsalHub
 
 MANY = 10**6

@@ -48,5 +48,5 @@ def run_release(
     proposed: Release = replace(propose(str(source), TARGET, client), **(change or {}))  # type: ignore[arg-type]
     job = replace(make_job(proposed, tokenizer=tokenizer, client=client), verify_logits=verify_logits)
     with open_work_dir(folder / "work") as work_dir:
-        executor = LocalExecutor(workers, work_dir.steps)
+        executor = LocalExecutor(workers, workers, work_dir.steps, Silent())
         return release(job, client, work_dir, Options(private, repair), executor, stop or Stop(), Silent())

@@ -20,14 +20,14 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from publish.cli.group import main
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.hub.repository import validate_card
 from publish.interrupt import Stop
 from publish.records.manifest import Manifest
 from publish.rehearsal.server import RehearsalHub
-from publish.release.card_facts import hub_address
 from publish.release.cards import make_cards
 from publish.release.executors import LocalExecutor
+from publish.release.facts import hub_address
 from publish.release.job import make_job
 from publish.release.progress import Silent
 from publish.release.proposal import propose, write_release
@@ -82,6 +82,7 @@ def test_an_unchanged_release_costs_three_requests_and_no_source(released: Path,
     assert hub.stats().commits == {}
 
 
+@pytest.mark.slow
 def test_154_steps_cost_three_requests_and_one_changed_note_is_found_in_every_card(
     samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf
 ) -> None:
@@ -99,6 +100,7 @@ def test_154_steps_cost_three_requests_and_one_changed_note_is_found_in_every_ca
     assert sum(hub.stats().requests.values()) == 9
 
 
+@pytest.mark.slow
 def test_same_cards_from_other_thread_counts_and_another_day(samples: Path, tmp_path: Path) -> None:
     run = few(samples, tmp_path)
     running = []
@@ -235,7 +237,7 @@ def test_before_main_is_published_the_source_tells_the_steps(
     proposed = propose(str(run), TARGET)
     job = make_job(proposed, steps="0,2")
     with open_work_dir(tmp_path / "work") as place:
-        release(job, client, place, Options(), LocalExecutor(2, place.steps), Stop(), Silent())
+        release(job, client, place, Options(), LocalExecutor(2, 2, place.steps, Silent()), Stop(), Silent())
     found = make_cards(proposed, client)
     assert [(card.branch, card.reason) for card in found.cards] == [("step0", ""), ("step2", "")]
 

@@ -14,7 +14,7 @@ from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import read_config
 from publish.records.gates import FAILED, PASSED, Gate
 from publish.release.claims import claims
-from publish.release_file import CardText, Release
+from publish.release_file import CardMetadata, Release
 from publish.sources.files import LocalFiles
 from tests.release.releases import few, run_release
 
@@ -23,7 +23,7 @@ def asked(samples: Path, step: int = 512, options: dict[str, object] | None = No
     checkpoint = RawCheckpoint.open(LocalFiles(samples / "global_step512"))
     config = read_config(checkpoint)
     changed = replace(config, options={**config.options, **(options or {})})
-    text = replace(CardText("tiny"), **card)  # type: ignore[arg-type]
+    text = replace(CardMetadata("tiny"), **card)  # type: ignore[arg-type]
     return claims(Release("source", "alice/tiny", text), changed, make_plan(checkpoint, config), step)
 
 
@@ -45,8 +45,8 @@ FALSE: tuple[tuple[dict[str, object], str], ...] = (
         {"datasets": ("EleutherAI/pile",), "options": {"train_data_paths": ["/data/pile_deduped/text_document"]}},
         "the config's path is /data/pile_deduped",
     ),
-    ({"step": 513}, "step 513 is none of the 154 that the config saves"),
-    ({"step": 144000}, "the last being 143,000"),
+    ({"step": 513}, "the config saves 154 steps, the last one 143,000, and not step 513"),
+    ({"step": 144000}, "the last one 143,000"),
 )
 
 

@@ -48,13 +48,15 @@ def states(document: dict[str, Any]) -> dict[int, tuple[str, str]]:
 
 
 def compared(hub: RehearsalHub, revision: str) -> list[str]:
-    """What the manifest at a revision is compared with, by its titles; they stand on the card, and no others."""
+    """What the manifest at a revision is compared with, by the titles on its card, which has no others."""
     api = HfApi(endpoint=hub.url, token=False)
     read = {
         name: Path(api.hf_hub_download(TARGET, name, revision=revision)).read_text()
         for name in ("publish.json", "README.md")
     }
-    titles = [each["title"] for each in json.loads(read["publish.json"])["comparisons"]]
+    manifest = json.loads(read["publish.json"])
+    step = f"Step {manifest['step']:,} (left)"
+    titles = [f"{step} and {each['location']} (right)" for each in manifest["comparisons"]]
     assert [line[4:] for line in read["README.md"].split("\n") if line.startswith("### Step ")] == titles
     return titles
 

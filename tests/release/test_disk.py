@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from tests.clock import ManualClock
 from tests.release.releases import TARGET, few, run_release

@@ -43,7 +43,9 @@ def wait_for(reached: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment", [moment if moment == "at work" else pytest.param(moment, marks=pytest.mark.slow) for moment in MOMENTS]
+)
 def test_ctrl_c(moment: str, samples: Path, tmp_path: Path) -> None:
     run = few(samples, tmp_path, STEPS)
     with RehearsalHub(tmp_path / "hub", faults=MOMENTS[moment], api_quota=10**6) as hub:

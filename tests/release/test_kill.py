@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 from huggingface_hub import HfApi
 
 from publish.rehearsal.server import RehearsalHub
@@ -17,7 +18,6 @@ from tests.release.campaign import partial, state
 from tests.release.releases import few
 
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
-KILLS = 30
 REPO = "alice/tiny"
 
 
@@ -35,7 +35,8 @@ def run_to_the_end(url: str, run: Path, work: Path) -> float:
     return time.monotonic() - begin
 
 
-def test_thirty_kills_leave_nothing_wrong(samples: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(30, marks=pytest.mark.slow)])
+def test_kills_leave_nothing_wrong(kills: int, samples: Path, tmp_path: Path) -> None:
     run = few(samples, tmp_path, STEPS)
     with RehearsalHub(tmp_path / "undisturbed", api_quota=10**6, resolver_quota=10**6) as hub:
         seconds = run_to_the_end(hub.url, run, tmp_path / "work-undisturbed")
@@ -43,7 +44,7 @@ def test_thirty_kills_leave_nothing_wrong(samples: Path, tmp_path: Path) -> None
     assert len(right) == len(STEPS) + 1
     moments = random.Random(20261124)
     with RehearsalHub(tmp_path / "killed", api_quota=10**6, resolver_quota=10**6) as hub:
-        for _ in range(KILLS):
+        for _ in range(kills):
             process = start(hub.url, run, tmp_path / "work")
             time.sleep(moments.uniform(0.3, seconds))
             process.send_signal(signal.SIGKILL)

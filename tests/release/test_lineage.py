@@ -57,15 +57,16 @@ def test_distances_and_gates_are_in_the_records(
     ]
     api = HfApi(endpoint=hub.url, token=False)
     listing = json.loads(Path(api.hf_hub_download(TARGET, "checkpoints.json")).read_text())
-    assert [gate["name"] for gate in listing["lineage"]] == ["repeats", "lineage"]
-    last = listing["checkpoints"][-1]["published"]["statistics"]["layer_types"]["embedding"]
+    assert [gate["name"] for gate in listing["notes"]["lineage"]] == ["repeats", "lineage"]
+    distances = listing["checkpoints"][-1]["distances"]
+    last = next(distance for distance in distances if distance["layer_type"] == "embedding")
     assert 0.2 < last["from_first"] < 0.5
     assert 0 < last["from_previous"] < last["from_first"]
     manifest = json.loads(Path(api.hf_hub_download(TARGET, "publish.json", revision="step512")).read_text())
-    assert set(manifest["statistics"]) == {"layer_types", "tensors"}
-    assert len(manifest["statistics"]["tensors"]) == 28
+    assert "embedding" in [layer_type["name"] for layer_type in manifest["layer_types"]]
+    assert len(manifest["sketch"]) == 28
     card = Path(api.hf_hub_download(TARGET, "README.md")).read_text()
-    assert "each of 12 steps lies between its neighbours" in card
+    assert "each of 12 steps is between its neighbours" in card
 
 
 def test_a_rerun_and_a_resumed_run_find_the_same(
@@ -101,7 +102,7 @@ def test_swapped_branches_are_both_named(run: Path, samples: Path, tmp_path: Pat
 
 
 DAMAGE: dict[str, tuple[Callable[[Module], Any], str]] = {
-    "a zeroed tensor": (lambda module: module[MATRIX].zero_(), "every value is the same in"),
+    "a zeroed tensor": (lambda module: module[MATRIX].zero_(), "all values are the same in"),
     "one NaN": (lambda module: module[MATRIX].view(-1).__setitem__(7, float("nan")), "1 NaN"),
 }
 
@@ -124,7 +125,7 @@ def test_zeros_of_another_sign_break_a_declared_equality(run: Path, tmp_path: Pa
     forge(run, 1, lambda module: module["sequential.2.attention.dense.bias"].neg_())
     outcome = released(run, client_of, tmp_path, expect=expect)
     assert len(outcome.failed) == 1
-    said = "differ in the sign of zeros in 1 tensors: gpt_neox.layers.0.attention.dense.bias"
+    said = "differ in the sign of zeros in 1 tensor: gpt_neox.layers.0.attention.dense.bias"
     assert said in outcome.failed[0].detail
 
 

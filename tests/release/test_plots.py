@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
+from publish import plots
 from publish.rehearsal.server import RehearsalHub
-from publish.release import main_plots
 from publish.release.cards import make_cards, push_cards
 from publish.release.progress import Silent
 from publish.release.proposal import propose
@@ -57,9 +57,9 @@ def test_plots_are_published_shown_and_kept(
     found = make_cards(release, client)
     assert (found.changed, found.findings) == ((), ())
     assert hub.stats().requests == {"refs": 1, "tree": 1, "resolve": 1}
-    monkeypatch.setattr(main_plots, "available", lambda: False)  # another machine, without matplotlib
+    monkeypatch.setattr(plots, "available", lambda: False)  # another machine, without matplotlib
     assert make_cards(release, client).changed == ()
-    monkeypatch.setattr(main_plots, "available", lambda: True)
+    monkeypatch.setattr(plots, "available", lambda: True)
     api.create_commit(TARGET, [CommitOperationAdd(PATHS[0], b"<svg/>")], commit_message="somebody's own plot")
     found = make_cards(release, client)
     assert [(each.branch, each.reason) for each in found.changed] == [("main", "other plots")]
@@ -71,18 +71,14 @@ def test_without_matplotlib_a_release_has_no_plots_and_gets_them_later(
     run: Path, tmp_path: Path, hub: RehearsalHub, client_of: ClientOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = client_of("hf_alice")
-    monkeypatch.setattr(main_plots, "available", lambda: False)
+    monkeypatch.setattr(plots, "available", lambda: False)
     assert not run_release(run, client, tmp_path, compared(run)).failed
     release = propose(str(run), TARGET)
     assert make_cards(release, client).changed == ()
-    monkeypatch.setattr(main_plots, "available", lambda: True)
+    monkeypatch.setattr(plots, "available", lambda: True)
     found = make_cards(release, client)
     assert [each.branch for each in found.changed] == ["main"]
     push_cards(found, client, Silent())
     paths = HfApi(endpoint=hub.url, token=False).list_repo_files(TARGET)
     assert set(PATHS) <= set(paths)
     assert make_cards(release, client).changed == ()
-
-
-def test_without_statistics_there_are_no_plots() -> None:
-    assert main_plots.main_plots({}).plots == ()

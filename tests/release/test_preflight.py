@@ -13,14 +13,14 @@ from huggingface_hub import HfApi
 
 from publish.errors import CardError, HubError, PublishError, StorageError
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.rehearsal.server import RehearsalHub
 from publish.release import executors
-from publish.release_file import CardText
+from publish.release_file import CardMetadata
 from tests.clock import ManualClock
 from tests.release.releases import TARGET, few, run_release
 
-TEXT = CardText("tiny")
+TEXT = CardMetadata("tiny")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ CASES = {
         "Invalid username",
         faults=({"route": "whoami", "status": 401, "body": {"error": "Invalid username"}},),
     ),
-    "a token that may only read": Case(HubError, "may only read", token="hf_read_alice"),
+    "a token that may only read": Case(HubError, "is read-only", token="hf_read_alice"),
     "somebody else's namespace": Case(HubError, "belongs to bob, not to alice", token="hf_bob"),
     "no right to write": Case(
         HubError,
@@ -55,7 +55,7 @@ CASES = {
     "no right to create": Case(HubError, "creating.*HTTP 403", faults=({"route": "create-repo", "status": 403},)),
     "public where private was asked for": Case(HubError, "is public", exists=True, options={"private": True}),
     "a name that cannot be": Case(
-        HubError, "no valid repo name", change={"target": "alice/..tiny"}, asked=frozenset({"nothing"})
+        HubError, "invalid repo name", change={"target": "alice/..tiny"}, asked=frozenset({"nothing"})
     ),
     "words without a license": Case(CardError, "no license", change={"card": replace(TEXT, license=" ")}),
     "words against the config": Case(
@@ -72,7 +72,7 @@ CASES = {
     ),
     "a card that the server refuses": Case(
         HubError,
-        "metadata invalid: this license is gone",
+        "rejects the card's metadata: this license is gone",
         faults=({"route": "validate-yaml", "status": 400, "body": {"errors": [{"message": "this license is gone"}]}},),
     ),
 }

@@ -6,6 +6,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from publish.rehearsal.server import RehearsalHub
 from tests.release.processes import start
 from tests.release.releases import TARGET, few
@@ -17,6 +19,7 @@ def committed(hub: RehearsalHub) -> int:
     return sum(hub.stats().commits.get(TARGET, {}).values())
 
 
+@pytest.mark.slow
 def test_remembered_by_the_next_process(samples: Path, tmp_path: Path) -> None:
     run = few(samples, tmp_path, STEPS)
     with RehearsalHub(tmp_path / "hub", faults=[{"commits_per_hour": 3}]) as hub:

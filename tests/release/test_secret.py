@@ -6,6 +6,8 @@ import hashlib
 import threading
 from pathlib import Path
 
+import pytest
+
 from publish.rehearsal.server import RehearsalHub
 from tests.release.processes import start
 from tests.release.releases import few
@@ -48,6 +50,7 @@ def holding(folder: Path, secret: bytes) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_the_token_shows_nowhere(samples: Path, tmp_path: Path) -> None:
     run = few(samples, tmp_path)
     faults = [

@@ -99,11 +99,17 @@ def test_stale_by_its_card(release: Path, status: Status) -> None:
     assert {(state, reason.split()[0]) for state, reason in status(release).values()} == {("stale", "card")}
 
 
-def test_stale_by_somebodys_weights(release: Path, status: Status, hub: RehearsalHub) -> None:
+def test_stale_by_what_somebody_changed(release: Path, status: Status, hub: RehearsalHub) -> None:
     api = HfApi(endpoint=hub.url, token="hf_alice")
     api.upload_file(path_or_fileobj=b"x" * 100, path_in_repo="model.safetensors", repo_id=TARGET, revision="step1")
-    assert status(release)[1][0] == "stale"
-    assert status(release)[1][1].startswith("files: model.safetensors has 100 bytes instead of ")
+    api.delete_file("model.safetensors", repo_id=TARGET, revision="step2")
+    api.upload_file(path_or_fileobj=b"x", path_in_repo="theirs.txt", repo_id=TARGET, revision="step512")
+    api.upload_file(path_or_fileobj=b'["mine"]', path_in_repo="checkpoints.json", repo_id=TARGET)
+    found = status(release)
+    assert [found[step][0] for step in (0, 1, 2, 512)] == ["published", "stale", "stale", "stale"]
+    assert found[1][1].startswith("files: model.safetensors has 100 bytes instead of ")
+    assert found[2][1] == "files: model.safetensors is missing"
+    assert found[512][1] == "files: theirs.txt is not in the manifest"
 
 
 def test_foreign(release: Path, status: Status, hub: RehearsalHub) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from publish.rehearsal.server import RehearsalHub
 from tests.release.processes import commits_of, start
 from tests.release.releases import TARGET, few
@@ -12,6 +14,7 @@ from tests.release.releases import TARGET, few
 STEPS = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 
 
+@pytest.mark.slow
 def test_two_publishers_at_once(samples: Path, tmp_path: Path) -> None:
     run = few(samples, tmp_path, STEPS)
     with RehearsalHub(tmp_path / "hub", api_quota=10**6, resolver_quota=10**6) as hub:

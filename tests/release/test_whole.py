@@ -12,7 +12,7 @@ import pytest
 from huggingface_hub import HfApi
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.hub.rate_limits import Wait
 from publish.rehearsal.server import RehearsalHub
 from publish.release.job import make_job
@@ -22,6 +22,7 @@ from publish.release.proposal import propose
 from tests.clock import ManualClock
 from tests.release.releases import TARGET, run_release
 
+pytestmark = pytest.mark.slow
 MANY = 10**6
 STEPS = 154
 PER_STEP = 8  # requests, at most, with LFS

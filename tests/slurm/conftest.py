@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from publish.hub.client import Client
-from publish.hub.failures import Endpoint
+from publish.hub.endpoint import Endpoint
 from publish.interrupt import Clock, Stop
 from publish.rehearsal.server import RehearsalHub
 from publish.release.executors import LocalExecutor
@@ -66,7 +66,7 @@ def release_on(hub: RehearsalHub, tmp_path: Path) -> Callable[..., Outcome]:
         job = make_job(propose(str(source), TARGET, client), client=client)
         with open_work_dir(tmp_path / "work") as folder:
             executor = (
-                LocalExecutor(workers, folder.steps)
+                LocalExecutor(workers, workers, folder.steps, Silent())
                 if local
                 else SlurmExecutor(Slurm(), workers, folder.folder, True, Silent(), settings or Settings(), QUICK)
             )

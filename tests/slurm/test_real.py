@@ -12,6 +12,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts" / "slurm"
 STEPS = 12
 
 
+@pytest.mark.slow
 def test_a_release_survives_a_task_a_node_and_the_driver_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import cluster

@@ -69,6 +69,7 @@ def test_it_is_the_same_release_to_the_byte(
     assert "hf_alice" not in " ".join(" ".join(each) for name in ("sbatch", "squeue") for each in cluster.calls(name))
 
 
+@pytest.mark.slow
 def test_tasks_killed_and_lost_in_short_arrays_are_made_up_for(
     samples: Path, tmp_path: Path, hub: RehearsalHub, cluster: FakeSlurm, release_on: Release
 ) -> None:
@@ -82,6 +83,7 @@ def test_tasks_killed_and_lost_in_short_arrays_are_made_up_for(
     assert not (tmp_path / "work" / "slurm").exists()
 
 
+@pytest.mark.slow
 def test_a_step_that_no_task_survives_fails_with_what_is_known(
     samples: Path, tmp_path: Path, hub: RehearsalHub, cluster: FakeSlurm, release_on: Release
 ) -> None:
@@ -101,6 +103,7 @@ def test_a_step_that_no_task_survives_fails_with_what_is_known(
     assert len(cluster.tasks()) == 5  # what a gate found is no reason to try again
 
 
+@pytest.mark.slow
 def test_a_killed_driver_is_taken_over_and_nothing_is_submitted_twice(
     samples: Path, tmp_path: Path, hub: RehearsalHub, cluster: FakeSlurm
 ) -> None:
@@ -119,6 +122,7 @@ def test_a_killed_driver_is_taken_over_and_nothing_is_submitted_twice(
     assert sorted(path.name for path in work.iterdir()) == [".lock", "slurm.lock"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_cancels_its_tasks_and_a_rerun_goes_on(
     samples: Path, tmp_path: Path, hub: RehearsalHub, cluster: FakeSlurm, release_on: Release
 ) -> None:
@@ -146,6 +150,7 @@ def content(path: Path) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_no_step_is_started_while_the_folder_is_full(
     samples: Path, tmp_path: Path, hub: RehearsalHub, cluster: FakeSlurm, release_on: Release
 ) -> None:

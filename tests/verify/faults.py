@@ -1,4 +1,4 @@
-"""Converted folders, and ways to spoil one after it was written."""
+"""Converted folders, and ways to damage one after it was written."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 
 from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
-from publish.formats.safetensors import WeightFolder
 from publish.lineage.sketch import Sketcher
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
 from publish.records.gates import Gate
 from publish.sources.files import LocalFiles
 from publish.verify.gates import Evidence, run_gates
+from publish.verify.weights import WeightFolder
 
 
 def raw_case(folder: Path) -> tuple[RawCheckpoint, NeoxConfig]:

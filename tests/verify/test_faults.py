@@ -1,4 +1,4 @@
-"""Planted faults: each is caught, by the gates that are there for it, with the tensor or the key named."""
+"""Planted faults: the gates that are there for a fault catch it, and name the tensor or the key."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ from publish.convert.plan import ConversionPlan
 from publish.errors import GateError
 from publish.neox.state import TrainingState
 from publish.records.gates import FAILED, PASSED, SKIPPED, require
-from publish.verify.contents import bits, completeness, file_length, finite
-from publish.verify.gates import Evidence, identity, run_gates
-from publish.verify.logits import compare_logits
+from publish.verify.gates import (
+    Evidence,
+    run_gates,
+    verify_bits,
+    verify_completeness,
+    verify_file_length,
+    verify_finite,
+    verify_identity,
+)
+from publish.verify.logits import verify_logits
 from tests.conftest import shared
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, config_of, raw_of
 from tests.verify.faults import Spoiler, every_gate, evidence_of, raw_case
@@ -42,16 +49,16 @@ def small(tmp_path: Path) -> Evidence:
 
 
 def failures(evidence: Evidence) -> set[str]:
-    """The gates that fail when the files are read anew."""
-    return {each.name for each in every_gate(replace(evidence, counts=None)) if each.outcome == FAILED}
+    """The gates that fail, with the files read again."""
+    return {gate.name for gate in every_gate(replace(evidence, counts=None)) if gate.outcome == FAILED}
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_true_step_passes_every_gate(case: str, tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared(f"neox/{case}/global_step16")), tmp_path / "out")
     results = every_gate(evidence)
-    assert [(each.name, each.detail) for each in results if each.outcome != PASSED] == []
-    assert finite(evidence.folder) == finite(evidence.folder, evidence.counts)
+    assert [(gate.name, gate.detail) for gate in results if gate.outcome != PASSED] == []
+    assert verify_finite(evidence.folder) == verify_finite(evidence.folder, evidence.counts)
     figures = results[-1].figures
     assert figures["max_abs_diff"] <= figures["bound"] <= 2e-5
     assert figures["argmax_agreement"] == 1
@@ -63,7 +70,7 @@ def test_a_true_step_passes_every_gate(case: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", [0, 1, 512, 143000])
 def test_steps_of_the_suite_pass(run: str, step: int, tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared(f"suite/{run}/global_step{step}")), tmp_path / "out", step)
-    assert {each.outcome for each in every_gate(replace(evidence, vocabulary=90))} == {PASSED}
+    assert {gate.outcome for gate in every_gate(replace(evidence, vocabulary=90))} == {PASSED}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -72,20 +79,20 @@ def test_steps_of_the_suite_pass(run: str, step: int, tmp_path: Path) -> None:
     [
         Case(NEOX),
         Case(replace(NEOX, parallel_residual=False), dtype="bfloat16"),
-        Case(replace(NEOX, shared_norm=True, tied=True), era="2023"),
+        Case(replace(NEOX, shared_norm=True, tied=True), legacy_mlp=True),
         Case(replace(LLAMA, heads=8, kv_heads=4), attention_biases=False),
         Case(MISTRAL, attention_biases=False, dtype="float32"),
     ],
-    ids=["parallel", "serial-bf16", "shared-tied-2023", "grouped", "window-fp32"],
+    ids=["parallel", "serial-bf16", "shared-tied-legacy", "grouped", "window-fp32"],
 )
 def test_split_models_pass(case: Case, ranks: int, tmp_path: Path) -> None:
     results = every_gate(made(replace(case, tensor_parallel=ranks), tmp_path / "out"))
-    assert [each.detail for each in results if each.outcome == FAILED] == []
+    assert [gate.detail for gate in results if gate.outcome == FAILED] == []
 
 
-def test_a_cast_is_no_fault_and_says_how_far_it_goes(tmp_path: Path) -> None:
+def test_a_cast_passes_and_its_deviation_is_measured(tmp_path: Path) -> None:
     results = every_gate(made(Case(NEOX), tmp_path / "out", dtype="bfloat16"))
-    assert [each.detail for each in results if each.outcome == FAILED] == []
+    assert [gate.detail for gate in results if gate.outcome == FAILED] == []
     assert results[-1].figures["deviation"] > 100 * results[-1].figures["bound"]
 
 
@@ -118,19 +125,19 @@ CONTENT: dict[str, tuple[Callable[[Spoiler], None], set[str]]] = {
 
 
 @pytest.mark.parametrize("fault", CONTENT)
-def test_other_weights(fault: str, pythia: Evidence) -> None:
+def test_wrong_weights(fault: str, pythia: Evidence) -> None:
     plant, expected = CONTENT[fault]
     plant(Spoiler(pythia.folder))
     assert failures(pythia) == expected
 
 
-def test_counts_of_the_writer_and_of_a_reader_name_the_tensor(pythia: Evidence) -> None:
+def test_the_finite_gate_names_the_tensor_and_counts(pythia: Evidence) -> None:
     def plant(array: np.ndarray) -> np.ndarray:
         array[0, :3] = (0x7C00, 0xFC00, 0x7C01)
         return array
 
     Spoiler(pythia.folder).change(QKV, plant)
-    result = finite(pythia.folder)
+    result = verify_finite(pythia.folder)
     assert f"{QKV} (1 NaN, 2 infinite)" in result.detail
     assert (result.figures["nans"], result.figures["infinities"], result.figures["tensors_affected"]) == (1, 2, 1)
 
@@ -162,7 +169,7 @@ CONFIG: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("fault", CONFIG)
-def test_another_config(fault: str, tmp_path: Path) -> None:
+def test_a_wrong_config(fault: str, tmp_path: Path) -> None:
     case, changes = CONFIG[fault]
     evidence = evidence_of(*raw_case(shared(f"neox/{case}/global_step16")), tmp_path / "out")
     assert failures(evidence) == set()
@@ -178,10 +185,10 @@ def test_a_config_that_cannot_compute(pythia: Evidence) -> None:
     assert "cannot compute" in every_gate(pythia)[-1].detail
 
 
-def test_tied_weights_that_are_not(tmp_path: Path) -> None:
+def test_an_untied_model_with_a_tied_config(tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared("neox/pythia_seq/global_step16")), tmp_path / "out")
     Spoiler(evidence.folder).config({"tie_word_embeddings": True})
-    results = {each.name: each for each in every_gate(evidence)}
+    results = {gate.name: gate for gate in every_gate(evidence)}
     assert "unexpected: embed_out.weight" in results["strict-load"].detail
     assert results["logits"].outcome == SKIPPED
 
@@ -189,22 +196,22 @@ def test_tied_weights_that_are_not(tmp_path: Path) -> None:
 HEADERS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "shape": (lambda e: e[QKV].update(shape=[48, 17]), "48, 17"),
     "dtype": (lambda e: e[QKV].update(dtype="F32"), "F32"),
-    "unknown dtype": (lambda e: e[QKV].update(dtype="F12"), "F12, which is none of F16, BF16, F32"),
-    "dtype of no weights": (lambda e: e[QKV].update(dtype="I16"), "I16, which is none of F16, BF16, F32"),
+    "unknown dtype": (lambda e: e[QKV].update(dtype="F12"), "F12, not one of F16, BF16, F32"),
+    "dtype of no weights": (lambda e: e[QKV].update(dtype="I16"), "I16, not one of F16, BF16, F32"),
     "offsets swapped": (lambda e: e[QKV].update(data_offsets=e[QKV]["data_offsets"][::-1]), "ends before it begins"),
     "gap": (lambda e: e.pop(QKV), "leaves a gap"),
     "overlap": (lambda e: e.update(other=e[QKV]), "overlaps"),
     "beyond the end": (lambda e: e.update(z={"dtype": "F16", "shape": [1], "data_offsets": [10**6, 10**6 + 2]}), "gap"),
-    "negative": (lambda e: e[QKV].update(data_offsets=[-2, 1534]), "describes no tensor"),
+    "negative": (lambda e: e[QKV].update(data_offsets=[-2, 1534]), "does not describe a tensor"),
     "no metadata": (lambda e: e.pop("__metadata__"), "format: pt"),
 }
 
 
 @pytest.mark.parametrize("fault", HEADERS)
-def test_a_header_that_lies(fault: str, small: Evidence) -> None:
+def test_a_wrong_header(fault: str, small: Evidence) -> None:
     plant, said = HEADERS[fault]
     Spoiler(small.folder).header(plant)
-    result = file_length(small.folder, small.written.files)
+    result = verify_file_length(small.folder, small.written.files)
     assert result.outcome == FAILED
     assert said in result.detail
     assert failures(small) == {"file-length", "completeness", "finite", "bits", "strict-load"}
@@ -216,7 +223,7 @@ def test_the_last_tensor_left_out_with_its_bytes(small: Evidence) -> None:
     start, end = left_out["data_offsets"]
     path.write_bytes(path.read_bytes()[: -(end - start)])
     assert failures(small) == {"file-length", "completeness", "bits", "strict-load"}
-    assert "was planned and is not written" in completeness(small.checkpoint, small.plan, small.folder).detail
+    assert "was planned but not written" in verify_completeness(small.checkpoint, small.plan, small.folder).detail
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5000, -1, -9])
@@ -228,49 +235,49 @@ def test_a_truncated_file(cut: int, small: Evidence) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 2**63, 10**9])
-def test_a_length_that_lies(length: int, small: Evidence) -> None:
+def test_a_wrong_header_length(length: int, small: Evidence) -> None:
     path = small.folder / "model.safetensors"
     path.write_bytes(struct.pack("<Q", length) + path.read_bytes()[8:])
-    assert "a header of" in file_length(small.folder, small.written.files).detail
+    assert "a header of" in verify_file_length(small.folder, small.written.files).detail
 
 
-def test_no_weights_and_weights_of_no_index(tmp_path: Path) -> None:
+def test_a_missing_or_wrong_index(tmp_path: Path) -> None:
     evidence = made(Case(NEOX), tmp_path / "out", max_file_bytes=4000)
     assert failures(evidence) == set()
     index = evidence.folder / "model.safetensors.index.json"
     text = index.read_text()
     index.write_text(text.replace("model-00001", "model-00002", 1))
-    assert "the index has" in bits(evidence.folder, evidence.written.tensors).detail
+    assert "the index has" in verify_bits(evidence.folder, evidence.written.tensors).detail
     index.write_text(text.replace("model-00001", "../model-00001", 1))
-    assert "cannot be read" in bits(evidence.folder, evidence.written.tensors).detail
+    assert "is not a file name" in verify_bits(evidence.folder, evidence.written.tensors).detail
     index.unlink()
-    assert "No such file" in bits(evidence.folder, evidence.written.tensors).detail
+    assert "No such file" in verify_bits(evidence.folder, evidence.written.tensors).detail
 
 
 def broken(plan: ConversionPlan, name: str, **changes: Any) -> ConversionPlan:
-    recipes = tuple(replace(each, **changes) if each.name == name else each for each in plan.recipes)
+    recipes = tuple(replace(recipe, **changes) if recipe.name == name else recipe for recipe in plan.recipes)
     return replace(plan, recipes=recipes)
 
 
-def test_a_plan_that_leaves_something_out(tmp_path: Path) -> None:
+def test_an_incomplete_plan(tmp_path: Path) -> None:
     evidence = made(Case(NEOX, tensor_parallel=2), tmp_path / "out")
-    check = lambda plan: completeness(evidence.checkpoint, plan, evidence.folder)  # noqa: E731
-    recipe = next(each for each in evidence.plan.recipes if each.name == QKV)
+    check = lambda plan: verify_completeness(evidence.checkpoint, plan, evidence.folder)  # noqa: E731
+    recipe = next(recipe for recipe in evidence.plan.recipes if recipe.name == QKV)
     assert check(evidence.plan).outcome == PASSED
-    result = check(broken(evidence.plan, QKV, parts=recipe.parts[1:]))
-    assert "layers.0.attention.query_key_value.weight of rank 0: rows from 0 on are in no tensor" in result.detail
-    half = replace(recipe.parts[0], source_rows=(0, 10))
-    result = check(broken(evidence.plan, QKV, parts=(half, *recipe.parts[1:])))
+    result = check(broken(evidence.plan, QKV, slices=recipe.slices[1:]))
+    assert "layers.0.attention.query_key_value.weight of rank 0: rows from 0 on are not used" in result.detail
+    half = replace(recipe.slices[0], source_rows=(0, 10))
+    result = check(broken(evidence.plan, QKV, slices=(half, *recipe.slices[1:])))
     assert "rows from 10 on" in result.detail
-    assert "its parts hold" in result.detail
+    assert "its slices hold" in result.detail
     result = check(replace(evidence.plan, recipes=evidence.plan.recipes[1:]))
     assert "embedding.weight of rank 0" in result.detail
 
 
-def test_another_step_and_other_sizes(small: Evidence) -> None:
+def test_a_wrong_step_and_wrong_sizes(small: Evidence) -> None:
     def judged(step: int | None = 16, **state: Any) -> Any:
         checkpoint = replace(small.checkpoint, state=TrainingState(**state))
-        return identity(checkpoint, small.config, step)
+        return verify_identity(checkpoint, small.config, step)
 
     assert judged(iteration=16, args={"num_layers": 2}).outcome == PASSED
     wrong = judged(iteration=17)
@@ -278,7 +285,7 @@ def test_another_step_and_other_sizes(small: Evidence) -> None:
     assert "iteration 17, not 16" in wrong.detail
     sizes = judged(iteration=16, args={"num_layers": 3, "hidden_size": 16, "padded_vocab_size": 128})
     assert sizes.outcome == FAILED
-    assert "num_layers is 3 in the checkpoint and 2 in the config" in sizes.detail
+    assert "num_layers is 3 in the checkpoint but 2 in the config" in sizes.detail
     assert "padded_vocab_size" in sizes.detail
     silent = judged()
     assert (silent.outcome, silent.figures["args_compared"]) == (SKIPPED, 0)
@@ -288,16 +295,16 @@ def test_another_step_and_other_sizes(small: Evidence) -> None:
     assert (nowhere.outcome, nowhere.detail) == (SKIPPED, "the location names no step")
 
 
-def test_stored_frequencies_that_are_not_the_configs(tmp_path: Path) -> None:
+def test_stored_frequencies_that_contradict_the_config(tmp_path: Path) -> None:
     evidence = evidence_of(*raw_case(shared("neox/legacy_pythia_seq/global_step16")), tmp_path / "out")
     other = replace(evidence.plan.network, rotary_base=20000)
-    result = compare_logits(evidence.checkpoint, replace(evidence.plan, network=other), evidence.folder)
+    result = verify_logits(evidence.checkpoint, replace(evidence.plan, network=other), evidence.folder)
     assert result.outcome == FAILED
-    assert "layers.0.attention.rotary_emb.inv_freq is not what" in result.detail
+    assert "layers.0.attention.rotary_emb.inv_freq does not match" in result.detail
 
 
 def test_require_names_every_gate_that_failed(small: Evidence) -> None:
     Spoiler(small.folder).change(QKV, flip(0))
-    with pytest.raises(GateError, match=r"bits: .*query_key_value.* and the source's is") as caught:
+    with pytest.raises(GateError, match=r"bits: .*query_key_value.* has digest .*, the source has") as caught:
         require(run_gates(small, logits=False, why_skipped=""), small.folder)
     assert caught.value.exit_code == 1

@@ -1,4 +1,4 @@
-"""GPT-NeoX's forward pass here against the logits that GPT-NeoX itself computed, and against itself, split."""
+"""Our forward pass against the logits that GPT-NeoX computed, and against itself with other numbers of ranks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from publish.errors import GateError
-from publish.verify import neox_forward as shards_module
-from publish.verify.neox_forward import Arithmetic, neox_logits
+from publish.neox.checkpoint import RawCheckpoint
+from publish.neox.config import Network
+from publish.verify import neox_forward
+from publish.verify.neox_forward import Arithmetic, logit_blocks
 from tests.conftest import arrays, shared
 from tests.convert.rawmodel import LLAMA, MISTRAL, NEOX, Case, checkpoint_of, hf_model, raw_of, split
 from tests.verify.faults import raw_case
@@ -41,6 +43,15 @@ SUITE = [(run, step) for run in ("pythia-tiny-seed1234", "pythia-tiny-seed1") fo
 STORED = Arithmetic(stored_frequencies=True)
 
 
+def neox_logits(
+    checkpoint: RawCheckpoint,
+    network: Network,
+    tokens: np.ndarray,
+    arithmetic: Arithmetic = Arithmetic(),  # noqa: B008  frozen
+) -> torch.Tensor:
+    return torch.cat(list(logit_blocks(checkpoint, network, tokens, arithmetic)), dim=-1)
+
+
 def difference(folder: Path, known: Path, arithmetic: Arithmetic) -> float:
     raw, config = raw_case(folder)
     numbers = arrays(known)
@@ -49,12 +60,12 @@ def difference(folder: Path, known: Path, arithmetic: Arithmetic) -> float:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_logits_are_gpt_neoxs(case: str) -> None:
+def test_logits_equal_those_of_gpt_neox(case: str) -> None:
     folder = shared(f"neox/{case}")
     assert difference(folder / "global_step16", folder / "logits.npz", STORED) <= 5e-6
     recomputed = difference(folder / "global_step16", folder / "logits.npz", Arithmetic())
     assert recomputed <= RECOMPUTED.get(case, 5e-6)
-    assert difference(folder / "global_step16", folder / "logits.npz", replace(STORED, compute="float64")) <= 5e-6
+    assert difference(folder / "global_step16", folder / "logits.npz", replace(STORED, dtype="float64")) <= 5e-6
 
 
 @pytest.mark.parametrize(("run", "step"), SUITE)
@@ -78,9 +89,9 @@ NETWORKS = {
     "serial": Case(replace(NEOX, parallel_residual=False)),
     "serial-no-attention-bias": Case(replace(NEOX, parallel_residual=False), attention_biases=False),
     "shared-norm": Case(replace(NEOX, shared_norm=True)),
-    "tied-2023": Case(replace(NEOX, tied=True), era="2023"),
+    "tied-legacy": Case(replace(NEOX, tied=True), legacy_mlp=True),
     "llama": Case(LLAMA, attention_biases=False),
-    "llama-2023": Case(LLAMA, era="2023", attention_biases=False),
+    "llama-legacy": Case(LLAMA, legacy_mlp=True, attention_biases=False),
     "grouped": Case(replace(LLAMA, heads=8, kv_heads=4), attention_biases=False),
     "window": Case(MISTRAL, attention_biases=False),
 }
@@ -92,11 +103,11 @@ def logits_of(case: Case, arithmetic: Arithmetic = Arithmetic()) -> torch.Tensor
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_one_model_gives_one_result_however_it_is_split(name: str) -> None:
+def test_logits_do_not_depend_on_the_number_of_ranks(name: str) -> None:
     case = NETWORKS[name]
-    whole = logits_of(case, Arithmetic(compute="float64"))
+    whole = logits_of(case, Arithmetic(dtype="float64"))
     for ranks in (2, 4):
-        parts = logits_of(replace(case, tensor_parallel=ranks), Arithmetic(compute="float64"))
+        parts = logits_of(replace(case, tensor_parallel=ranks), Arithmetic(dtype="float64"))
         assert torch.allclose(parts, whole, rtol=1e-10, atol=1e-10)
 
 
@@ -111,13 +122,13 @@ def test_biases_of_all_ranks_add_up_only_with_the_parallel_residual() -> None:
         assert torch.equal(before, after) != parallel
 
 
-def test_sums_of_biases_are_rounded_as_a_file_holds_them() -> None:
+def test_sums_of_biases_are_rounded_once() -> None:
     case = Case(NEOX, tensor_parallel=2)
     ranks = split(case, hf_model(case))
     bias = "layers.1.mlp.linear2.bias"
     ranks[1][bias] = ranks[1][bias] + np.float16(1e-4)
     exact = neox_logits(checkpoint_of(ranks, "float16"), case.network, TOKENS)
-    held = neox_logits(checkpoint_of(ranks, "float16"), case.network, TOKENS, Arithmetic(held_in="float16"))
+    held = neox_logits(checkpoint_of(ranks, "float16"), case.network, TOKENS, Arithmetic(rounded_to="float16"))
     ranks[0][bias], ranks[1][bias] = ranks[0][bias] + ranks[1][bias], np.zeros_like(ranks[1][bias])
     merged = neox_logits(checkpoint_of(ranks, "float16"), case.network, TOKENS)
     assert torch.equal(held, merged)
@@ -125,12 +136,12 @@ def test_sums_of_biases_are_rounded_as_a_file_holds_them() -> None:
 
 
 def test_blocks_of_rows_change_nothing_but_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = logits_of(Case(NEOX), Arithmetic(compute="float64"))
-    monkeypatch.setattr(shards_module, "BLOCK", 64)
-    assert torch.allclose(logits_of(Case(NEOX), Arithmetic(compute="float64")), whole, rtol=1e-12, atol=1e-12)
+    whole = logits_of(Case(NEOX), Arithmetic(dtype="float64"))
+    monkeypatch.setattr(neox_forward, "BLOCK", 64)
+    assert torch.allclose(logits_of(Case(NEOX), Arithmetic(dtype="float64")), whole, rtol=1e-12, atol=1e-12)
 
 
-def test_a_window_hides_what_lies_further_back() -> None:
+def test_a_window_masks_earlier_positions() -> None:
     case = Case(replace(MISTRAL, layers=1, sliding_window=3), attention_biases=False)
     raw = raw_of(case)[1]
     changed = TOKENS.copy()
@@ -154,5 +165,5 @@ def test_a_missing_tensor_and_an_unknown_activation_are_named() -> None:
         neox_logits(raw, replace(NEOX, activation="cubic"), TOKENS)
     with pytest.raises(GateError, match="do not fit"):
         neox_logits(raw, replace(NEOX, heads=2, kv_heads=1), TOKENS)
-    with pytest.raises(ValueError, match="tokens reach 24"):
+    with pytest.raises(ValueError, match="a token is 24"):
         neox_logits(raw, NEOX, TOKENS + 1)

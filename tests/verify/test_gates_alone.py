@@ -1,4 +1,4 @@
-"""Each gate on its own: what is asked for is run, and the rest says that it was not."""
+"""A single gate can be requested; the others are skipped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_a_gate_runs_alone(samples: Path, tmp_path: Path, gate: str) -> None:
     source = samples / "global_step2"
     done = publish("convert", source, "--out", tmp_path / "out", "--tokenizer", "none", "--gates", gate, "--json")
     assert done.returncode == 0, done.stderr
-    outcomes = {each["name"]: each["outcome"] for each in json.loads(done.stdout)["gates"]}
+    outcomes = {found["name"]: found["outcome"] for found in json.loads(done.stdout)["gates"]}
     assert outcomes.pop(gate) == "passed"
     assert set(outcomes.values()) == {"skipped"}
 

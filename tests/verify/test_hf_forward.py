@@ -15,11 +15,11 @@ from transformers import AutoModelForCausalLM
 from publish.convert.folder import write_folder
 from publish.convert.plan import make_plan
 from publish.errors import GateError
-from publish.formats.safetensors import WeightFolder
 from publish.records.gates import FAILED, PASSED
 from publish.verify import hf_model
-from publish.verify.hf_model import hf_logits, strict_load
+from publish.verify.hf_model import hf_logits, verify_strict_load
 from publish.verify.logits import probe_tokens
+from publish.verify.weights import WeightFolder
 from tests.conftest import shared
 from tests.convert.rawmodel import LLAMA, NEOX, Case, config_of, raw_of
 from tests.verify.faults import Spoiler, every_gate, evidence_of, raw_case
@@ -45,7 +45,7 @@ def test_equal_to_from_pretrained_bit_for_bit(case: str, tmp_path: Path) -> None
     evidence = evidence_of(*raw_case(shared(f"neox/{case}") / "global_step16"), tmp_path / "out")
     tokens = probe_tokens(evidence.plan.vocabulary, evidence.plan.network.context)
     assert torch.equal(hf_logits(evidence.folder, tokens), from_pretrained(evidence.folder, tokens))
-    assert strict_load(evidence.folder).outcome == PASSED
+    assert verify_strict_load(evidence.folder).outcome == PASSED
 
 
 @pytest.mark.parametrize("network", [NEOX, LLAMA, replace(NEOX, tied=True)], ids=["neox", "llama", "tied"])
@@ -53,7 +53,7 @@ def test_files_in_several_parts(network: object, tmp_path: Path) -> None:
     case = Case(network, attention_biases=network is not LLAMA)  # type: ignore[arg-type]
     folder = small(case, tmp_path / "out", max_file_bytes=2000)
     assert len(list(folder.glob("*.safetensors"))) > 2
-    assert strict_load(folder).outcome == PASSED
+    assert verify_strict_load(folder).outcome == PASSED
     assert torch.equal(hf_logits(folder, TOKENS), from_pretrained(folder, TOKENS))
 
 
@@ -92,43 +92,43 @@ def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
     folders = [small(Case(NEOX, seed=seed), tmp_path / str(seed)) for seed in range(3)]
     alone = [hf_logits(folder, TOKENS) for folder in folders]
     with ThreadPoolExecutor(6) as pool:
-        together = list(pool.map(lambda place: hf_logits(folders[place % 3], TOKENS), range(24)))
-    assert all(torch.equal(found, alone[place % 3]) for place, found in enumerate(together))
+        together = list(pool.map(lambda number: hf_logits(folders[number % 3], TOKENS), range(24)))
+    assert all(torch.equal(found, alone[number % 3]) for number, found in enumerate(together))
 
 
-def test_what_does_not_load_strictly_is_named(tmp_path: Path) -> None:
+def test_tensors_that_do_not_load_strictly_are_named(tmp_path: Path) -> None:
     folder = small(Case(NEOX), tmp_path / "out")
     spoiler = Spoiler(folder)
     spoiler.header(lambda entries: entries.update({"embed_out.weights": entries.pop("embed_out.weight")}))
-    result = strict_load(folder)
+    result = verify_strict_load(folder)
     assert result.outcome == FAILED
     assert "missing: lm_head.weight; unexpected: embed_out.weights" in result.detail
     assert (result.figures["missing"], result.figures["unexpected"]) == (1, 1)
     spoiler.header(lambda entries: entries.update({"embed_out.weight": entries.pop("embed_out.weights")}))
     spoiler.config({"intermediate_size": 16})
-    result = strict_load(folder)
+    result = verify_strict_load(folder)
     assert result.figures["mismatched"] == 6
-    assert "gpt_neox.layers.0.mlp.dense_4h_to_h.weight is [16, 32] where [16, 16] is due" in result.detail
+    assert "gpt_neox.layers.0.mlp.dense_4h_to_h.weight has shape [16, 32], expected [16, 16]" in result.detail
 
 
 @pytest.mark.parametrize(
     "text", ["{", "{}", '{"model_type": "gpt_neox", "hidden_size": "many"}', '{"model_type": "no-such-model"}']
 )
-def test_a_config_that_transformers_refuses_is_a_finding(text: str, tmp_path: Path) -> None:
+def test_a_config_that_transformers_refuses_fails_the_gate(text: str, tmp_path: Path) -> None:
     folder = small(Case(NEOX), tmp_path / "out")
     (folder / "config.json").write_text(text)
-    result = strict_load(folder)
+    result = verify_strict_load(folder)
     assert result.outcome == FAILED
     assert "cannot build" in result.detail
 
 
-def test_no_config_at_all(tmp_path: Path) -> None:
+def test_a_missing_config(tmp_path: Path) -> None:
     folder = small(Case(NEOX), tmp_path / "out")
     (folder / "config.json").unlink()
-    assert "No such file" in strict_load(folder).detail
+    assert "No such file" in verify_strict_load(folder).detail
 
 
-def test_a_step_result_is_json(tmp_path: Path) -> None:
+def test_gates_are_valid_json(tmp_path: Path) -> None:
     case = Case(NEOX)
     evidence = evidence_of(raw_of(case)[1], config_of(case), tmp_path / "out")
     documents = [asdict(gate) for gate in every_gate(evidence)]

@@ -1,4 +1,4 @@
-"""Logits that GPT-NeoX stored in a checkpoint are a gate: its own machine's numbers, in half precision."""
+"""The gate of validation logits: those that GPT-NeoX stored in a checkpoint, in half precision."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from publish.release.convert import Conversion
 from transformers import AutoModelForCausalLM
 
 from publish.records.gates import Gate
+from publish.release.conversion import Conversion
 from tests.convert.rawfiles import write
 from tests.convert.rawmodel import LLAMA, NEOX, Case
 from tests.convert.test_layouts import converted
@@ -23,7 +23,7 @@ CASES = {
 
 
 def stored(folder: Path, dtype: torch.dtype, vocabulary: int) -> torch.Tensor:
-    """What the model gives for the tokens 0, 1, 2, ... when it computes in half precision."""
+    """The model's logits of the tokens 0, 1, 2, ..., computed in half precision."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
     with torch.no_grad():
         return model(torch.arange(24)[None]).logits[0, :, :vocabulary].clone()
@@ -69,7 +69,7 @@ def test_logits_of_another_model_fail(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("logits", [torch.zeros(3), torch.zeros(4, 99), torch.full((8, 24), torch.nan)])
-def test_stored_logits_that_are_none_fail(logits: torch.Tensor, tmp_path: Path) -> None:
+def test_invalid_stored_logits_fail(logits: torch.Tensor, tmp_path: Path) -> None:
     step = tmp_path / "global_step16"
     write(step, Case(NEOX), stages=1)
     add(step, logits)

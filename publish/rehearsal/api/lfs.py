@@ -1,6 +1,7 @@
-"""LFS over HTTP: batch, basic and multipart uploads, verification, copies within this Hub.
+"""Uploads over LFS: the batch request, basic and multipart uploads, and verification.
 
-Outside facts: git-lfs's batch API, and the Hub's multipart form of it (facts/hub-protocol.md).
+Outside facts: git-lfs's batch API, and the Hub's own form of multipart uploads (docs/hub-protocol.md). Downloads do not
+go through the batch request; they are redirected by ``resolve``.
 """
 
 from __future__ import annotations
@@ -11,127 +12,111 @@ from typing import Any
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from publish.rehearsal.errors import Refusal, bad_request
-from publish.rehearsal.http.request import Call, answer
-from publish.rehearsal.names import PLURALS, SHA256, repo_id
+from publish.rehearsal.errors import HttpError, bad_request
+from publish.rehearsal.http.context import RequestContext, json_response
+from publish.rehearsal.names import SHA256
 from publish.rehearsal.storage.lfs import CHUNK, Incoming, LfsStore
 
 _JSON = {"Content-Type": "application/vnd.git-lfs+json"}
 
 
-def batch(call: Call) -> Response:
-    """Where to put each object; nothing for those that are here already. ``download`` tells where to get them.
+def batch(context: RequestContext) -> Response:
+    """Where to upload each object; no actions for objects that the repo has.
 
-    Whoever may read the repo may upload to it, for a pull request: nothing shows until a commit names the object.
+    A user who may read the repo may upload to it, for a pull request: an object is invisible until a commit names it.
     """
-    repo, asked = call.repo, call.json()
-    download = asked.get("operation") == "download"
-    if download:
-        call.may_download(repo)
-    else:
-        call.writer()
-        call.may_read(repo)
-    transfers = asked.get("transfers") or ["basic"]
-    stored = call.hub.store.lfs(repo)
+    repo, options = context.repo, context.json()
+    context.require_write_token()
+    context.require_readable(repo)
+    if options.get("operation") != "upload":
+        raise bad_request("The batch request is served for uploads only")
+    stored = context.hub.store.lfs(repo)
+    multipart_allowed = "multipart" in (options.get("transfers") or ["basic"])
     documents: list[dict[str, Any]] = []
     multipart = False
-    for each in asked.get("objects") or ():
-        oid, size = each.get("oid"), each.get("size")
+    for item in options.get("objects") or ():
+        oid, size = item.get("oid"), item.get("size")
         if not isinstance(oid, str) or not SHA256.fullmatch(oid) or not isinstance(size, int) or size < 0:
             error = {"code": 422, "message": "oid must be a sha256 and size a number"}
             documents.append({"oid": str(oid), "size": size if isinstance(size, int) else 0, "error": error})
             continue
         document: dict[str, Any] = {"oid": oid, "size": size, "authenticated": True}
-        have = stored.size(oid)
-        if download and have is None:
-            document["error"] = {"code": 404, "message": "Object does not exist"}
-        elif download:
-            path = f"/cdn/{repo.kind}/{repo.full_name}/{oid}"
-            href = f"{call.base}{path}?{call.hub.signer.query(path, commit='', file=oid)}"
-            document["actions"] = {"download": {"href": href}}
-        elif have != size:
-            parts = "multipart" in transfers and size > call.hub.options.multipart_above
-            multipart |= parts
-            document["actions"] = _multipart(call, oid, size) if parts else _basic(call, oid, size)
+        if stored.size(oid) != size:
+            in_parts = multipart_allowed and size > context.hub.multipart_above
+            multipart |= in_parts
+            upload = _multipart_upload(context, oid, size) if in_parts else {"href": _url(context, oid, size)}
+            document["actions"] = {"upload": upload, "verify": {"href": _url(context, oid, size, "/verify")}}
         documents.append(document)
     transfer = "multipart" if multipart else "basic"
-    return answer({"transfer": transfer, "objects": documents, "hash_algo": "sha256"}, headers=_JSON)
+    return json_response({"transfer": transfer, "objects": documents, "hash_algo": "sha256"}, headers=_JSON)
 
 
-def _href(call: Call, oid: str, size: int, tail: str = "") -> str:
-    path = f"/_lfs/{call.repo.kind}/{call.repo.full_name}/{oid}{tail}"
-    return f"{call.base}{path}?{call.hub.signer.query(path, size=str(size))}"
+def _url(context: RequestContext, oid: str, size: int, tail: str = "") -> str:
+    path = f"/_lfs/{context.repo.kind}/{context.repo.full_name}/{oid}{tail}"
+    return f"{context.base_url}{path}?{context.hub.signer.query(path, size=str(size))}"
 
 
-def _basic(call: Call, oid: str, size: int) -> dict[str, Any]:
-    return {"upload": {"href": _href(call, oid, size)}, "verify": {"href": _href(call, oid, size, "/verify")}}
+def _multipart_upload(context: RequestContext, oid: str, size: int) -> dict[str, Any]:
+    part_size = context.hub.part_size
+    header = {"chunk_size": str(part_size)}
+    for number in range(1, math.ceil(size / part_size) + 1):
+        header[f"{number:05d}"] = _url(context, oid, size, f"/part/{number}")
+    return {"href": _url(context, oid, size, "/complete"), "header": header}
 
 
-def _multipart(call: Call, oid: str, size: int) -> dict[str, Any]:
-    step = call.hub.options.part_size
-    header = {"chunk_size": str(step)}
-    for number in range(1, math.ceil(size / step) + 1):
-        header[f"{number:05d}"] = _href(call, oid, size, f"/part/{number}")
-    upload = {"href": _href(call, oid, size, "/complete"), "header": header}
-    return {"upload": upload, "verify": {"href": _href(call, oid, size, "/verify")}}
+async def upload(context: RequestContext) -> Response:
+    stored, size = await run_in_threadpool(_upload_target, context)
+    incoming = await _receive(context, stored, size)
+    await run_in_threadpool(stored.accept, incoming, context.params["oid"], size)
+    return json_response({})
 
 
-def _signed_size(call: Call) -> int:
-    """The size that the signed location was made for; the signature is the right to upload."""
-    return int(call.hub.signer.check(call.request.url.path, call.query)["size"])
+async def upload_part(context: RequestContext) -> Response:
+    stored, _ = await run_in_threadpool(_upload_target, context)
+    incoming = await _receive(context, stored, context.hub.part_size)
+    number = int(context.params["part"])
+    etag = await run_in_threadpool(stored.accept_part, incoming, context.params["oid"], number)
+    return json_response({}, headers={"ETag": f'"{etag}"'})
 
 
-async def upload(call: Call) -> Response:
-    stored, size = await run_in_threadpool(_upload_target, call)
-    incoming = await _receive(call, stored, size)
-    await run_in_threadpool(stored.accept, incoming, call.params["oid"], size)
-    return answer({})
-
-
-async def part(call: Call) -> Response:
-    stored, _ = await run_in_threadpool(_upload_target, call)
-    incoming = await _receive(call, stored, call.hub.options.part_size)
-    etag = await run_in_threadpool(stored.accept_part, incoming, call.params["oid"], int(call.params["part"]))
-    return answer({}, headers={"ETag": f'"{etag}"'})
-
-
-def complete(call: Call) -> Response:
-    stored, size = _upload_target(call)
-    parts = call.json().get("parts")
+def complete(context: RequestContext) -> Response:
+    stored, size = _upload_target(context)
+    parts = context.json().get("parts")
     try:
-        etags = {int(each["partNumber"]): str(each["etag"]) for each in parts or ()}
+        etags = {int(part["partNumber"]): str(part["etag"]) for part in parts or ()}
     except (KeyError, TypeError, ValueError) as error:
-        raise bad_request("A part is {partNumber, etag}") from error
-    if stored.size(call.params["oid"]) != size:  # repeated after a lost answer: it is done already
-        stored.complete(call.params["oid"], size, etags)
-    return answer({})
+        raise bad_request("A part must be {partNumber, etag}") from error
+    if stored.size(context.params["oid"]) != size:  # else a client repeats the request after a lost response
+        stored.complete(context.params["oid"], size, etags)
+    return json_response({})
 
 
-def verify(call: Call) -> Response:
-    call.writer()
-    call.may_read(call.repo)
-    size = call.hub.store.lfs(call.repo).size(call.params["oid"])
-    if size is None or size != call.json().get("size"):
-        raise Refusal(404, "The object is not here, or has another size")
-    return answer({})
+def verify(context: RequestContext) -> Response:
+    context.require_write_token()
+    context.require_readable(context.repo)
+    size = context.hub.store.lfs(context.repo).size(context.params["oid"])
+    if size is None or size != context.json().get("size"):
+        raise HttpError(404, "The object does not exist, or has another size")
+    return json_response({})
 
 
-def _upload_target(call: Call) -> tuple[LfsStore, int]:
-    size = _signed_size(call)
-    call.hub.store.settings(call.repo)
-    return call.hub.store.lfs(call.repo), size
+def _upload_target(context: RequestContext) -> tuple[LfsStore, int]:
+    """The objects of the repo, and the size that the URL was signed for. The signature is the right to upload."""
+    size = int(context.hub.signer.check(context.request.url.path, context.query)["size"])
+    context.hub.store.settings(context.repo)
+    return context.hub.store.lfs(context.repo), size
 
 
-async def _receive(call: Call, stored: LfsStore, most: int) -> Incoming:
-    """Take the body in chunks. What came in is thrown away when the client goes, or sends more than announced."""
+async def _receive(context: RequestContext, stored: LfsStore, most: int) -> Incoming:
+    """Receive the body in chunks. It is discarded when the client disconnects, or sends more than ``most`` bytes."""
     incoming = await run_in_threadpool(stored.incoming)
     buffer = bytearray()
-    got = 0
+    received = 0
     try:
-        async for chunk in call.request.stream():
+        async for chunk in context.request.stream():
             buffer += chunk
-            got += len(chunk)
-            if got > most:
+            received += len(chunk)
+            if received > most:
                 raise bad_request(f"More than the {most} bytes that were announced")
             if len(buffer) >= CHUNK:
                 await run_in_threadpool(incoming.write, bytes(buffer))
@@ -143,33 +128,10 @@ async def _receive(call: Call, stored: LfsStore, most: int) -> Incoming:
     return incoming
 
 
-def duplicate(call: Call) -> Response:
-    """Objects of one repo made available to another, no byte moved."""
-    source = call.repo
-    call.may_download(source)
-    asked = call.json()
-    target_asked = asked.get("target")
-    if not isinstance(target_asked, dict) or target_asked.get("type") not in PLURALS:
-        raise bad_request("The target is {type, name}")
-    owner, _, name = str(target_asked.get("name", "")).partition("/")
-    target = repo_id(PLURALS[target_asked["type"]], owner, name)
-    call.may_write(target)
-    have, into = call.hub.store.lfs(source), call.hub.store.lfs(target)
-    failed = []
-    for each in asked.get("files") or ():
-        oid = str(each.get("sha256", ""))
-        if not SHA256.fullmatch(oid) or have.size(oid) is None:
-            failed.append({**each, "error": "not found"})
-        elif into.size(oid) is None:
-            into.adopt(have.path(oid), oid)
-    return answer({"failed": failed})
-
-
 HANDLERS = {
     "lfs-batch": batch,
     "lfs-upload": upload,
-    "lfs-part": part,
+    "lfs-part": upload_part,
     "lfs-complete": complete,
     "lfs-verify": verify,
-    "lfs-duplicate": duplicate,
 }

@@ -1,207 +1,31 @@
-"""Who am I, may I, and what has been counted."""
+"""Users and repos, with their branches, tags and history."""
 
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.responses import Response
 
-from publish.rehearsal.errors import Refusal, bad_request, repo_not_found
+from publish.rehearsal.errors import HttpError, bad_request, forbidden, repo_not_found, revision_not_found
 from publish.rehearsal.front_matter import FrontMatterError, read_card
-from publish.rehearsal.http.request import Call, answer, number, page_of
-from publish.rehearsal.names import KINDS, PLURALS, RepoId, repo_id
+from publish.rehearsal.http.context import RequestContext, json_response, page_headers, parse_count, timestamp
+from publish.rehearsal.names import KINDS, PLURALS, RepoId, branch_name, repo_id
 from publish.rehearsal.storage.git import GitRepo
 
-# Repos as a whole: create, delete, move, settings, information, lists.
-
-
-_README = "README.md"
 _MOST_REPOS = 1000
+_MOST_COMMITS = 1000
+_COMMITS_PER_PAGE = 50
 
 
-def create(call: Call) -> Response:
-    user = call.writer()
-    asked = call.json()
-    repo = _named(asked, user.name)
-    private = asked.get("visibility") == "private" or asked.get("private") is True
-    if not call.hub.store.create(repo, user.name, private=private):
-        text = f"You already created this {KINDS[repo.kind]} repo"
-        raise Refusal(409, text, extra={"url": call.url(repo)})
-    return answer({"url": call.url(repo), "name": repo.full_name, "id": repo.full_name, "private": private})
-
-
-def delete(call: Call) -> Response:
-    repo = _named(call.json(), call.writer().name)
-    call.may_write(repo)
-    call.hub.store.delete(repo)
-    return answer({})
-
-
-def move(call: Call) -> Response:
-    asked = call.json()
-    kind = _kind(asked)
-    source, target = (_split(asked.get(key), kind, "") for key in ("fromRepo", "toRepo"))
-    user = call.may_write(source)
-    call.hub.store.move(source, target, user.name)
-    return answer({"url": call.url(target)})
-
-
-def settings(call: Call) -> Response:
-    repo = call.repo
-    call.may_write(repo)
-    asked = call.json()
-    changes: dict[str, Any] = {}
-    if "visibility" in asked or "private" in asked:
-        changes["private"] = asked.get("visibility") == "private" or asked.get("private") is True
-    if "gated" in asked:
-        if asked["gated"] not in (False, "auto", "manual"):
-            raise bad_request('"gated" must be one of [false, auto, manual]')
-        changes["gated"] = asked["gated"] or ""
-    call.hub.store.change_settings(repo, **changes)
-    return answer({"visibility": "private" if call.may_read(repo).private else "public", **asked})
-
-
-def info(call: Call) -> Response:
-    git = call.readable()
-    commit = git.resolve(call.params.get("rev", "main"))
-    document = describe(call, call.repo, git, commit, blobs=call.flag("blobs"))
-    expand = call.request.query_params.getlist("expand") + call.request.query_params.getlist("expand[]")
-    if expand:
-        document = {key: value for key, value in document.items() if key in {"_id", "id", *expand}}
-    return answer(document)
-
-
-def no_owner(call: Call) -> Response:
-    """A name without an owner: none of those repos is here."""
-    raise repo_not_found()
-
-
-def list_repos(call: Call) -> Response:
-    """All repos of a kind that the caller may see; ``author`` and ``search`` narrow it down."""
-    author, search = call.query.get("author"), call.query.get("search", "").lower()
-    size = number(call.query.get("limit"), _MOST_REPOS, _MOST_REPOS)
-    start = number(call.query.get("cursor"), 0, 1 << 30)
-    found = [
-        repo
-        for repo in call.hub.store.all_repos(call.params["kind"])
-        if (not author or repo.owner == author)
-        and search in repo.full_name.lower()
-        and (not call.hub.store.settings(repo).private or call.owns(repo))
-    ]
-    documents = []
-    for repo in found[start : start + size]:
-        git = call.hub.store.git(repo)
-        documents.append(describe(call, repo, git, git.resolve("main"), blobs=False))
-    return answer(documents, headers=page_of(call, found, size, start, {"cursor": str(start + size)}))
-
-
-def describe(call: Call, repo: RepoId, git: GitRepo, commit: str, *, blobs: bool) -> dict[str, Any]:
-    """A repo at a commit as the API tells it: siblings, card data, tags, dates."""
-    known = call.may_read(repo)
-    siblings = []
-    for entry in git.listing(commit, "", recursive=True):
-        if entry.is_folder:
-            continue
-        sibling: dict[str, Any] = {"rfilename": entry.path}
-        if blobs:
-            sibling |= {"size": entry.size, "blobId": entry.oid}
-            if entry.pointer:
-                pointer_size = len(entry.pointer.to_bytes())
-                sibling["lfs"] = {"sha256": entry.pointer.oid, "size": entry.size, "pointerSize": pointer_size}
-        siblings.append(sibling)
-    card = card_data(git.text(commit, _README) or "")
-    document: dict[str, Any] = {
-        "_id": hashlib.sha256(repo.web_path.encode()).hexdigest()[:24],
-        "id": repo.full_name,
-        "author": repo.owner,
-        "sha": commit,
-        "private": known.private,
-        "gated": known.gated or False,
-        "disabled": False,
-        "downloads": 0,
-        "likes": 0,
-        "tags": tags_of(card),
-        "cardData": card,
-        "siblings": siblings,
-        "createdAt": timestamp(known.created_at),
-        "lastModified": timestamp(git.commit_info(commit).time),
-    }
-    if repo.kind == "models":
-        document["modelId"] = repo.full_name
-        for key in ("pipeline_tag", "library_name"):
-            if isinstance(card.get(key), str):
-                document[key] = card[key]
-    return document
-
-
-def card_data(card: str) -> dict[str, Any]:
-    """The front matter of a card; empty when it has none or is broken."""
-    try:
-        return read_card(card).data
-    except FrontMatterError:
-        return {}
-
-
-def tags_of(card: dict[str, Any]) -> list[str]:
-    """The tags that the Hub derives from a card's metadata."""
-    found = [card.get("library_name"), card.get("pipeline_tag"), *_many(card.get("tags"))]
-    found += [f"dataset:{name}" for name in _many(card.get("datasets"))]
-    found += _many(card.get("language"))
-    found += [f"license:{name}" for name in _many(card.get("license"))]
-    found += [f"base_model:{name}" for name in _many(card.get("base_model"))]
-    return [*dict.fromkeys(str(tag) for tag in found if tag), "region:us"]
-
-
-def timestamp(seconds: float) -> str:
-    """A time as the API writes it."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-
-
-def _many(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]
-
-
-def _kind(asked: dict[str, Any]) -> str:
-    kind = asked.get("type") or "model"
-    if kind not in PLURALS:
-        raise bad_request(f"Unknown repo type: {kind!r}")
-    return PLURALS[kind]
-
-
-def _named(asked: dict[str, Any], user: str) -> RepoId:
-    """The repo of a create or delete request: name, organization, type."""
-    return _split(asked.get("name"), _kind(asked), asked.get("organization") or user)
-
-
-def _split(name: object, kind: str, owner: object) -> RepoId:
-    if not isinstance(name, str) or not isinstance(owner, str):
-        raise bad_request("A repo's name is missing")
-    first, slash, second = name.partition("/")
-    return repo_id(kind, first, second) if slash else repo_id(kind, owner, name)
-
-
-HANDLERS = {
-    "create-repo": create,
-    "delete-repo": delete,
-    "move-repo": move,
-    "settings": settings,
-    "repo-info": info,
-    "no-owner": no_owner,
-    "no-owner-file": no_owner,
-    "list-repos": list_repos,
-}
-
-
-def whoami(call: Call) -> Response:
-    user = call.someone()
+def whoami(context: RequestContext) -> Response:
+    user = context.require_user()
     organizations = [
         {"type": "org", "name": name, "fullname": name, "roleInOrg": "admin", "isEnterprise": False}
-        for name in call.hub.store.namespaces_of(user.name)
+        for name in context.hub.store.namespaces_of(user.name)
     ]
     token = {"displayName": "rehearsal", "role": user.role}
-    return answer(
+    return json_response(
         {
             "type": "user",
             "id": user.key[:24],
@@ -214,18 +38,295 @@ def whoami(call: Call) -> Response:
     )
 
 
-def auth_check(call: Call) -> Response:
-    call.may_download(call.repo)
-    return answer({})
+def auth_check(context: RequestContext) -> Response:
+    context.require_downloadable(context.repo)
+    return json_response({})
 
 
-def stats(call: Call) -> Response:
-    return answer(call.hub.stats.snapshot().document())
+def stats(context: RequestContext) -> Response:
+    return json_response(context.hub.stats.snapshot().document())
 
 
-def reset(call: Call) -> Response:
-    call.hub.stats.reset()
-    return answer({})
+def reset_stats(context: RequestContext) -> Response:
+    context.hub.stats.reset()
+    return json_response({})
 
 
-ACCOUNT_HANDLERS = {"whoami": whoami, "auth-check": auth_check, "stats": stats, "stats-reset": reset}
+def create_repo(context: RequestContext) -> Response:
+    user = context.require_write_token()
+    options = context.json()
+    repo = _parse_repo(options.get("name"), _parse_kind(options), options.get("organization") or user.name)
+    private = options.get("visibility") == "private" or options.get("private") is True
+    if not context.hub.store.create(repo, user.name, private=private):
+        message = f"You already created this {KINDS[repo.kind]} repo"
+        raise HttpError(409, message, extra={"url": context.repo_url(repo)})
+    url = context.repo_url(repo)
+    return json_response({"url": url, "name": repo.full_name, "id": repo.full_name, "private": private})
+
+
+def delete_repo(context: RequestContext) -> Response:
+    user = context.require_write_token()
+    options = context.json()
+    repo = _parse_repo(options.get("name"), _parse_kind(options), options.get("organization") or user.name)
+    context.require_writable(repo)
+    context.hub.store.delete(repo)
+    return json_response({})
+
+
+def move_repo(context: RequestContext) -> Response:
+    options = context.json()
+    source, target = (_parse_repo(options.get(key), _parse_kind(options), "") for key in ("fromRepo", "toRepo"))
+    user = context.require_writable(source)
+    context.hub.store.move(source, target, user.name)
+    return json_response({"url": context.repo_url(target)})
+
+
+def _parse_kind(options: dict[str, Any]) -> str:
+    kind = options.get("type") or "model"
+    if kind not in PLURALS:
+        raise bad_request(f"The rehearsal Hub has models and datasets, not repos of type {kind!r}")
+    return PLURALS[kind]
+
+
+def _parse_repo(name: object, kind: str, owner: object) -> RepoId:
+    """A repo by its full name, or by its name and owner."""
+    if not isinstance(name, str) or not isinstance(owner, str):
+        raise bad_request("The name of the repo is missing")
+    first, slash, second = name.partition("/")
+    return repo_id(kind, first, second) if slash else repo_id(kind, owner, name)
+
+
+def change_settings(context: RequestContext) -> Response:
+    repo = context.repo
+    context.require_writable(repo)
+    options = context.json()
+    changes: dict[str, Any] = {}
+    if "visibility" in options or "private" in options:
+        changes["private"] = options.get("visibility") == "private" or options.get("private") is True
+    if "gated" in options:
+        if options["gated"] not in (False, "auto", "manual"):
+            raise bad_request('"gated" must be one of [false, auto, manual]')
+        changes["gated"] = options["gated"] or ""
+    context.hub.store.change_settings(repo, **changes)
+    return json_response({"visibility": "private" if context.require_readable(repo).private else "public", **options})
+
+
+def repo_info(context: RequestContext) -> Response:
+    git = context.open_git()
+    commit = git.resolve(context.params.get("rev", "main"))
+    document = _describe(context, context.repo, git, commit, blobs=context.flag("blobs"))
+    parameters = context.request.query_params
+    expand = parameters.getlist("expand") + parameters.getlist("expand[]")
+    if expand:
+        document = {key: value for key, value in document.items() if key in {"_id", "id", *expand}}
+    return json_response(document)
+
+
+def no_owner(context: RequestContext) -> Response:
+    """Answer for a repo name without an owner: the rehearsal Hub has no such repos."""
+    raise repo_not_found()
+
+
+def list_repos(context: RequestContext) -> Response:
+    """The repos of a kind that the user may see; ``author`` and ``search`` filter them."""
+    author, search = context.query.get("author"), context.query.get("search", "").lower()
+    size = parse_count(context.query.get("limit"), _MOST_REPOS, _MOST_REPOS)
+    start = parse_count(context.query.get("cursor"), 0, 1 << 30)
+    store = context.hub.store
+    repos = [
+        repo
+        for repo in store.list_repos(context.params["kind"])
+        if (not author or repo.owner == author)
+        and search in repo.full_name.lower()
+        and (not store.settings(repo).private or context.owns(repo))
+    ]
+    documents = []
+    for repo in repos[start : start + size]:
+        git = store.git(repo)
+        documents.append(_describe(context, repo, git, git.resolve("main"), blobs=False))
+    return json_response(documents, headers=page_headers(context, repos, size, start, {"cursor": str(start + size)}))
+
+
+def _describe(context: RequestContext, repo: RepoId, git: GitRepo, commit: str, *, blobs: bool) -> dict[str, Any]:
+    """A repo at a commit, as the API describes it; ``blobs`` adds sizes and digests of the files."""
+    settings = context.require_readable(repo)
+    siblings = []
+    for entry in git.listing(commit, "", recursive=True):
+        if entry.is_folder:
+            continue
+        sibling: dict[str, Any] = {"rfilename": entry.path}
+        if blobs:
+            sibling |= {"size": entry.size, "blobId": entry.oid}
+            if entry.pointer:
+                pointer_size = len(entry.pointer.to_bytes())
+                sibling["lfs"] = {"sha256": entry.pointer.oid, "size": entry.size, "pointerSize": pointer_size}
+        siblings.append(sibling)
+    metadata = _card_data(git.text(commit, "README.md") or "")
+    document: dict[str, Any] = {
+        "_id": hashlib.sha256(repo.web_path.encode()).hexdigest()[:24],
+        "id": repo.full_name,
+        "author": repo.owner,
+        "sha": commit,
+        "private": settings.private,
+        "gated": settings.gated or False,
+        "disabled": False,
+        "downloads": 0,
+        "likes": 0,
+        "tags": _tags(metadata),
+        "cardData": metadata,
+        "siblings": siblings,
+        "createdAt": timestamp(settings.created_at),
+        "lastModified": timestamp(git.commit_info(commit).time),
+    }
+    if repo.kind == "models":
+        document["modelId"] = repo.full_name
+        for key in ("pipeline_tag", "library_name"):
+            if isinstance(metadata.get(key), str):
+                document[key] = metadata[key]
+    return document
+
+
+def _card_data(readme: str) -> dict[str, Any]:
+    """The front matter of a README; empty when there is none or it is malformed, as on the Hub."""
+    try:
+        return read_card(readme).data
+    except FrontMatterError:
+        return {}
+
+
+def _tags(metadata: dict[str, Any]) -> list[str]:
+    """The tags that the Hub derives from a card's metadata."""
+    tags = [metadata.get("library_name"), metadata.get("pipeline_tag"), *_as_list(metadata.get("tags"))]
+    tags += [f"dataset:{name}" for name in _as_list(metadata.get("datasets"))]
+    tags += _as_list(metadata.get("language"))
+    tags += [f"license:{name}" for name in _as_list(metadata.get("license"))]
+    tags += [f"base_model:{name}" for name in _as_list(metadata.get("base_model"))]
+    return [*dict.fromkeys(str(tag) for tag in tags if tag), "region:us"]
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def create_branch(context: RequestContext) -> Response:
+    """Without ``startingPoint`` the branch starts at the head of main, and has its files."""
+    context.require_writable(context.repo)
+    name = branch_name(context.params["branch"])
+    start = str(context.json().get("startingPoint") or "main")
+    ref = f"refs/heads/{name}"
+    with context.hub.store.lock(context.repo):
+        git = context.hub.store.git(context.repo)
+        if git.tip(ref) is not None:
+            raise HttpError(409, f"Reference {ref} already exists")
+        commit = git.resolve(start)
+        git.set_ref(ref, commit)
+    return json_response({"success": True, "name": name, "ref": ref, "targetCommit": commit})
+
+
+def delete_branch(context: RequestContext) -> Response:
+    context.require_writable(context.repo)
+    name = context.params["branch"]
+    ref = name if name.startswith("refs/") else f"refs/heads/{name}"
+    if ref == "refs/heads/main":
+        raise forbidden("Cannot delete refs/heads/main")
+    with context.hub.store.lock(context.repo):
+        git = context.hub.store.git(context.repo)
+        if not ref.startswith("refs/heads/") or git.tip(ref) is None:
+            raise revision_not_found(name)
+        git.delete_ref(ref)
+    return json_response({"success": True})
+
+
+def create_tag(context: RequestContext) -> Response:
+    user = context.require_writable(context.repo)
+    options = context.json()
+    message = options.get("message")
+    with context.hub.store.lock(context.repo):
+        git = context.hub.store.git(context.repo)
+        commit = git.resolve(context.params["rev"])
+        name = branch_name(str(options.get("tag", "")))
+        if git.tip(f"refs/tags/{name}") is not None:
+            raise HttpError(409, f"Tag reference exists already: refs/tags/{name}")
+        git.set_tag(name, commit, str(message) if message else None, user.name, int(context.hub.now()))
+    return json_response({"success": True})
+
+
+def delete_tag(context: RequestContext) -> Response:
+    context.require_writable(context.repo)
+    ref = f"refs/tags/{context.params['tag']}"
+    with context.hub.store.lock(context.repo):
+        git = context.hub.store.git(context.repo)
+        if git.tip(ref) is None:
+            raise revision_not_found(context.params["tag"])
+        git.delete_ref(ref)
+    return json_response({"success": True})
+
+
+def list_refs(context: RequestContext) -> Response:
+    git = context.open_git()
+
+    def under(prefix: str) -> list[dict[str, str]]:
+        return [
+            {"name": name, "ref": prefix + name, "targetCommit": commit}
+            for name, commit in sorted(git.refs(prefix).items())
+        ]
+
+    document: dict[str, Any] = {"branches": under("refs/heads/"), "tags": under("refs/tags/"), "converts": []}
+    if context.flag("include_prs"):
+        document["pullRequests"] = under("refs/pr/")
+    return json_response(document)
+
+
+def list_commits(context: RequestContext) -> Response:
+    """The history of a revision, newest first; ``limit`` commits a page, page ``p`` from 0."""
+    git = context.open_git()
+    commits = list(git.history(git.resolve(context.params["rev"])))
+    size = max(1, parse_count(context.query.get("limit"), _COMMITS_PER_PAGE, _MOST_COMMITS))
+    page = parse_count(context.query.get("p"), 0, 1 << 30)
+    parameters = context.request.query_params
+    formatted = "formatted" in [*parameters.getlist("expand[]"), *context.query.get("expand", "").split(",")]
+    documents = []
+    for info in commits[page * size : (page + 1) * size]:
+        document: dict[str, Any] = {"id": info.id, "title": info.title, "message": info.body}
+        document |= {"authors": [{"user": info.author}], "date": timestamp(info.time)}
+        if formatted:
+            document["formatted"] = {"title": info.title, "message": info.body}
+        documents.append(document)
+    return json_response(documents, headers=page_headers(context, commits, size, page * size, {"p": str(page + 1)}))
+
+
+def super_squash(context: RequestContext) -> Response:
+    """Replace the history of a branch with one commit without parents."""
+    user = context.require_writable(context.repo)
+    name = context.params["rev"]
+    message = str(context.json().get("message") or f"Super-squash branch '{name}' using huggingface_hub")
+    with context.hub.store.lock(context.repo):
+        git = context.hub.store.git(context.repo)
+        tip = git.tip(f"refs/heads/{name}")
+        if tip is None:
+            raise revision_not_found(name)
+        git.set_ref(f"refs/heads/{name}", git.squash(tip, message, user.name, int(context.hub.now())))
+    return json_response({"success": True})
+
+
+HANDLERS = {
+    "whoami": whoami,
+    "auth-check": auth_check,
+    "stats": stats,
+    "stats-reset": reset_stats,
+    "create-repo": create_repo,
+    "delete-repo": delete_repo,
+    "move-repo": move_repo,
+    "settings": change_settings,
+    "repo-info": repo_info,
+    "no-owner": no_owner,
+    "no-owner-file": no_owner,
+    "list-repos": list_repos,
+    "create-branch": create_branch,
+    "delete-branch": delete_branch,
+    "create-tag": create_tag,
+    "delete-tag": delete_tag,
+    "refs": list_refs,
+    "commits": list_commits,
+    "super-squash": super_squash,
+}

@@ -1,10 +1,9 @@
-"""Uploads from a stock client that has hf_xet: the Hub says where, the client writes there, a commit takes it over.
+"""Uploads over Xet: a token names a folder, a client with hf_xet writes there, and a commit takes the files over.
 
-Outside facts (facts/hub-protocol.md, "Xet vs LFS: who decides"): a client with hf_xet never falls back to LFS, and
-takes ``local:///folder`` for an address of Xet storage. It writes xorbs and shards into that folder. A shard lists
-its files: Xet hash, segments, and the sha256 by which a commit names them (Hugging Face's Xet specification, "MDB
-shard file format"). Every token names a folder of its own, because the client keeps a database in it locked.
-Downloads are plain HTTP.
+Outside facts (docs/hub-protocol.md): a client with hf_xet never falls back to LFS, and accepts ``local:///folder`` as
+the address of Xet storage. It writes xorbs and shards into that folder. A shard lists its files: Xet hash, segments,
+and the sha256 by which a commit names them (Hugging Face's Xet specification, "MDB shard file format"). Each token
+names a separate folder, because the client keeps a locked database in it. Downloads are plain HTTP.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from publish.rehearsal.errors import Refusal
-from publish.rehearsal.http.request import Call, answer
+from publish.rehearsal.errors import HttpError
+from publish.rehearsal.http.context import RequestContext, json_response
 from publish.rehearsal.names import RepoId
 from publish.rehearsal.storage.lfs import LfsStore
 
@@ -42,7 +41,7 @@ class _XetFile:
 
 
 class XetInbox:
-    """Where clients put Xet uploads to the repo at ``repository``."""
+    """The Xet uploads to the bare repository at ``repository``."""
 
     def __init__(self, repository: Path) -> None:
         self.root = repository / "xet"
@@ -53,9 +52,9 @@ class XetInbox:
         return folder
 
     def take(self, oid: str, into: LfsStore) -> int:
-        """Make the file with this sha256 an LFS object if it is here; how many bytes came in by that.
+        """Make the file with this sha256 an LFS object if it was uploaded; the number of bytes that came in.
 
-        A folder all of whose files are LFS objects has done its work and is removed.
+        A folder is removed once all its files are LFS objects.
         """
         taken = 0
         for found in [file for file in self._files() if file.sha256 == oid]:
@@ -71,24 +70,24 @@ class XetInbox:
             yield from _files_in(folder)
 
 
-def stored_size(call: Call, repo: RepoId, oid: str) -> int | None:
-    """Size of an LFS object of the repo, taking it over from a Xet upload if need be; None when it was not brought."""
-    lfs = call.hub.store.lfs(repo)
-    with call.hub.store.lock(repo, "xet"):
-        if taken := XetInbox(call.hub.store.directory(repo)).take(oid, lfs):
-            call.hub.stats.received("xet", taken)
+def stored_size(context: RequestContext, repo: RepoId, oid: str) -> int | None:
+    """Size of an LFS object of the repo, taken over from a Xet upload if need be; None when it was not uploaded."""
+    lfs = context.hub.store.lfs(repo)
+    with context.hub.store.lock(repo, "xet"):
+        if taken := XetInbox(context.hub.store.directory(repo)).take(oid, lfs):
+            context.hub.stats.add_received("xet", taken)
     return lfs.size(oid)
 
 
-def token(call: Call) -> Response:
-    """Where a client may write. Read tokens are not given: downloads are plain HTTP."""
-    repo = call.repo
-    if call.params["access"] == "read":
-        call.may_download(repo)
-        raise Refusal(404, "The rehearsal Hub sends no file by Xet; set HF_HUB_DISABLE_XET=1")
-    call.writer()
-    call.may_read(repo)
-    folder = XetInbox(call.hub.store.directory(repo)).new_folder()
+def token(context: RequestContext) -> Response:
+    """Where a client may write. Read tokens are not issued, since downloads are plain HTTP."""
+    repo = context.repo
+    if context.params["access"] == "read":
+        context.require_downloadable(repo)
+        raise HttpError(404, "The rehearsal Hub does not send files by Xet; set HF_HUB_DISABLE_XET=1")
+    context.require_write_token()
+    context.require_readable(repo)
+    folder = XetInbox(context.hub.store.directory(repo)).new_folder()
     expires = int(time.time()) + _LIFETIME  # the client's clock, not the injected one
     document = {"accessToken": "rehearsal", "exp": expires, "casUrl": f"local://{folder.absolute()}"}
     headers = {
@@ -96,16 +95,16 @@ def token(call: Call) -> Response:
         "X-Xet-Access-Token": document["accessToken"],
         "X-Xet-Token-Expiration": str(expires),
     }
-    return answer(document, headers={name: str(value) for name, value in headers.items()})
+    return json_response(document, headers={name: str(value) for name, value in headers.items()})
 
 
 def _files_in(folder: Path) -> Iterator[_XetFile]:
     for shard in sorted(folder.glob("xet/xorbs/shards/*.mdb")):
-        yield from _listed(shard.read_bytes(), folder)
+        yield from _read_shard(shard.read_bytes(), folder)
 
 
-def _listed(shard: bytes, folder: Path) -> Iterator[_XetFile]:
-    """The files of a shard that come with a sha256. One that is still being written ends where it ends."""
+def _read_shard(shard: bytes, folder: Path) -> Iterator[_XetFile]:
+    """The files of a shard that have a sha256. A shard that is still being written gives those it has so far."""
     at = _RECORD  # the header
     while at + _RECORD <= len(shard) and (head := shard[at : at + 32]) != _END:
         flags, segments = struct.unpack_from("<II", shard, at + 32)
@@ -125,9 +124,9 @@ def _hexadecimal(digest: bytes) -> str:
 
 
 def _reassemble(file: _XetFile, into: LfsStore) -> None:
-    """Read the file out of its xorbs into an LFS object; digest and size are checked on the way.
+    """Read the file from its xorbs into an LFS object, and check digest and size.
 
-    The client may still hold its database: this works on a copy, with the xorbs as hard links.
+    The client may still have its database locked: this works on a copy, with the xorbs as hard links.
     """
     import hf_xet
 

@@ -1,7 +1,7 @@
-"""A README as HTML that is safe to show: markdown-it, then a list of what may stay.
+"""A README as HTML that is safe to show: rendered by markdown-it, then sanitized by an allow list.
 
-HTML in a README passes only as far as the list goes (details, summary, img, picture, tables); all other tags are
-shown as text. Pictures come from the repo itself: those from elsewhere become their alternative text.
+Tags that are not on the list are shown as text. Pictures come from the repo itself; one from elsewhere is replaced by
+its alternative text.
 """
 
 from __future__ import annotations
@@ -46,24 +46,24 @@ def to_html(
     page_url: Callable[[str], str],
     web_url: Callable[[str], str] = str,
 ) -> str:
-    """Safe HTML, headings with an id to link to.
+    """Safe HTML, with an anchor before each heading.
 
-    ``file_url`` and ``page_url`` give the addresses of a file's bytes and of its page, by its path; ``web_url`` the
-    address that stands in for one on the web.
+    ``file_url`` and ``page_url`` are the URLs of a file's content and of its page, given its path; ``web_url`` is the
+    URL that replaces one on the web.
     """
     tokens = _parser.parse(text)
     taken: set[str] = set()
     for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             opening.attrSet("id", _anchor(inline, taken))
-    sieve = _Sieve(file_url, page_url, web_url)
-    sieve.feed(_parser.renderer.render(tokens, _parser.options, {}))
-    sieve.close()
-    return sieve.result()
+    sanitizer = _Sanitizer(file_url, page_url, web_url)
+    sanitizer.feed(_parser.renderer.render(tokens, _parser.options, {}))
+    sanitizer.close()
+    return sanitizer.result()
 
 
 def _anchor(heading: Token, taken: set[str]) -> str:
-    """A heading's id as the Hub makes it: its words in lower case, joined by dashes; a number where that is taken."""
+    """A heading's id as the Hub forms it: its words in lower case, joined by dashes, with a number if it is taken."""
     words = "".join(child.content for child in heading.children or () if child.type in ("text", "code_inline"))
     name = re.sub(r"\s", "-", re.sub(r"[^\w\s-]", "", words.lower()).strip())
     anchor, number = name, 0
@@ -74,8 +74,8 @@ def _anchor(heading: Token, taken: set[str]) -> str:
     return anchor
 
 
-class _Sieve(HTMLParser):
-    """Writes what may stay, balanced; everything else as text."""
+class _Sanitizer(HTMLParser):
+    """Writes allowed tags, balanced, and everything else as text."""
 
     def __init__(
         self, file_url: Callable[[str], str], page_url: Callable[[str], str], web_url: Callable[[str], str]
@@ -93,7 +93,7 @@ class _Sieve(HTMLParser):
             self._out.append(escape(self.get_starttag_text() or ""))
             return
         kept = self._attributes(tag, attrs)
-        if anchor := kept.pop("id", None):  # before the heading: its own tag stays bare
+        if anchor := kept.pop("id", None):  # before the heading, whose tag has no attributes
             self._out.append(f'<span id="{escape(anchor)}"></span>')
         if tag in ("img", "source") and not ({"src", "srcset"} & kept.keys()):
             self._out.append(escape(kept.get("alt", "")))
@@ -130,13 +130,13 @@ class _Sieve(HTMLParser):
         return kept
 
     def _value(self, name: str, value: str) -> str | None:
-        """The value of an attribute as it may stay; None when it may not."""
+        """The value of an attribute that may stay; None when it may not."""
         if name == "style":
             return value if _STYLE.fullmatch(value.replace(" ", "")) else None
         if name == "href":
             return self._link(value)
         if name in ("src", "srcset"):
-            path = _relative(value.split(" ")[0])
+            path = _relative_path(value.split(" ")[0])
             return self._file_url(path) if path else None
         return value
 
@@ -145,17 +145,17 @@ class _Sieve(HTMLParser):
             return value
         if urlsplit(value).scheme in _LINKS:
             return self._web_url(value)
-        path = _relative(value)
+        path = _relative_path(value)
         return self._page_url(path) if path else None
 
 
-def _relative(value: str) -> str | None:
-    """The path of a file of the same repo; None for an address elsewhere or outside of it."""
+def _relative_path(url: str) -> str | None:
+    """The path of a file in the same repo; None for any other URL."""
     try:
-        parts = urlsplit(value)
+        parts = urlsplit(url)
     except ValueError:
         return None
     if parts.scheme or parts.netloc or not parts.path or parts.path.startswith("/"):
         return None
-    steps = [step for step in unquote(parts.path).split("/") if step not in ("", ".")]
-    return None if ".." in steps else quote("/".join(steps))
+    names = [name for name in unquote(parts.path).split("/") if name not in ("", ".")]
+    return None if ".." in names else quote("/".join(names))

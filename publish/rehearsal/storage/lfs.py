@@ -1,13 +1,12 @@
-"""LFS objects of one repo, content-addressed by sha256, in git-lfs's own layout beside the git objects.
+"""LFS objects of one repo, addressed by their sha256, in git-lfs's own layout beside the git objects.
 
-An object appears under its name complete or not at all: bytes go to a temporary file, are hashed on the way, and
-are renamed when digest and size are those announced.
+An object appears under its name complete or not at all: bytes are hashed while they go to a temporary file, which is
+renamed when digest and size are those that were announced.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 import uuid
@@ -25,7 +24,7 @@ _POINTER = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """What git holds in place of an LFS file."""
+    """What git has in place of an LFS file."""
 
     oid: str
     size: int
@@ -35,13 +34,13 @@ class Pointer:
 
 
 def parse_pointer(content: bytes) -> Pointer | None:
-    """The pointer that ``content`` is, or None."""
+    """The pointer in a blob; None when it is another file."""
     found = _POINTER.fullmatch(content)
     return Pointer(found[1].decode(), int(found[2])) if found else None
 
 
 class LfsStore:
-    """The objects of the repo at ``repository``."""
+    """The objects of the bare repository at ``repository``."""
 
     def __init__(self, repository: Path) -> None:
         self.root = repository / "lfs"
@@ -52,43 +51,29 @@ class LfsStore:
         return self.root / "objects" / oid[:2] / oid[2:4] / oid
 
     def size(self, oid: str) -> int | None:
-        """Size of a stored object; None when it is not here."""
+        """Size of a stored object; None when it is not stored."""
         try:
             return self.path(oid).stat().st_size
         except FileNotFoundError:
             return None
 
-    def objects(self) -> dict[str, int]:
-        """oid -> size of all stored objects."""
-        return {path.name: path.stat().st_size for path in sorted(self.root.glob("objects/??/??/*"))}
-
     def incoming(self) -> Incoming:
-        """A place for bytes on their way in."""
+        """A temporary file for bytes that come in."""
         return Incoming(self.root / "incoming" / uuid.uuid4().hex)
 
     def accept(self, incoming: Incoming, oid: str, size: int) -> None:
-        """Turn what came in into the object ``oid``.
+        """Make ``incoming`` the object ``oid``.
 
         Raises:
-            Refusal: 400 when digest or size differ; what came in is gone then.
+            HttpError: 400 when digest or size differ; ``incoming`` is removed then.
         """
         digest, got = incoming.close()
         if (digest, got) != (oid, size):
             incoming.discard()
-            raise bad_request(f"Uploaded {got} bytes with sha256 {digest}; announced were {size} bytes with {oid}")
-        self._place(incoming.path, oid)
-
-    def adopt(self, source: Path, oid: str) -> None:
-        """Hard-link an object of another repo of this Hub."""
-        link = self.incoming().path
-        link.parent.mkdir(parents=True, exist_ok=True)
-        os.link(source, link)
-        self._place(link, oid)
-
-    def _place(self, temporary: Path, oid: str) -> None:
+            raise bad_request(f"Expected {size} bytes with sha256 {oid}, got {got} bytes with {digest}")
         target = self.path(oid)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.replace(target)
+        incoming.path.replace(target)
 
     # multipart
 
@@ -96,7 +81,7 @@ class LfsStore:
         return self.root / "parts" / oid / f"{number:05d}"
 
     def accept_part(self, incoming: Incoming, oid: str, number: int) -> str:
-        """Keep a part of a multipart upload; its ETag."""
+        """Store a part of a multipart upload; its ETag."""
         digest, _ = incoming.close()
         target = self.part(oid, number)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -105,10 +90,10 @@ class LfsStore:
         return digest
 
     def complete(self, oid: str, size: int, etags: dict[int, str]) -> None:
-        """Join the parts 1..n to the object ``oid``; they are gone afterwards.
+        """Join the parts 1..n to the object ``oid``, and remove them.
 
         Raises:
-            Refusal: 400 when a part is missing or another than named, or the whole is not what was announced.
+            HttpError: 400 when a part is missing or has another ETag, or the whole has another digest or size.
         """
         if sorted(etags) != list(range(1, len(etags) + 1)):
             raise bad_request("The parts are not numbered from 1 without a gap")
@@ -129,7 +114,7 @@ class LfsStore:
         shutil.rmtree(self.root / "parts" / oid, ignore_errors=True)
 
     def sweep(self) -> None:
-        """Remove what a killed server left half received."""
+        """Remove incomplete uploads, which a killed server leaves behind."""
         shutil.rmtree(self.root / "incoming", ignore_errors=True)
 
 

@@ -1,7 +1,7 @@
-"""All repos of the Hub on disk: create, find, move, delete; who owns which namespace; one lock a repo.
+"""The repos of the Hub on disk: creation, lookup, moves, deletion and locks; and the owners of namespaces.
 
-A repo is made in ``tmp/`` and renamed into its place, and deleted the other way round, so no half repo is ever
-seen. ``repos/KIND/OWNER/NAME.git`` is a bare git repository with ``lfs/`` and ``rehearsal.json`` in it.
+``repos/KIND/OWNER/NAME.git`` is a bare git repository that also has ``lfs/`` and ``rehearsal.json``. A repo is built in
+``tmp/`` and renamed into its place, and deleted the other way round, so that no incomplete repo is ever visible.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from publish.rehearsal.errors import Refusal, RehearsalError, forbidden, repo_not_found
+from publish.atomic import write_atomic
+from publish.rehearsal.errors import HttpError, RehearsalError, forbidden, repo_not_found
 from publish.rehearsal.names import KINDS, RepoId, repo_id
-from publish.rehearsal.storage.git import DEFAULT, GitRepo, Put, create
+from publish.rehearsal.storage.git import DEFAULT_GITATTRIBUTES, GitRepo, PutFile, create
 from publish.rehearsal.storage.lfs import LfsStore
 
-SETTINGS = "rehearsal.json"
+_SETTINGS = "rehearsal.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """What the Hub knows of a repo besides its git. ``gated`` is empty, ``auto`` or ``manual``."""
+class RepoSettings:
+    """The settings of a repo. ``gated`` is empty, ``auto`` or ``manual``; ``created_at`` is in seconds since 1970."""
 
     private: bool = False
     gated: str = ""
     created_at: float = 0.0
 
 
-class Store:
+class RepoStore:
     """The repos under ``root``. ``now`` is the clock, injected."""
 
     def __init__(self, root: Path, now: Callable[[], float]) -> None:
@@ -43,26 +44,26 @@ class Store:
         self.now = now
         self._locks: dict[tuple[RepoId, str], threading.RLock] = {}
         self._guard = threading.Lock()
-        self._claim: Any = None
+        self._lock_file: Any = None
 
     def open(self) -> None:
-        """Take the folder for this process and clear what a killed server left behind.
+        """Lock the folder for this process, and remove what a killed server left behind.
 
         Raises:
-            RehearsalError: another server uses it, or it cannot be written.
+            RehearsalError: another server has the folder, or it cannot be written.
         """
         try:
             for name in ("repos", "namespaces", "tmp"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            self._claim = (self.root / "lock").open("a")
-            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock_file = (self.root / "lock").open("a")
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.close()
-            what = "another rehearsal Hub serves this folder"
-            raise RehearsalError(what, self.root, "stop it, or give --root another folder") from error
+            fix = "stop it, or choose another folder"
+            raise RehearsalError("another rehearsal Hub serves this folder", self.root, fix) from error
         except OSError as error:
-            fix = "give --root a folder that can be written"
-            raise RehearsalError(f"the folder cannot be used: {error.strerror}", self.root, fix) from error
+            fix = "choose a folder that can be written"
+            raise RehearsalError(f"cannot use the folder: {error.strerror}", self.root, fix) from error
         shutil.rmtree(self.root / "tmp", ignore_errors=True)
         (self.root / "tmp").mkdir(exist_ok=True)
         for repository in self.root.glob("repos/*/*/*.git"):
@@ -71,18 +72,15 @@ class Store:
             LfsStore(repository).sweep()
 
     def close(self) -> None:
-        if self._claim is not None:
-            self._claim.close()
-            self._claim = None
+        if self._lock_file is not None:
+            self._lock_file.close()
+            self._lock_file = None
 
     def secret(self) -> bytes:
-        """The secret that signs locations; kept, so they outlive a restart."""
+        """The secret that signs URLs. It is stored, so that they stay valid after a restart."""
         path = self.root / "secret"
         if not path.exists():
-            temporary = self.root / "tmp" / uuid.uuid4().hex
-            temporary.touch(mode=0o600)
-            temporary.write_bytes(secrets.token_bytes(32))
-            temporary.replace(path)
+            write_atomic(path, secrets.token_bytes(32))
         return path.read_bytes()
 
     # namespaces
@@ -92,7 +90,7 @@ class Store:
         return path.read_text() if path.is_file() else None
 
     def claim_namespace(self, namespace: str, user: str) -> str:
-        """The owner of the namespace: ``user`` when it had none."""
+        """Make ``user`` the owner of a namespace that has none; its owner."""
         path = self.root / "namespaces" / namespace
         temporary = self.root / "tmp" / uuid.uuid4().hex
         temporary.write_text(user)
@@ -114,13 +112,13 @@ class Store:
         return self.root / "repos" / repo.kind / repo.owner / f"{repo.name}.git"
 
     def exists(self, repo: RepoId) -> bool:
-        return (self.directory(repo) / SETTINGS).is_file()
+        return (self.directory(repo) / _SETTINGS).is_file()
 
     def git(self, repo: RepoId) -> GitRepo:
-        """The repository, for one thread and one request.
+        """The git repository, for one thread and one request.
 
         Raises:
-            Refusal: 404 RepoNotFound.
+            HttpError: 404 RepoNotFound.
         """
         if not self.exists(repo):
             raise repo_not_found()
@@ -129,18 +127,18 @@ class Store:
     def lfs(self, repo: RepoId) -> LfsStore:
         return LfsStore(self.directory(repo))
 
-    def lock(self, repo: RepoId, of: str = "refs") -> threading.RLock:
-        """Held while refs of the repo move, or ``of`` something else of it is touched."""
+    def lock(self, repo: RepoId, part: str = "refs") -> threading.RLock:
+        """The lock of one part of a repo: its ``refs`` and settings, or its ``xet`` uploads."""
         with self._guard:
-            return self._locks.setdefault((repo, of), threading.RLock())
+            return self._locks.setdefault((repo, part), threading.RLock())
 
     def create(self, repo: RepoId, author: str, *, private: bool) -> bool:
-        """Make the repo with its first commit, `initial commit`, which holds only .gitattributes.
+        """Create the repo with its first commit, `initial commit`, which has only .gitattributes.
 
-        False when it was there already.
+        Returns False when the repo exists already.
 
         Raises:
-            Refusal: 403 when the namespace is somebody else's.
+            HttpError: 403 when the namespace belongs to another user.
         """
         if self.claim_namespace(repo.owner, author) != author:
             raise forbidden(
@@ -152,9 +150,9 @@ class Store:
             temporary = self.root / "tmp" / uuid.uuid4().hex
             git = create(temporary)
             now = self.now()
-            put = Put(".gitattributes", git.add_blob(DEFAULT.encode()))
+            put = PutFile(".gitattributes", git.add_blob(DEFAULT_GITATTRIBUTES.encode()))
             git.set_ref("refs/heads/main", git.add_commit(None, [put], "initial commit", author, int(now)))
-            _write_settings(temporary, Settings(private=private, created_at=now))
+            _write_settings(temporary, RepoSettings(private=private, created_at=now))
             target = self.directory(repo)
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary.replace(target)
@@ -170,25 +168,25 @@ class Store:
         """Rename a repo.
 
         Raises:
-            Refusal: 403 when the target's namespace is somebody else's, 409 when the target exists.
+            HttpError: 403 when the target's namespace belongs to another user, 409 when the target exists.
         """
         if self.claim_namespace(target.owner, author) != author:
             raise forbidden(f"You don't have the rights to move a {KINDS[target.kind]} to the namespace {target.owner}")
         first, second = sorted({source, target}, key=str)[:2] if source != target else (source, source)
         with self.lock(first), self.lock(second):
             if self.exists(target):
-                raise Refusal(409, f"A {KINDS[target.kind]} repository called {target.full_name} already exists")
+                raise HttpError(409, f"A {KINDS[target.kind]} repository called {target.full_name} already exists")
             self.directory(target).parent.mkdir(parents=True, exist_ok=True)
             self.directory(source).replace(self.directory(target))
 
-    def settings(self, repo: RepoId) -> Settings:
-        """What is known of the repo.
+    def settings(self, repo: RepoId) -> RepoSettings:
+        """The settings of the repo.
 
         Raises:
-            Refusal: 404 RepoNotFound.
+            HttpError: 404 RepoNotFound.
         """
         try:
-            return Settings(**json.loads((self.directory(repo) / SETTINGS).read_text()))
+            return RepoSettings(**json.loads((self.directory(repo) / _SETTINGS).read_text()))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise repo_not_found() from error
 
@@ -196,12 +194,10 @@ class Store:
         with self.lock(repo):
             _write_settings(self.directory(repo), replace(self.settings(repo), **changes))
 
-    def all_repos(self, kind: str) -> list[RepoId]:
-        found = (path.parent for path in self.root.glob(f"repos/{kind}/*/*.git/{SETTINGS}"))
+    def list_repos(self, kind: str) -> list[RepoId]:
+        found = (path.parent for path in self.root.glob(f"repos/{kind}/*/*.git/{_SETTINGS}"))
         return sorted((repo_id(kind, path.parent.name, path.name.removesuffix(".git")) for path in found), key=str)
 
 
-def _write_settings(directory: Path, settings: Settings) -> None:
-    temporary = directory / f"{SETTINGS}.{uuid.uuid4().hex}"
-    temporary.write_text(json.dumps(asdict(settings)) + "\n")
-    temporary.replace(directory / SETTINGS)
+def _write_settings(directory: Path, settings: RepoSettings) -> None:
+    write_atomic(directory / _SETTINGS, json.dumps(asdict(settings)).encode() + b"\n")
