@@ -66,7 +66,7 @@ def command(
 
 
 def _pushed(pushed: Pushed) -> dict[str, object]:
-    failed = [asdict(each) for each in pushed.failed]
+    failed = [asdict(failure) for failure in pushed.failed]
     return {"pushed": list(pushed.branches), "failed": failed}
 
 
@@ -78,6 +78,6 @@ def _summary(cards: int, changed: int, out: Path | None, pushed: Pushed | None) 
         rows.append(("commits", len(pushed.branches)))
     text = output.facts(rows)
     if pushed and pushed.failed:
-        failures = [(each.branch, each.kind, each.detail, each.fix) for each in pushed.failed]
+        failures = [(failure.branch, failure.kind, failure.detail, failure.fix) for failure in pushed.failed]
         text += "\n\n" + output.table(("branch", "kind", "what", "fix"), failures)
     return text

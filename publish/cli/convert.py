@@ -71,6 +71,6 @@ def _text(done: Conversion) -> str:
             ("read", output.size(done.bytes_read)),
         ]
     )
-    files = output.table(("file", "bytes", "sha256"), [(each.path, each.size, each.sha256[:16]) for each in done.files])
+    files = output.table(("file", "bytes", "sha256"), [(file.path, file.size, file.sha256[:16]) for file in done.files])
     gates = output.table(("gate", "outcome", "what was found"), [(g.name, g.outcome, g.detail) for g in done.gates])
     return f"{head}\n\n{files}\n\n{gates}"

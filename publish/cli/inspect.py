@@ -18,6 +18,7 @@ from publish.neox.config import read_config
 from publish.neox.state import TrainingState
 from publish.sources.files import CheckpointFiles
 from publish.sources.runs import CheckpointRef, parse_location
+from publish.text import count
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,10 @@ def _rows(found: Inspection) -> list[tuple[str, object]]:
         ("skipped steps", state.skipped_steps),
         ("data parallel", state.data_parallel),
         ("DeepSpeed", state.deepspeed_version),
-        *((f"random state {each.name} ({each.file})", _generator(each)) for each in found.generators),
+        *(
+            (f"random state {generator.name} ({generator.file})", _generator(generator))
+            for generator in found.generators
+        ),
         *((f"cannot be converted ({index})", text) for index, text in enumerate(found.refusals, 1)),
     ]
 
@@ -164,6 +168,7 @@ def _generator(stored: StoredGenerator) -> str:
     text = f"{state.generator}, seeded with {state.seed}"
     text += f" (run seed {stored.run_seed})" if stored.run_seed is not None else ""
     text += f", offset {state.offset:,}" if state.offset is not None else ""
-    for each in stored.constructions:
-        text += f"; as after {each.times} construction{'s' * (each.times > 1)} on {', '.join(each.devices)}"
+    for construction in stored.constructions:
+        times, devices = count(construction.times, "construction"), ", ".join(construction.devices)
+        text += f"; as after {times} on {devices}"
     return text

@@ -36,8 +36,8 @@ def command(
     state = read_state(replace(job, hub=hub_address(client.endpoint)), client, steps=job.chosen)
     found = list(state.steps.values())
     counts: dict[str, list[int]] = {}
-    for each in found:
-        counts.setdefault(each.state, []).append(each.step)
+    for row in found:
+        counts.setdefault(row.state, []).append(row.step)
     ok = set(counts) <= {"published"}
     if as_json:
         rows = [
@@ -54,7 +54,7 @@ def command(
         output.as_json({"target": plan.target, "steps": rows, "ok": ok})
     else:
         click.echo(output.facts([(state, output.steps(numbers)) for state, numbers in counts.items()]))
-        odd = [(each.step, each.state, each.reason) for each in found if each.state not in ("published", "missing")]
-        if odd:
-            click.echo("\n" + output.table(("step", "state", "reason"), odd))
+        wrong = [(row.step, row.state, row.reason) for row in found if row.state not in ("published", "missing")]
+        if wrong:
+            click.echo("\n" + output.table(("step", "state", "reason"), wrong))
     ctx.exit(0 if ok else 1)

@@ -78,7 +78,7 @@ def published_cards(client: Client, repo: str, steps: Callable[[], Iterable[int]
     branches = list_branches(client, repo)
     main = {entry.path: entry for entry in list_tree(client, repo, branches[MAIN])} if MAIN in branches else {}
     listing = _listing(client, repo, branches[MAIN]) if checkpoints.NAME in main else None
-    listed = {each.step: each for each in listing.checkpoints} if listing else {}
+    listed = {record.step: record for record in listing.checkpoints} if listing else {}
     found: dict[int, StepCard | None] = {
         step: StepCard(record, record.manifest.card)
         for step, record in listed.items()
@@ -161,20 +161,20 @@ class ReleaseCards:
     @property
     def findings(self) -> tuple[tuple[str, Finding], ...]:
         """What the lint says of every card, with its branch; and (under ``main``) of the notes against the config."""
-        manifests = [each.manifest for each in self.published.steps.values()]
-        others = [each.location for manifest in manifests for each in manifest.comparisons]
-        named = (self.release.card.base_model, *(each.source.location for each in manifests), *others)
+        manifests = [step.manifest for step in self.published.steps.values()]
+        others = [comparison.location for manifest in manifests for comparison in manifest.comparisons]
+        named = (self.release.card.base_model, *(manifest.source.location for manifest in manifests), *others)
         known = {str(name).removeprefix("hf://").partition("@")[0] for name in named if name}
         known |= {name.partition("/")[0] for name in known}  # a step's folder stands with its run's
-        names = [each.record.branch for each in self.published.steps.values()]
+        names = [step.record.branch for step in self.published.steps.values()]
         found: list[tuple[str, Finding]] = []
         for card in self.cards:
             revision = None if card.step is None else card.branch
             files = self._files(card)
             lint = lint_card(card.text, self.release.target, names, revision, known=known, files=files)
-            found.extend((card.branch, each) for each in lint)
+            found.extend((card.branch, finding) for finding in lint)
         words = lint_claims(self.release.card.notes, self.run.config, datasets=self.release.card.datasets)
-        return (*found, *((MAIN, each) for each in words))
+        return (*found, *((MAIN, finding) for finding in words))
 
     def _files(self, card: Card) -> set[str]:
         """The paths of the card's branch, with those that are about to be pushed."""
@@ -212,7 +212,7 @@ def make_cards(release: Release, client: Client, templates: Path | None = None) 
     run = recorded or run_facts(jobs[0])
     steps = jobs[0].steps if jobs else tuple(published.steps)
     hub = hub_address(client.endpoint)
-    cards = [_step_card(release, run, steps, each, hub, templates) for each in published.steps.values()]
+    cards = [_step_card(release, run, steps, step, hub, templates) for step in published.steps.values()]
     plots = MainPlots()
     if published.listing is not None:
         manifests = [card.manifest for card in published.steps.values()]
@@ -243,7 +243,7 @@ def _why_main(release: Release, published: PublishedCards, card: BranchFile, plo
         return "another card"
     if plots.drawn or plots.records != published.listing.plots:
         return "other plots"
-    records = as_listed(release, (each.record for each in published.steps.values()))
+    records = as_listed(release, (step.record for step in published.steps.values()))
     if published.listing.checkpoints != records:
         return f"{checkpoints.NAME} is not that of the branches' tips"
     return ""
@@ -361,7 +361,9 @@ class _Push:
         self.cards, self.client, self.base = cards, client, base
         self.repo = cards.release.target
         self.manifests: dict[int, Manifest] = {}  # of steps pushed now
-        self.records: dict[int, CheckpointRecord] = {s: each.record for s, each in cards.published.steps.items()}
+        self.records: dict[int, CheckpointRecord] = {
+            s: step_card.record for s, step_card in cards.published.steps.items()
+        }
         self.made: list[str] = []
         self.failed: list[Failure] = []
 
@@ -384,7 +386,7 @@ class _Push:
         return None
 
     def main(self) -> None:
-        card = next(each for each in self.cards.cards if each.branch == MAIN)
+        card = next(card for card in self.cards.cards if card.branch == MAIN)
         plots = self.cards.plots
         before = self.cards.published.listing
         notes = before.notes if before else NO_NOTES
@@ -401,7 +403,7 @@ class _Push:
     def _commit(self, branch: str, tip: str, files: Iterable[BranchFile], message: str) -> str:
         """The branch's commit with ``files`` in place of those of their names, all others kept as they are."""
         new: Mapping[str, BranchFile] = {file.path: file for file in files}
-        kept = [BranchFile.kept(each) for each in list_tree(self.client, self.repo, tip) if each.path not in new]
+        kept = [BranchFile.kept(entry) for entry in list_tree(self.client, self.repo, tip) if entry.path not in new]
         published = publish_branch(self.client, self.base, branch, [*new.values(), *kept], message, tip=tip)
         if published.committed:
             self.made.append(branch)

@@ -184,7 +184,7 @@ def plan_of(release: Release, checkpoint: RawCheckpoint, config: NeoxConfig) -> 
         PublishError: the config has no Hugging Face counterpart, or an override names an unknown key.
     """
     return with_overrides(
-        make_plan(checkpoint, config, release.dtype), {each.key: each.value for each in release.overrides}
+        make_plan(checkpoint, config, release.dtype), {override.key: override.value for override in release.overrides}
     )
 
 

@@ -142,7 +142,7 @@ def _trace(
     others = [record.commit for step, record in records.items() if step not in manifests]
     with ThreadPoolExecutor(READERS) as pool:
         read = pool.map(lambda commit: read_manifest(state.client, state.job.model.repo, commit), others)
-        suite = suite_statistics(state.job.release, [*manifests.values(), *(each for each in read if each)])
+        suite = suite_statistics(state.job.release, [*manifests.values(), *(manifest for manifest in read if manifest)])
     failures = tuple(
         Failure(branch_of(finding.steps[-1]), finding.steps[-1], finding.kind, finding.detail, finding.fix)
         for finding in suite.findings

@@ -62,10 +62,10 @@ def check_card(job: Job) -> str:
     release = job.release
     metadata.check(release.card, release.target)
     card = metadata.front_matter(release.card, release.target)
-    findings = [each for each in lint_card(card, release.target, ()) if each.kind == METADATA]
+    findings = [finding for finding in lint_card(card, release.target, ()) if finding.kind == METADATA]
     findings += lint_claims(release.card.notes, run_facts(job).config, datasets=release.card.datasets)
     if findings:
-        what = "; ".join(each.detail for each in findings)
+        what = "; ".join(finding.detail for finding in findings)
         raise CardError(f"the card would be wrong: {what}", release.where, "correct card: in the release file")
     return card
 

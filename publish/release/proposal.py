@@ -79,7 +79,7 @@ def release_yaml(release: Release, tokenizer: str | None) -> str:
     ]
     if release.expect:
         lines.append("expect:")
-        lines += [f"  - {{equal: {list(each.steps)}, because: {quote(each.because)}}}" for each in release.expect]
+        lines += [f"  - {{equal: {list(equal.steps)}, because: {quote(equal.because)}}}" for equal in release.expect]
     return "\n".join(lines) + "\n"
 
 

@@ -26,8 +26,8 @@ MANUAL = frozenset({"unexpected-branch"})  # whoever made the branch may need it
 class Repair:
     """The steps to publish again, with what was found on each; ``main`` is published again in any case.
 
-    ``tips``: the branches as the audit saw them; nothing newer is overwritten. ``left``: what nobody but a person
-    should mend.
+    ``tips``: the branches as the audit saw them; nothing newer is overwritten. ``left``: what needs
+    manual action.
     """
 
     steps: Mapping[int, tuple[Finding, ...]]
@@ -50,18 +50,20 @@ def read_repair(path: Path, target: str) -> Repair:
     audit = read_record(AuditReport, content, path)
     if target not in audit.repo.split(", "):
         raise ReleaseError(f"the audit is of {audit.repo}, not of {target}", path, "audit the release's own target")
-    mine = [each for each in audit.findings if target in (each.repo or target).split(", ")]
+    mine = [finding for finding in audit.findings if target in (finding.repo or target).split(", ")]
     steps: dict[int, tuple[Finding, ...]] = {}
     for finding in mine:
         for step in finding.steps if finding.kind not in MAIN_ONLY | MANUAL else ():
             steps[step] = (*steps.get(step, ()), finding)
     tips = next((audited.tips for audited in audit.repos if audited.repo == target), {})
-    left = tuple(f"{each.kind}: {each.detail}" for each in mine if each.kind in MANUAL)
-    return Repair(dict(sorted(steps.items())), tuple(each for each in mine if _of_main(each, target)), tips, left)
+    left = tuple(f"{finding.kind}: {finding.detail}" for finding in mine if finding.kind in MANUAL)
+    return Repair(
+        dict(sorted(steps.items())), tuple(finding for finding in mine if _of_main(finding, target)), tips, left
+    )
 
 
 def _of_main(finding: Finding, target: str) -> bool:
-    on_main = any(each.branch == "main" and each.repo in ("", target) for each in finding.evidence)
+    on_main = any(evidence.branch == "main" and evidence.repo in ("", target) for evidence in finding.evidence)
     return finding.kind in MAIN_ONLY or (on_main and finding.kind not in MANUAL and not finding.steps)
 
 

@@ -78,7 +78,9 @@ def release(
             what = f"interrupted: {published} published, {remaining:,} remaining"
             raise Interrupted(what, job.model.repo, "run the same command again to continue") from error
     branches = committer.branches.values()
-    to_do = {*steps, *(failure.step for failure in foreign)} - {each.step for each in branches if not each.committed}
+    to_do = {*steps, *(failure.step for failure in foreign)} - {
+        branch.step for branch in branches if not branch.committed
+    }
     failed = (*committer.failed, *cards.failed, *main.failures)
     other_commits = len(cards.branches) + (main.status == "published") + (len(repair.emptied) if repair else 0)
     return Outcome.of_branches(

@@ -162,7 +162,7 @@ def read_state(
     expected = {step: _expected(job, step) for step in (job.steps if steps is None else steps)}
     tips = _branches(client, job.model.repo)
     listing = read_listing(client, job.model.repo, tips.get(MAIN))
-    wanted = {each.branch: tips[each.branch] for each in expected.values() if each.branch in tips}
+    wanted = {step.branch: tips[step.branch] for step in expected.values() if step.branch in tips}
     read: dict[str, BranchTip] = {}
     for branch, record in {**(listing.by_branch() if listing else {}), **known}.items():
         if record.commit == wanted.get(branch):
@@ -179,9 +179,9 @@ def read_state(
         return hashlib.sha256(text.encode()).hexdigest()
 
     states = {}
-    for step, each in expected.items():
-        state = judge(each, read.get(each.branch))
-        if state.state == "published" and each.branch not in known:
+    for step, wanted_step in expected.items():
+        state = judge(wanted_step, read.get(wanted_step.branch))
+        if state.state == "published" and wanted_step.branch not in known:
             state = judge_card(state, card_of)
         states[step] = state
     return ReleaseState(job, client, tips, listing, expected, states)

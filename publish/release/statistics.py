@@ -59,6 +59,8 @@ def suite_statistics(release: Release, manifests: Iterable[Manifest]) -> SuiteSt
     Raises:
         HubError: a sketch that cannot be read.
     """
-    sketches = {each.step: from_document(each.sketch, each.branch) for each in manifests if each.sketch}
+    sketches = {
+        manifest.step: from_document(manifest.sketch, manifest.branch) for manifest in manifests if manifest.sketch
+    }
     lineage = trace(sketches, release)
     return SuiteStatistics(lineage.findings, lineage.gates(), lineage.trajectory)

@@ -182,9 +182,9 @@ class Slurm:
         """
         found = _ARRAY_SIZE.search(_run("scontrol", "show", "config"))
         if found is None or int(found[1]) < 2:
-            told = "no MaxArraySize" if found is None else f"MaxArraySize {found[1]}"
+            found_size = "no MaxArraySize" if found is None else f"MaxArraySize {found[1]}"
             fix = "job arrays are needed: ask those who run the cluster to allow them"
-            raise SlurmError(f"the cluster's config has {told}", "scontrol show config", fix)
+            raise SlurmError(f"the cluster's config has {found_size}", "scontrol show config", fix)
         return int(found[1])
 
     def submit(self, name: str, script: Path, arguments: Sequence[str], array: str, log: Path, wish: Settings) -> str:

@@ -187,8 +187,8 @@ class JobArray:
     def _how(self, attempt: Attempt) -> str:
         """How a task ended, as far as anybody knows."""
         seen = self._states.get(attempt)
-        told = self.slurm.sacct_state(job_name(attempt.batch), attempt.index)
-        return told or (seen.state if seen else "Slurm does not know it")
+        accounted = self.slurm.sacct_state(job_name(attempt.batch), attempt.index)
+        return accounted or (seen.state if seen else "Slurm does not know it")
 
     def _lost(self, attempt: Attempt, how: str) -> Failure | None:
         """Have another task make the step, unless as many as :data:`TRIES` were lost."""
