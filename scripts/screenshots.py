@@ -21,7 +21,10 @@ SHOTS = (
     ("suite-phone-dark", "#details", 390, (0, 900), True),
     ("step-light", "/tree/step1000", 860, (645, 1745), False),
 )
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1"),
+    "--virtual-time-budget=30000",  # the frame has loaded, however busy the machine is
+)
 
 
 def shoot(url: str, width: int, height: int, dark: bool, out: Path) -> None:

@@ -55,7 +55,7 @@ def collect(reader: Reader, repo: str, options: AuditOptions) -> Suite:
     branches = _with_headers(reader, repo, branches)
 
     steps = sorted((b for b in branches if b.label), key=lambda b: (b.series, b.step, b.name))
-    expected = expected_steps(steps, recorded or {}, options.schedule, release)
+    expected = expected_steps(names, recorded or {}, options.schedule, release)
     if not steps and expected.steps is None:
         fix = "say how the steps are named with --branches, such as ckpt_{step}"
         raise HubError(f"none of the {len(tips)} branches is named like a step", repo, fix)
@@ -65,7 +65,7 @@ def collect(reader: Reader, repo: str, options: AuditOptions) -> Suite:
         repo=repo,
         main=next((branch for branch in branches if branch.name == MAIN), None),
         steps=tuple(steps),
-        malformed=names.malformed,
+        names=names,
         expected=expected,
         recorded=recorded or {},
         release=release,

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from publish.audit.records import CONFIG, Branch, Suite, shorten
+from publish.audit.records import CONFIG, Branch, Series, Suite, shorten
 from publish.dtypes import BY_SAFETENSORS
 from publish.formats.safetensors import TensorInfo
 from publish.records.findings import Finding
@@ -53,14 +53,14 @@ def config_mismatch(suite: Suite) -> Iterator[Finding]:
         yield suite.finding("config-mismatch", branches, f"{shorten(branches)}: {what}", evidence)
 
 
-def _usual_configs(suite: Suite) -> dict[str, Mapping[str, Any]]:
+def _usual_configs(suite: Suite) -> dict[Series, Mapping[str, Any]]:
     """Series -> the config that more than half of its steps have."""
-    counts: dict[str, Counter[str]] = {}
+    counts: dict[Series, Counter[str]] = {}
     for branch in suite.steps:
         if branch.config is not None:
             relevant = {key: value for key, value in branch.config.items() if key not in MAY_DIFFER}
             counts.setdefault(branch.series, Counter())[json.dumps(relevant, sort_keys=True)] += 1
-    usual: dict[str, Mapping[str, Any]] = {}
+    usual: dict[Series, Mapping[str, Any]] = {}
     for series, configs in counts.items():
         text, count = configs.most_common(1)[0]
         if 2 * count > configs.total() > 2:

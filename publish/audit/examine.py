@@ -13,7 +13,7 @@ from publish.audit.reader import Reader, in_parallel
 from publish.audit.recorded import broken_expectations, inherited_files, not_as_recorded
 from publish.audit.records import HF, Explained, Suite, explained_by
 from publish.audit.sampling import Sample, branches_to_sample, deep_findings, read_sample
-from publish.audit.schedule import missing_steps, unexpected_branches
+from publish.audit.schedule import missing_steps, unexpected_branches, unplaced_names
 from publish.audit.weights import (
     cross_repo,
     duplicate_weights,
@@ -104,8 +104,15 @@ def examine(reader: Reader, repos: Sequence[str], options: AuditOptions) -> Audi
 
 
 def _audited(suite: Suite) -> AuditedRepo:
-    tips = {branch.name: branch.commit for branch in suite.branches}
-    return AuditedRepo(suite.repo, suite.format, suite.expected.source, tuple(equal_first_steps(suite)), tips)
+    return AuditedRepo(
+        repo=suite.repo,
+        format=suite.format,
+        axis=suite.names.axis,
+        names=suite.names.conventions,
+        schedule=suite.expected.source,
+        notes=(*unplaced_names(suite), *equal_first_steps(suite)),
+        tips={branch.name: branch.commit for branch in suite.branches},
+    )
 
 
 def _read_samples(reader: Reader, suites: Sequence[Suite], steps: Sequence[int]) -> list[Sample]:

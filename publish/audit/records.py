@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from publish.audit.names import Label
+from publish.audit.names import Label, Names
 from publish.formats.safetensors import Header, ShardIndex, parse_index
 from publish.hub.reads import CommitRecord, TreeEntry
 from publish.records.checkpoints import CheckpointRecord
@@ -23,6 +23,7 @@ HF = "hf"  # the format of a suite: Hugging Face checkpoints
 OTHER_WEIGHTS = (".h5", ".msgpack", ".gguf", ".onnx", ".ot", ".pt", ".pth", ".ckpt")  # of other libraries
 
 
+Series = tuple[str, str]  # the stage and the seed of a step
 Explained = frozenset[tuple[str, str]]  # (branch, path); an empty path stands for the whole branch
 
 
@@ -92,12 +93,13 @@ class Branch:
 
     @property
     def step(self) -> int | None:
-        """The step that its name states; None for ``main``."""
-        return self.label.step if self.label else None
+        """The position in training that its name states, on the suite's axis; None for ``main``."""
+        return self.label.position if self.label else None
 
     @property
-    def series(self) -> str:
-        return self.label.series if self.label else ""
+    def series(self) -> Series:
+        """The stage and the seed that its name states: steps are compared within one series."""
+        return (self.label.stage, self.label.seed) if self.label else ("", "")
 
     @cached_property
     def weights(self) -> Mapping[str, WeightSet]:
@@ -168,15 +170,15 @@ class ExpectedSteps:
 class Suite:
     """A repo as it is published. ``steps`` are the branches of steps, ordered by series and step.
 
-    ``malformed``: branch names that look like steps and do not follow the suite's convention. ``recorded``: what
-    ``checkpoints.json`` on ``main`` lists, by branch. ``declared_equal``: sets of steps that are meant to have the
-    same weights. ``release``: the release file of this repo, where it was given.
+    ``names``: what the names of its branches state. ``recorded``: what ``checkpoints.json`` on ``main`` lists, by
+    branch. ``declared_equal``: sets of steps that are meant to have the same weights. ``release``: the release file of
+    this repo, where it was given.
     """
 
     repo: str
     main: Branch | None
     steps: tuple[Branch, ...]
-    malformed: tuple[str, ...]
+    names: Names
     expected: ExpectedSteps
     recorded: Mapping[str, CheckpointRecord] = field(default_factory=dict)
     release: Release | None = None

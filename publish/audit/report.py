@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from publish.cards.text import code, plain
-from publish.records.findings import AuditReport, Finding
+from publish.records.findings import AuditedRepo, AuditReport, Finding
 from publish.text import some
 
 MAX_EVIDENCE = 200  # lines for one finding in Markdown; JSON has all of them
@@ -32,6 +32,11 @@ MEANINGS: Mapping[str, str] = {
     "not-as-recorded": "The branch was changed after its release, or is not what its name says; what was verified then "
     "does not hold any more.",
 }
+
+
+def names_used(audited: AuditedRepo) -> str:
+    """Which conventions the names follow: ``step1000 (153), step-1000 (1)``."""
+    return some((f"{example} ({count:,})" for example, count in audited.names.items()), MAX_STEPS)
 
 
 def report_to_json(report: AuditReport) -> dict[str, Any]:
@@ -82,7 +87,7 @@ def _markdown_lines(report: AuditReport) -> Iterator[str]:
     yield f"{verdict} Refs, digests, small files and headers of {report.branches} branches were examined; {read}."
     yield ""
     for audited in report.repos:
-        yield f"- {code(audited.repo)}: schedule {plain(audited.schedule)}"
+        yield f"- {code(audited.repo)}: names like {plain(names_used(audited))}; schedule {plain(audited.schedule)}"
         yield from (f"- {plain(note)}" for note in audited.notes)
     if report.findings:
         yield from ("", "| Kind | Steps | What |", "|---|---|---|")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from publish.audit.configs import LAYER
 from publish.audit.reader import Reader
-from publish.audit.records import SAFETENSORS, Branch, Suite, digest, names_of, steps_of
+from publish.audit.records import SAFETENSORS, Branch, Series, Suite, digest, names_of, steps_of
 from publish.audit.weights import is_declared
 from publish.formats.safetensors import TensorInfo
 from publish.hub.reads import TreeEntry
@@ -172,7 +172,7 @@ def _read_spans(
 def deep_findings(samples: Sequence[Sample]) -> Iterator[Finding]:
     """Equal and almost equal models, within a suite and between suites; then steps that are of another run."""
     yield from _equal_samples(samples)
-    lines: dict[tuple[str, str, str], list[Sample]] = {}
+    lines: dict[tuple[str, Series, str], list[Sample]] = {}
     for sample in samples:
         lines.setdefault((sample.suite.repo, sample.branch.series, sample.shape), []).append(sample)
     for line in lines.values():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
-from publish.audit.names import Label
+from publish.audit.names import STEPS, Label, Names
 from publish.audit.records import Branch, ExpectedSteps, Suite, shorten
 from publish.errors import ScheduleError
 from publish.records.checkpoints import CheckpointRecord
@@ -17,7 +17,7 @@ MIN_OVERLAP = 0.6  # of the steps of both, from which the names are taken for th
 
 
 def expected_steps(
-    steps: Sequence[Branch],
+    names: Names,
     recorded: Mapping[str, CheckpointRecord],
     schedule: str | tuple[int, ...] | None,
     release: Release | None,
@@ -37,10 +37,10 @@ def expected_steps(
     if recorded:
         listed = tuple(sorted(record.step for record in recorded.values()))
         return ExpectedSteps(listed, "listed in checkpoints.json on main")
-    found = frozenset(branch.step for branch in steps)
+    found = frozenset(label.position for label in names.labels.values())
     overlap = {name: len(found & set(named)) / len(found | set(named)) for name, named in NAMED.items()}
     best = max(overlap, key=lambda name: overlap[name])
-    if overlap[best] >= MIN_OVERLAP and not any(branch.series for branch in steps):
+    if overlap[best] >= MIN_OVERLAP and names.axis == STEPS and not names.several_series:
         return ExpectedSteps(NAMED[best], f"{best}, guessed from the branch names")
     return ExpectedSteps(None, "unknown; name one with --schedule to find missing steps")
 
@@ -73,7 +73,7 @@ def unexpected_branches(suite: Suite) -> Iterator[Finding]:
         if expected is not None and branch.step not in expected:
             what = f"{branch.name} is not in the schedule ({suite.expected.source})"
             yield suite.finding("unexpected-branch", [branch], what, [branch.evidence()])
-    for name in suite.malformed:
+    for name in suite.names.malformed:
         what = f"{name} looks like a step but is not named like the other steps"
         yield Finding("unexpected-branch", (name,), (), what, suite.repo, (Evidence(name),))
     by_label: dict[Label | None, list[Branch]] = {}
@@ -81,5 +81,13 @@ def unexpected_branches(suite: Suite) -> Iterator[Finding]:
         by_label.setdefault(branch.label, []).append(branch)
     for same in by_label.values():
         if len(same) > 1:
-            what = f"{shorten(same)} are all named after step {same[0].step}"
+            position = f"step {same[0].step}" if suite.names.axis == STEPS else f"{same[0].step:,} {suite.names.axis}"
+            what = f"{shorten(same)} are all named after {position}"
             yield suite.finding("unexpected-branch", same, what, [branch.evidence() for branch in same])
+
+
+def unplaced_names(suite: Suite) -> Iterator[str]:
+    """A note for branches that are not examined because their names state no step."""
+    if others := suite.names.others:
+        names = "1 branch is" if len(others) == 1 else f"{len(others)} branches are"
+        yield f"{names} not named like a step and not examined: {some(others, 6)}"

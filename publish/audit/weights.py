@@ -60,21 +60,24 @@ def is_declared(suite: Suite, same: Sequence[Branch]) -> bool:
     """Whether the release or the manifest declares these branches equal.
 
     Without a release file that says otherwise, steps 0 and 1 may be equal: see :data:`FIRST_STEPS`. So may the first
-    steps of several series and the one step that they started from.
+    steps of several stages and the one step that they started from; branches of different seeds may not.
     """
     steps = frozenset(branch.step for branch in same)
-    if len({branch.series for branch in same}) > 1:  # a later stage starts from what an earlier one ended with
+    stages, seeds = zip(*(branch.series for branch in same), strict=True)
+    if len(set(seeds)) > 1:
+        return False
+    if len(set(stages)) > 1:
         return len([branch for branch in same if branch.step != 0]) <= 1
     return any(steps <= equal for equal in suite.declared_equal) or (suite.release is None and steps == FIRST_STEPS)
 
 
 def equal_first_steps(suite: Suite) -> Iterator[str]:
     """A note for steps 0 and 1 that are equal and not a finding, so that the report does not pass over it."""
-    first = [branch for branch in suite.steps if branch.step in FIRST_STEPS and not branch.series]
-    if len(first) == 2 and len({branch.safetensors.identity for branch in first if branch.safetensors}) == 1:
-        declared = any(equal >= FIRST_STEPS for equal in suite.declared_equal)
-        reason = "as declared" if declared else "the learning rate is 0 at the first iteration (gpt-neox#1373)"
-        yield f"step0 and step1 have the same weights: {reason}"
+    declared = any(equal >= FIRST_STEPS for equal in suite.declared_equal)
+    reason = "as declared" if declared else "the learning rate is 0 at the first iteration (gpt-neox#1373)"
+    for same in _equal_branches(suite.steps, SAFETENSORS):
+        if {branch.step for branch in same} == FIRST_STEPS and is_declared(suite, same):
+            yield f"{' and '.join(names_of(same))} have the same weights: {reason}"
 
 
 def main_not_final(suite: Suite) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from publish.cards.details import Fact, details, training_rows
 from publish.cards.sentences import sentence
 from publish.errors import CardError
 from publish.records.checkpoints import NO_NOTES, Erratum, SuiteNotes
-from publish.records.files import FileRecord
+from publish.records.files import README, FileRecord
 from publish.records.gates import Gate
 from publish.records.manifest import REPRODUCED, ComparisonRecord, Explanation, Manifest
 from publish.records.run import RunFacts
@@ -18,7 +18,6 @@ from publish.release_file import CardMetadata, ExpectedEqual, Release
 from publish.schedule import branch_of
 
 HUB = "https://huggingface.co"
-README = "README.md"
 _FINGERPRINT = "index:"  # how publish.sources.files.fingerprint begins
 
 

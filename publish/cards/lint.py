@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from publish.cards.details import percent
+from publish.records.files import README
 from publish.records.run import ConfigFacts
 from publish.text import some
 
@@ -181,7 +182,7 @@ def lint_card(
 
 
 def _should_be_plain(path: str) -> bool:
-    return path.endswith("README.md") or path.lower().endswith(PICTURES)
+    return path.endswith(README) or path.lower().endswith(PICTURES)
 
 
 def _metadata(card: _Card) -> Iterator[Finding]:

@@ -90,13 +90,14 @@ _NOTES: Mapping[str, str] = {
     "differ from element {first:,} on, later ones start at other offsets",
     "gpus-differ": "the GPUs differ: {left_devices}; {right_devices}",
     # what a conversion changes (convert/plan.py)
-    "rmsnorm-epsilon": "GPT-NeoX of this era adds the RMSNorm epsilon ({epsilon}) outside the root, Llama inside it: "
-    "logits deviate by up to about 1e-3",
+    "rmsnorm-epsilon": "the GPT-NeoX version of this run adds the RMSNorm epsilon ({epsilon}) outside the root, Llama "
+    "inside it: logits deviate by up to about 1e-3",
     "sliding-window-needs-eager": "transformers 4.38 ignores the sliding window unless the model is loaded with "
     "attn_implementation='eager'",
     "sliding-window-left-out": "the sliding window of {window} is left out: the architecture was overridden",
-    "architecture-overridden": "the architecture is {architecture} as asked, where config and tensors show {natural}",
-    "cast": "weights were cast from {source} to {dtype}, as asked",
+    "architecture-overridden": "the architecture is {architecture} as requested; config and tensors are those of "
+    "{natural}",
+    "cast": "weights were cast from {source} to {dtype} as requested",
 }
 
 

@@ -12,7 +12,7 @@ import click
 from publish.audit.collect import AuditOptions
 from publish.audit.examine import examine
 from publish.audit.reader import Cache, Reader
-from publish.audit.report import MAX_STEPS, MEANINGS, markdown, printable, report_to_json
+from publish.audit.report import MAX_STEPS, MEANINGS, markdown, names_used, printable, report_to_json
 from publish.cli import output
 from publish.errors import HubError, ReleaseError
 from publish.hub.client import Client
@@ -94,6 +94,7 @@ def _repo(suite: str) -> str:
 def _text(report: AuditReport) -> str:
     """The report for a terminal."""
     rows: list[tuple[str, object]] = [("repo", report.repo), ("branches", report.branches)]
+    rows += [("names", names_used(audited)) for audited in report.repos]
     rows += [("schedule", audited.schedule) for audited in report.repos]
     rows += [("note", note) for audited in report.repos for note in audited.notes]
     rows += [

@@ -13,6 +13,7 @@ from publish.explain.explain import Answer, explain_location
 from publish.neox.state import CPU
 from publish.records.manifest import REPRODUCED
 from publish.sources.runs import parse_location
+from publish.text import count
 
 _SEEDS = re.compile(r"(\d+)(?:[:-](\d+))?")
 _MOST_SEEDS = 2**32
@@ -44,24 +45,24 @@ def command(ctx: click.Context, location: str, step: int | None, seeds: Sequence
     """
     answer = explain_location(parse_location(location), step, seeds)
     output.as_json(answer.document()) if as_json else click.echo(_text(answer))
-    ctx.exit(0 if answer.outcome == REPRODUCED else 1)
+    ctx.exit(0 if answer.explanation.outcome == REPRODUCED else 1)
 
 
 def _text(answer: Answer) -> str:
-    state = answer.rng_state
-    rows: list[tuple[str, object]] = [("checkpoint", answer.where), ("outcome", answer.outcome)]
+    found, state = answer.explanation, answer.explanation.rng_state
+    rows: list[tuple[str, object]] = [("checkpoint", answer.where), ("outcome", found.outcome)]
     if state is not None:
         before = "numbers drawn before" if state.generator == CPU else "offset"
         rows += [
             ("seed", None if state.seed is None else str(state.seed)),
             ("generator", f"{state.generator}, seeded with {', '.join(map(str, state.seeds))}"),
             (before, state.position),
-            ("drawn before", drawn_before(answer.explanation)),
+            ("drawn before", drawn_before(found)),
             ("threads", state.threads),
             ("GPUs", ", ".join(state.devices) or None),
-            ("bit-equal", f"{answer.bit_equal:,} of {answer.values:,} values in {answer.tensors} tensors"),
+            ("bit-equal", f"{found.bit_equal:,} of {found.values:,} values in {count(found.tensors, 'tensor')}"),
         ]
-        if answer.within_one_ulp != answer.bit_equal:
-            rows.append(("within one unit", f"{answer.within_one_ulp:,} values"))
-    rows.append(("stored state", answer.stored_state))
+        if found.within_one_ulp != found.bit_equal:
+            rows.append(("within one unit", count(found.within_one_ulp, "value")))
+    rows.append(("stored state", found.stored_state))
     return output.facts(rows) + "\n\n" + "\n".join(f"- {reason}" for reason in answer.reasons)

@@ -22,7 +22,9 @@ from publish.compare.pair import (
 )
 from publish.compare.verdict import ComparisonTests, TypeComparison, Verdict, stated_differences, verdict_of
 from publish.explain.explain import Answer
-from publish.records.manifest import ComparedLayerType, ComparisonRecord, six_digits
+from publish.records.manifest import ComparedLayerType, ComparisonRecord
+
+_DIGITS = 9  # of a figure in a record: more would depend on the machine
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Report:
 
     @cached_property
     def record(self) -> ComparisonRecord:
-        """The comparison's values, floats to six digits."""
+        """The comparison's values, for a manifest."""
         count = self.comparison.count
         predicts = any(map(self.tests.at_initialisation, ("left", "right")))
         return ComparisonRecord(
@@ -55,7 +57,7 @@ class Report:
             only_left=count(ONLY_LEFT),
             only_right=count(ONLY_RIGHT),
             shape_mismatch=count(SHAPE),
-            limit=six_digits(self.tests.limit),
+            limit=_round(self.tests.limit),
             layer_types=tuple(_layer_type(kind, kind.predicted if predicts else None) for kind in self.tests.types),
             reasons=self.verdict.reasons,
         )
@@ -135,7 +137,11 @@ def _detail(tensor: TensorComparison) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> float | None:
-    return six_digits(value) if value is not None and math.isfinite(value) else None
+    return _round(value) if value is not None and math.isfinite(value) else None
+
+
+def _round(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
 
 
 def _finite(value: float | None) -> float | None:

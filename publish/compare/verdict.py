@@ -326,22 +326,17 @@ def verdict_of(tests: ComparisonTests, explained: Sequence[Answer] = ()) -> Verd
     name, reasons = _decide(comparison, tests)
     sides = [comparison.left.provenance, comparison.right.provenance]
     for number, answer in enumerate(explained):
-        sides[number] = replace(sides[number], rng_state=answer.rng_state or sides[number].rng_state)
+        sides[number] = replace(sides[number], rng_state=answer.explanation.rng_state or sides[number].rng_state)
     origins = (*map(_recomputed, explained), *provenance_reasons(*sides))
     return Verdict(name, (*reasons, *_dtype_reasons(comparison), *origins))
 
 
 def _recomputed(answer: Answer) -> Note:
-    if answer.rng_state is None:
+    found = answer.explanation
+    if found.rng_state is None:
         return note("not-reproduced", where=answer.where)
-    return note(
-        "recomputed",
-        where=answer.where,
-        outcome=answer.outcome,
-        seed=answer.rng_state.seed,
-        bit_equal=answer.bit_equal,
-        values=answer.values,
-    )
+    seed, counts = found.rng_state.seed, {"bit_equal": found.bit_equal, "values": found.values}
+    return note("recomputed", where=answer.where, outcome=found.outcome, seed=seed, **counts)
 
 
 def _decide(comparison: Comparison, tests: ComparisonTests) -> tuple[str, Iterable[Note]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -39,73 +39,46 @@ _BATCH = 1 << 14  # seeds at a time
 
 @dataclass(frozen=True)
 class Answer:
-    """What ``publish explain`` says. ``rng_state`` is None if nothing was reproduced."""
+    """What ``publish explain`` says. ``results`` are by tensor, empty if nothing was reproduced."""
 
     where: str
     step: int | None
-    outcome: str
-    rng_state: RngState | None
+    explanation: Explanation
     results: tuple[TensorResult, ...]
-    tensors: int
-    values: int
-    stored_state: str
     reasons: tuple[str, ...]
     tensor_parallel: int = 1
-    layout: str | None = None
-    total: Tally = field(default_factory=Tally)
-
-    @property
-    def bit_equal(self) -> int:
-        return self.total.equal
-
-    @property
-    def within_one_ulp(self) -> int:
-        """Values that are equal or one unit in the last place apart."""
-        return self.total.equal + self.total.one_apart
-
-    @property
-    def explanation(self) -> Explanation:
-        """What a manifest keeps of it."""
-        return Explanation(
-            outcome=self.outcome,
-            rng_state=self.rng_state,
-            layout=self.layout,
-            tensors=self.tensors,
-            values=self.values,
-            bit_equal=self.bit_equal,
-            within_one_ulp=self.within_one_ulp,
-            stored_state=self.stored_state,
-        )
 
     def document(self) -> dict[str, Any]:
         """The JSON of ``publish explain``; ``details`` has the tensors by name."""
-        state = self.rng_state
+        found, state = self.explanation, self.explanation.rng_state
         return {
             "checkpoint": self.where,
             "step": self.step,
-            "outcome": self.outcome,
+            "outcome": found.outcome,
             "seed": state and state.seed,
             "generator": state and state.generator,
             "generator_seeds": list(state.seeds) if state else [],
-            "preceding": self._preceding(),
+            "preceding": state and _preceding(state, found),
             "threads": state and state.threads,
             "devices": list(state.devices) if state else [],
             "tensor_parallel": self.tensor_parallel,
-            "tensors": self.tensors,
-            "values": self.values,
-            "bit_equal": self.bit_equal,
-            "within_one_ulp": self.within_one_ulp,
-            "stored_state": self.stored_state,
+            "tensors": found.tensors,
+            "values": found.values,
+            "bit_equal": found.bit_equal,
+            "within_one_ulp": found.within_one_ulp,
+            "stored_state": found.stored_state,
             "reasons": list(self.reasons),
             "details": [_detail(result) for result in self.results],
         }
 
-    def _preceding(self) -> dict[str, Any] | None:
-        if self.rng_state is None or self.rng_state.preceding is None:
-            return None
-        before, unit = self.rng_state.preceding, "draws" if self.rng_state.generator == CPU else "offset"
-        amounts = {unit: before.position, "constructions": before.constructions, "tensors": list(before.tensors)}
-        return {**amounts, "detail": drawn_before(self.explanation)}
+
+def _preceding(state: RngState, explanation: Explanation) -> dict[str, Any] | None:
+    before = state.preceding
+    if before is None:
+        return None
+    unit = "draws" if state.generator == CPU else "offset"
+    amounts = {unit: before.position, "constructions": before.constructions, "tensors": list(before.tensors)}
+    return {**amounts, "detail": drawn_before(explanation)}
 
 
 def _detail(result: TensorResult) -> Mapping[str, Any]:
@@ -138,20 +111,18 @@ def explain(models: Sequence[InitialModel], step: int | None, asked: Sequence[in
     if best is None or not any(result.nearly_explained for result in best.results):
         return _not_reproduced(models[0], step, tried, best)
     model, results = best.model, best.results
-    return Answer(
-        where=model.where,
-        step=step,
+    total = sum((result.tally for result in results), Tally())
+    explanation = Explanation(
         outcome=REPRODUCED if best.complete and not model.unknown else PARTLY,
         rng_state=best.rng_state,
-        results=results,
+        layout=model.layout,
         tensors=len(results) + len(model.unknown),
         values=model.values,
+        bit_equal=total.equal,
+        within_one_ulp=total.equal + total.one_apart,
         stored_state=best.stored_state,
-        reasons=tuple(trial_reasons(best)),
-        tensor_parallel=model.tensor_parallel,
-        layout=model.layout,
-        total=sum((result.tally for result in results), Tally()),
     )
+    return Answer(model.where, step, explanation, results, tuple(trial_reasons(best)), model.tensor_parallel)
 
 
 def _trials(
@@ -182,19 +153,18 @@ def _not_reproduced(
     model: InitialModel, step: int | None, tried: Sequence[tuple[InitialModel, Candidate]], best: Trial | None
 ) -> Answer:
     constructions = stored_constructions(model)
-    return Answer(
-        where=model.where,
-        step=step,
+    explanation = Explanation(
         outcome=NOT_REPRODUCED,
         rng_state=None,
-        results=(),
+        layout=model.layout,
         tensors=len(model.shards[0]) + len(model.unknown),
         values=model.values,
+        bit_equal=0,
+        within_one_ulp=0,
         stored_state=ABSENT if not any(model.states) else EQUAL if constructions else DIFFERENT,
-        reasons=tuple(failure_reasons(model, tried, constructions, best.results if best else ())),
-        tensor_parallel=model.tensor_parallel,
-        layout=model.layout,
     )
+    reasons = failure_reasons(model, tried, constructions, best.results if best else ())
+    return Answer(model.where, step, explanation, (), tuple(reasons), model.tensor_parallel)
 
 
 def explain_location(location: Location, step: int | None, seeds: Sequence[int] | None = None) -> Answer:
@@ -222,18 +192,18 @@ def explain_checkpoint(
     return explain(models, models[0].iteration if step is None else step, seeds)
 
 
-def explanation_of(checkpoint: RawCheckpoint, source: CheckpointRef) -> Explanation | None:
-    """How the initial weights of a step 0 came about; None for other steps, or if its init method is not recomputed.
+def explanation_of(checkpoint: RawCheckpoint, ref: CheckpointRef) -> Explanation | None:
+    """The random state that made a step 0; None for other steps, or if the init method is not recomputed.
 
-    None too for models beyond :data:`LARGEST` parameters, which are left to ``publish explain``.
+    Models of more than :data:`LARGEST` parameters are left to ``publish explain``.
 
     Raises:
-        CheckpointError: a broken file.
+        CheckpointError: a damaged file.
     """
-    if source.step != 0 or sum(t.elements for rank in checkpoint.ranks for t in rank.values()) > LARGEST:
+    if ref.step != 0 or sum(tensor.elements for rank in checkpoint.ranks for tensor in rank.values()) > LARGEST:
         return None
     try:
-        return explain_checkpoint(checkpoint, source.step).explanation
+        return explain_checkpoint(checkpoint, ref.step).explanation
     except ConfigError:  # an init method that is not recomputed
         return None
 

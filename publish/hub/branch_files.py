@@ -14,7 +14,6 @@ from publish.hub.reads import TreeEntry, git_blob_sha1
 if TYPE_CHECKING:
     from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
 
-README = "README.md"
 GITATTRIBUTES = ".gitattributes"  # in the first commit of every repo; it stays unless a file replaces it
 
 

@@ -104,25 +104,30 @@ NOTABLE = 1.0  # seconds; shorter waits are not reported
 
 @dataclass(slots=True)
 class _Window:
+    """What the server said in its answer to request number ``answered``, and how many were sent since."""
+
     quota: int = 0
     remaining: int = 0
     resets_at: float = 0.0
+    sent: int = 0
+    answered: int = 0
     next_at: float = 0.0
     held_until: float = 0.0
 
     def take(self, now: float) -> float:
         """Take a request out of the window, and return the seconds that it has to wait."""
+        remaining = self.remaining - (self.sent - self.answered)
+        self.sent += 1
         wait = max(0.0, self.held_until - now)
         if now + wait >= self.resets_at or self.quota == 0:
             return wait  # a new window, or nothing is known yet
-        if self.remaining <= 0:
+        if remaining <= 0:
             return max(wait, self.resets_at - now)
-        if self.remaining <= max(3, self.quota * LOW):
+        if remaining <= max(3, self.quota * LOW):
             start = max(now + wait, self.next_at)
-            spacing = (self.resets_at - now) / (self.remaining + 1)
+            spacing = (self.resets_at - now) / (remaining + 1)
             self.next_at = start + spacing
             wait = start - now
-        self.remaining -= 1
         return wait
 
 
@@ -136,34 +141,37 @@ class RequestQuota:
         self._lock = threading.Lock()
         self._windows: dict[str, _Window] = {}
 
-    def wait(self, kind: str) -> None:
-        """Wait until a request of this kind may be sent.
+    def wait(self, kind: str) -> int:
+        """Wait until a request of this kind may be sent, and return the number of this request.
 
         Raises:
             Interrupted: the stop event was set while waiting.
         """
         with self._lock:
             now = self._clock.now()
-            seconds = self._windows.setdefault(kind, _Window()).take(now)
-        if seconds <= 0:
-            return
+            window = self._windows.setdefault(kind, _Window())
+            seconds = window.take(now)
+            number = window.sent
         if seconds >= NOTABLE and self._notify is not None:
             self._notify(Wait(f"the Hub's quota of {kind} requests", now + seconds))
-        self._clock.sleep_until(now + seconds, self._stop)
+        if seconds > 0:
+            self._clock.sleep_until(now + seconds, self._stop)
+        return number
 
-    def observe(self, kind: str, headers: Mapping[str, str]) -> None:
-        """Learn from the headers of an answer."""
+    def observe(self, kind: str, headers: Mapping[str, str], number: int) -> None:
+        """Learn from the headers of the answer to request ``number``.
+
+        Answers arrive out of order: the last word is the answer to the request that was sent last.
+        """
         limit = parse_rate_limit(headers)
         if limit is None:
             return
         with self._lock:
-            now = self._clock.now()
             window = self._windows.setdefault(kind, _Window())
-            resets_at = now + limit.resets_in
-            same = now < window.resets_at and abs(resets_at - window.resets_at) < 3
-            # answers arrive out of order: within one window the lowest count is the latest
-            window.remaining = min(window.remaining, limit.remaining) if same else limit.remaining
-            window.resets_at = resets_at
+            if number < window.answered:
+                return
+            window.answered, window.remaining = number, limit.remaining
+            window.resets_at = self._clock.now() + limit.resets_in
             window.quota = limit.quota or max(window.quota, limit.remaining)
 
     def hold(self, kind: str, seconds: float) -> None:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from publish.errors import HubError
-from publish.hub.branch_files import README, BranchFile, additions, by_path, copies, deletions, differences, surplus
+from publish.hub.branch_files import BranchFile, additions, by_path, copies, deletions, differences, surplus
 from publish.hub.client import Client
 from publish.hub.failures import RateLimited, Refused, Unavailable, Uncertain
 from publish.hub.reads import CommitRecord, latest_commits, list_tree
 from publish.hub.repository import Base, validate_card
 from publish.interrupt import Interrupted
+from publish.records.files import README
 from publish.text import some
 
 if TYPE_CHECKING:

@@ -107,8 +107,9 @@ class Transport(httpx2.HTTPTransport):
                 return super().handle_request(request)
             state = next(reversed(_endpoints.values()))
         stop_if(state.stop)
+        number = 0
         if kind != "storage":
-            state.quota.wait(kind)
+            number = state.quota.wait(kind)
         with state.lock:
             state.requests[kind] += 1
         if _is_commit(request, kind):
@@ -123,7 +124,7 @@ class Transport(httpx2.HTTPTransport):
         response.stream = _ResponseBody(response.stream, request, state)
         response.request = request
         if kind != "storage":
-            state.quota.observe(kind, response.headers)
+            state.quota.observe(kind, response.headers, number)
         return _checked(response, request, state, kind)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+README = "README.md"  # a branch's card
+
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:

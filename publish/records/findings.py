@@ -26,6 +26,8 @@ class Evidence:
 class Finding:
     """One defect, and the branches concerned. ``steps`` are those of the branches, or steps without one, in order.
 
+    In a suite whose names count tokens or words, ``steps`` are positions on that axis.
+
     ``repo`` may be several, separated by commas.
     """
 
@@ -39,13 +41,18 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class AuditedRepo:
-    """A repo that was audited. ``tips``: branch -> commit that was examined. ``schedule``: where it was taken from.
+    """A repo that was audited.
 
-    ``format``: ``hf`` for Hugging Face checkpoints. ``notes``: what looks like a finding and is not one.
+    ``format``: ``hf`` for Hugging Face checkpoints. ``axis``: ``steps``, ``tokens`` or ``words``, which the names of
+    its checkpoints count. ``names``: how many follow which convention, by an example of it. ``schedule``: the steps
+    that were expected, and who says so. ``notes``: what looks like a finding and is not one. ``tips``: branch -> commit
+    that was examined.
     """
 
     repo: str
     format: str = ""
+    axis: str = "steps"
+    names: Mapping[str, int] = field(default_factory=dict)
     schedule: str = ""
     notes: tuple[str, ...] = ()
     tips: Mapping[str, str] = field(default_factory=dict)

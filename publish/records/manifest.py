@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from publish.records.codec import canonical, read_record
-from publish.records.files import FileRecord
+from publish.records.files import README, FileRecord
 from publish.records.gates import Gate
 
 NAME = "publish.json"
@@ -276,7 +276,7 @@ class Manifest:
     @property
     def card(self) -> str | None:
         """The sha256 of the branch's README.md."""
-        return next((file.sha256 for file in self.files if file.path == "README.md"), None)
+        return next((file.sha256 for file in self.files if file.path == README), None)
 
     @classmethod
     def from_bytes(cls, content: bytes, where: object) -> Manifest:

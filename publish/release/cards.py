@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from publish.cards import metadata
-from publish.cards.facts import README, StepFacts
+from publish.cards.facts import StepFacts
 from publish.cards.lint import Finding, lint_card, lint_claims
 from publish.cards.render import render_step
 from publish.errors import HubError, PublishError, StorageError
@@ -24,6 +24,7 @@ from publish.hub.repository import Base, find_base, probe_write
 from publish.hub.transaction import publish_branch
 from publish.records import checkpoints, manifest
 from publish.records.checkpoints import NO_NOTES, CheckpointRecord, Checkpoints
+from publish.records.files import README
 from publish.records.manifest import Manifest
 from publish.records.run import RunFacts
 from publish.release.facts import hub_address, run_facts, with_card

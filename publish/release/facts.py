@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from publish import __version__
-from publish.cards.facts import HUB, README
+from publish.cards.facts import HUB
 from publish.convert.hfconfig import hf_config, without_overrides
 from publish.convert.plan import ConversionPlan
 from publish.hub.branch_files import BranchFile
 from publish.hub.endpoint import Endpoint
 from publish.lineage.sketch import StepSketch, document
 from publish.neox.checkpoint import RawCheckpoint
-from publish.records.files import FileRecord
+from publish.records.files import README, FileRecord
 from publish.records.gates import Gate
 from publish.records.manifest import (
     ComparisonRecord,

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from publish.cards.facts import HUB, README, Plot, SuiteFacts
+from publish.cards.facts import HUB, Plot, SuiteFacts
 from publish.cards.render import render_suite
 from publish.errors import PublishError
 from publish.hub.branch_files import GITATTRIBUTES, BranchFile, differences
@@ -18,6 +18,7 @@ from publish.hub.transaction import publish_branch
 from publish.interrupt import Interrupted
 from publish.records import checkpoints
 from publish.records.checkpoints import NO_NOTES, CheckpointRecord, Checkpoints, PlotRecord, SuiteNotes
+from publish.records.files import README
 from publish.records.gates import Gate
 from publish.records.manifest import Manifest
 from publish.records.run import RunFacts

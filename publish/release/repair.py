@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from publish.errors import ReleaseError, StorageError
-from publish.hub.branch_files import GITATTRIBUTES, README, BranchFile, by_path, differences
+from publish.hub.branch_files import GITATTRIBUTES, BranchFile, by_path, differences
 from publish.hub.downloads import fetch_file
 from publish.hub.reads import latest_commits, list_tree
 from publish.hub.repository import Base
 from publish.hub.transaction import publish_branch
 from publish.records.checkpoints import Erratum
 from publish.records.codec import read_record
+from publish.records.files import README
 from publish.records.findings import AuditReport, Finding
 from publish.release.state import MAIN, ReleaseState
 

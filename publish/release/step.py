@@ -11,7 +11,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from publish.cards.facts import README, StepFacts
+from publish.cards.facts import StepFacts
 from publish.cards.render import render_step
 from publish.compare.model import provenance_of
 from publish.errors import PublishError
@@ -22,6 +22,7 @@ from publish.lineage.sketch import StepSketch
 from publish.neox.checkpoint import RawCheckpoint
 from publish.neox.config import NeoxConfig, read_config
 from publish.records import manifest as manifests
+from publish.records.files import README
 from publish.records.gates import Gate, require
 from publish.records.manifest import Manifest
 from publish.release.claims import check_same_run, check_step, claims

@@ -32,7 +32,7 @@ from publish.records.gates import PASSED, Gate, could_not_read, failed, passed, 
 from publish.text import some
 from publish.verify.hf_model import STRICT_LOAD, verify_strict_load
 from publish.verify.logits import LOGITS, VALIDATION, verify_logits, verify_validation_logits
-from publish.verify.weights import WeightFolder, open_weights, read_chunks
+from publish.verify.weights import WeightFolder, open_weights
 
 IDENTITY, FILE_LENGTH, COMPLETENESS, FINITE, BITS = "identity", "file-length", "completeness", "finite", "bits"
 NOT_REQUESTED = "not requested"
@@ -243,7 +243,7 @@ def _misplaced(plan: ConversionPlan, written: WeightFolder) -> Iterator[str]:
         yield f"{name} was written but not planned"
     for name in sorted(planned.keys() & written.tensors.keys()):
         (recipe, file), found = planned[name], written.tensors[name]
-        want, got = (recipe.dtype, recipe.shape, file), (found.dtype, found.shape, found.path.name)
+        want, got = (recipe.dtype, recipe.shape, file), (found.dtype, found.shape, found.file)
         if want != got:
             yield f"{name} is {got[0]} {list(got[1])} in {got[2]}, planned as {want[0]} {list(want[1])} in {want[2]}"
 
@@ -283,11 +283,10 @@ def verify_finite(folder: Path | WeightFolder, counts: Mapping[str, NonFinite] |
     """No element is NaN or infinite. Where ``counts``, taken while writing, are None, the files are read."""
     try:
         if counts is None:
-            counts = {}
-            for name, tensor in open_weights(folder).tensors.items():
-                counts[name] = NonFinite(0, 0, 0)
-                for chunk in tensor.chunks():
-                    counts[name] = counts[name].plus(count_non_finite(chunk, tensor.dtype))
+            weights = open_weights(folder)
+            counts = dict.fromkeys(weights.tensors, NonFinite(0, 0, 0))
+            for tensor, chunk in weights.chunks(weights.tensors.values()):
+                counts[tensor.name] = counts[tensor.name].plus(count_non_finite(chunk, tensor.dtype))
     except GateError as error:
         return could_not_read(FINITE, error)
     bad = {name: count for name, count in sorted(counts.items()) if count.nans or count.infinities}
@@ -308,9 +307,10 @@ def verify_bits(folder: Path | WeightFolder, digests: Sequence[TensorDigest]) ->
     """XXH3-128 of every tensor as read back from the files equals that of the bytes that came from the source."""
     source = {digest.name: digest.xxh3 for digest in digests}
     try:
-        tensors = open_weights(folder).tensors
+        weights = open_weights(folder)
+        tensors = weights.tensors
         hashes = {name: xxhash.xxh3_128() for name in sorted(tensors.keys() & source)}
-        for tensor, chunk in read_chunks((tensors[name] for name in hashes), _READ_BYTES):
+        for tensor, chunk in weights.chunks((tensors[name] for name in hashes), _READ_BYTES):
             hashes[tensor.name].update(chunk)
     except GateError as error:
         return could_not_read(BITS, error)

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from publish.dtypes import DTYPES
 from publish.errors import GateError
+from publish.formats.dtypes import VIEWS, to_float32
+from publish.formats.torch_archive import RawTensor
 from publish.records.gates import Gate, could_not_read, failed, passed
 from publish.text import some
-from publish.verify.weights import WeightFolder, WrittenTensor, open_weights
+from publish.verify.weights import CHUNK, WeightFolder, open_weights
 
 if TYPE_CHECKING:
     import torch
@@ -61,13 +62,13 @@ class ModelSpec:
     expected: Mapping[str, tuple[int, ...]]
     renamed: Mapping[str, str]
 
-    def loaded(self, folder: WeightFolder) -> dict[str, WrittenTensor]:
+    def loaded(self, folder: WeightFolder) -> dict[str, RawTensor]:
         """The folder's tensors by the names under which transformers loads them.
 
         Raises:
             GateError: two tensors of the folder load under one name.
         """
-        found = dict[str, WrittenTensor]()
+        found = dict[str, RawTensor]()
         for name, tensor in folder.tensors.items():
             if (other := found.setdefault(self.renamed[name], tensor)) is not tensor:
                 what = f"{other.name} and {name} both load as {self.renamed[name]}"
@@ -121,16 +122,35 @@ class MetaModel:
         for name, parameter in model.named_parameters(remove_duplicate=False):
             self._canonical[name] = first.setdefault(id(parameter), name)
             self.expected.setdefault(self._canonical[name], tuple(parameter.shape))
-        self._files: Mapping[str, WrittenTensor] = {}
+        self._folder: WeightFolder | None = None
+        self._files: Mapping[str, RawTensor] = {}
         self._lazy = [_LazyParameters(self, *named) for named in model.named_modules() if named[1]._parameters]
 
     def spec(self, names: Iterable[str]) -> ModelSpec:
         """What the model expects of files that hold tensors of these ``names``."""
         return ModelSpec(type(self.model).__name__, self.expected, {name: self._renamed(name) for name in names})
 
-    def tensor(self, name: str) -> WrittenTensor:
+    def tensor(self, name: str) -> RawTensor:
         """The tensor from which the parameter ``name`` is read."""
         return self._files[self._canonical[name]]
+
+    def read(self, tensor: RawTensor) -> torch.Tensor:
+        """The tensor in float32, upcast chunk by chunk."""
+        import torch
+
+        assert self._folder is not None
+        full = np.empty(tensor.shape, np.float32)
+        flat, at = full.reshape(-1), 0
+        for _, chunk in self._folder.chunks([tensor], min(CHUNK, tensor.nbytes)):
+            numbers = to_float32(np.frombuffer(chunk, VIEWS[tensor.dtype]), tensor.dtype)
+            flat[at : at + numbers.size] = numbers
+            at += numbers.size
+        return torch.from_numpy(full)
+
+    def read_rows(self, tensor: RawTensor, start: int, count: int) -> torch.Tensor:
+        """Rows of a matrix in float32."""
+        width = tensor.shape[1] * tensor.itemsize
+        return self.read(replace(tensor, shape=(count, tensor.shape[1]), offset=tensor.offset + start * width))
 
     def logits(self, folder: WeightFolder, tokens: torch.Tensor) -> torch.Tensor:
         """Logits of ``tokens`` (batch, seq) int64: (batch, seq, vocabulary), float32.
@@ -140,7 +160,7 @@ class MetaModel:
         """
         import torch
 
-        self._files = self.spec(folder.tensors).loaded(folder)
+        self._folder, self._files = folder, self.spec(folder.tensors).loaded(folder)
         if missing := [name for name in self.expected if name not in self._files]:
             raise GateError(f"{missing[0]} is missing", folder.folder, "see the strict-load gate")
         try:
@@ -177,13 +197,13 @@ class _LazyParameters:
         if isinstance(module, torch.nn.Embedding):  # read the rows of these tokens only, and index into those
             unique, index = arguments[0].unique(return_inverse=True)
             tensor = self.owner.tensor(f"{self.name}.weight")
-            rows = torch.cat([rows_of(tensor, row, 1) for row in unique.tolist()])
+            rows = torch.cat([self.owner.read_rows(tensor, row, 1) for row in unique.tolist()])
             module._parameters["weight"] = _parameter(rows)
             return (index, *arguments[1:])
         for local, value in self.module._parameters.items():
             if value is not None:
                 full = f"{self.name}.{local}" if self.name else local
-                module._parameters[local] = _parameter(whole(self.owner.tensor(full)))
+                module._parameters[local] = _parameter(self.owner.read(self.owner.tensor(full)))
         return None
 
     def _multiply(self, x: torch.Tensor) -> torch.Tensor:
@@ -191,41 +211,16 @@ class _LazyParameters:
         import torch
 
         weight = self.owner.tensor(f"{self.name}.weight")
-        bias = None if self.module.bias is None else whole(self.owner.tensor(f"{self.name}.bias"))
+        bias = None if self.module.bias is None else self.owner.read(self.owner.tensor(f"{self.name}.bias"))
         out, width = weight.shape
         step = max(1, BLOCK // max(1, width))
         product = torch.empty(*x.shape[:-1], out)
         for start in range(0, out, step):
             count = min(step, out - start)
             part = None if bias is None else bias[start : start + count]
-            product[..., start : start + count] = torch.nn.functional.linear(x, rows_of(weight, start, count), part)
+            rows = self.owner.read_rows(weight, start, count)
+            product[..., start : start + count] = torch.nn.functional.linear(x, rows, part)
         return product
-
-
-def whole(tensor: WrittenTensor) -> torch.Tensor:
-    """The tensor in float32, upcast chunk by chunk."""
-    import torch
-
-    full = torch.empty(tensor.shape, dtype=torch.float32)
-    flat, at = full.view(-1), 0
-    for chunk in tensor.chunks():
-        numbers = _numbers(chunk, tensor.dtype)
-        flat[at : at + numbers.numel()] = numbers
-        at += numbers.numel()
-    return full
-
-
-def rows_of(tensor: WrittenTensor, start: int, count: int) -> torch.Tensor:
-    """Rows of a matrix in float32."""
-    width = tensor.shape[1] * DTYPES[tensor.dtype].itemsize
-    part = replace(tensor, shape=(count, tensor.shape[1]), offset=tensor.offset + start * width, nbytes=count * width)
-    return whole(part)
-
-
-def _numbers(data: memoryview, dtype: str) -> torch.Tensor:
-    import torch
-
-    return torch.frombuffer(data, dtype=getattr(torch, dtype)).float()
 
 
 def _parameter(tensor: torch.Tensor) -> torch.nn.Parameter:

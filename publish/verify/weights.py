@@ -4,51 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from io import FileIO
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 
-from publish.dtypes import DTYPES, WEIGHT_DTYPES
-from publish.errors import CheckpointError, GateError
+from publish.dtypes import WEIGHT_DTYPES
+from publish.errors import GateError, PublishError
 from publish.formats.safetensors import parse_index, read_header
-from publish.sources.files import ByteCount, LocalFile
+from publish.formats.torch_archive import RawTensor
+from publish.hf.checkpoint import HfCheckpoint, index_of, weight_files
+from publish.sources.files import LocalFiles
 
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 CHUNK = 4 << 20  # bytes that are read at a time
 
-
-@dataclass(frozen=True, slots=True)
-class WrittenTensor:
-    """A tensor in the weight file ``path``; ``offset`` and ``nbytes`` are in bytes from the start of the file."""
-
-    name: str
-    path: Path
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    nbytes: int
-
-    def chunks(self) -> Iterator[memoryview]:
-        """The bytes in order, at most `CHUNK` at a time; a chunk is valid until the next one is read.
-
-        Raises:
-            GateError: the file is shorter than its header says, or cannot be read.
-        """
-        buffer = memoryview(bytearray(min(CHUNK, self.nbytes)))
-        with _opened(self.path) as file:
-            yield from self.read(file, buffer)
-
-    def read(self, file: FileIO, buffer: memoryview) -> Iterator[memoryview]:
-        """The bytes in order from the open ``file``, as much at a time as ``buffer`` holds."""
-        file.seek(self.offset)
-        left = self.nbytes
-        while left:
-            got = file.readinto(buffer[:left])
-            if not got:
-                raise _error(f"the file ends inside {self.name}", self.path)
-            left -= got
-            yield buffer[:got]
+_INDEX = index_of("model.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,33 +25,63 @@ class WeightFolder:
     """All tensors of a converted folder, by name; ``sizes`` are those of the weight files."""
 
     folder: Path
-    tensors: Mapping[str, WrittenTensor]
+    tensors: Mapping[str, RawTensor]
     sizes: Mapping[str, int]
 
     @classmethod
     def open(cls, folder: Path) -> WeightFolder:
-        """Read every header, and the index where there is one.
+        """Read every header, and the index where there are several files.
 
         Raises:
             GateError: there are no weights, a header does not match its file, or the index does not match the headers.
         """
-        index = folder / INDEX
-        places = _index(index) if index.exists() else None
-        files = [SINGLE] if places is None else sorted(set(places.values()))
-        tensors: dict[str, WrittenTensor] = {}
-        for name in files:
-            for tensor in read_tensors(folder / name):
-                if tensor.name in tensors:
-                    raise _error(f"{tensor.name} is in {tensors[tensor.name].path.name} too", tensor.path)
-                tensors[tensor.name] = tensor
-        if surplus := sorted({path.name for path in folder.glob("*.safetensors")} - set(files)):
+        files = LocalFiles(folder)
+        try:
+            tensors = HfCheckpoint.open(files).tensors
+            names = weight_files(files)
+            for name in names:
+                metadata = read_header(files.open(name)).metadata
+                if metadata.get("format") != "pt":
+                    what = f"the metadata is {dict(metadata)!r}, but transformers needs format: pt"
+                    raise _error(what, folder / name)
+            if len(names) > 1:
+                _check_index(files, tensors)
+        except PublishError as error:
+            raise _error(error.what, error.where) from error
+        finally:
+            files.close()
+        for tensor in tensors.values():
+            if tensor.dtype not in WEIGHT_DTYPES:
+                what = f"{tensor.name} is {tensor.dtype}, not one of {', '.join(WEIGHT_DTYPES)}"
+                raise _error(what, folder / tensor.file)
+        if surplus := sorted({path.name for path in folder.glob("*.safetensors")} - set(names)):
             raise _error(f"{surplus[0]} is not in the index", folder)
-        if places is not None:
-            for name in sorted(tensors.keys() | places.keys()):
-                actual = tensors[name].path.name if name in tensors else "no file"
-                if places.get(name) != actual:
-                    raise _error(f"the index has {name} in {places.get(name, 'no file')}, it is in {actual}", index)
-        return cls(folder, tensors, {name: (folder / name).stat().st_size for name in files})
+        return cls(folder, tensors, {name: files.sizes[name] for name in names})
+
+    def chunks(self, tensors: Iterable[RawTensor], size: int = CHUNK) -> Iterator[tuple[RawTensor, memoryview]]:
+        """The bytes of ``tensors``, at most ``size`` at a time, every file opened once.
+
+        A chunk is valid until the next one is read.
+
+        Raises:
+            GateError: a file is shorter than its header says, or cannot be read.
+        """
+        buffer = memoryview(bytearray(size))
+        for name, of_file in groupby(sorted(tensors, key=attrgetter("file", "offset")), attrgetter("file")):
+            path = self.folder / name
+            try:
+                with path.open("rb", buffering=0) as file:
+                    for tensor in of_file:
+                        file.seek(tensor.offset)
+                        left = tensor.nbytes
+                        while left:
+                            got = file.readinto(buffer[:left])
+                            if not got:
+                                raise _error(f"the file ends inside {tensor.name}", path)
+                            left -= got
+                            yield tensor, buffer[:got]
+            except OSError as error:
+                raise _error(f"cannot read: {error.strerror}", path) from error
 
 
 def open_weights(folder: Path | WeightFolder) -> WeightFolder:
@@ -94,60 +93,18 @@ def open_weights(folder: Path | WeightFolder) -> WeightFolder:
     return folder if isinstance(folder, WeightFolder) else WeightFolder.open(folder)
 
 
-def read_chunks(tensors: Iterable[WrittenTensor], size: int) -> Iterator[tuple[WrittenTensor, memoryview]]:
-    """The bytes of ``tensors``, at most ``size`` at a time, every file opened once; a chunk is valid until the next.
-
-    Raises:
-        GateError: a file is shorter than its header says, or cannot be read.
-    """
-    buffer = memoryview(bytearray(size))
-    for path, of_file in groupby(sorted(tensors, key=attrgetter("path", "offset")), attrgetter("path")):
-        with _opened(path) as file:
-            for tensor in of_file:
-                yield from ((tensor, chunk) for chunk in tensor.read(file, buffer))
-
-
-def read_tensors(path: Path) -> tuple[WrittenTensor, ...]:
-    """The tensors of one file in file order; their bytes fill the rest of it without gap or overlap.
-
-    Raises:
-        GateError: the header does not match the file; names the tensor and the numbers.
-    """
+def _check_index(files: LocalFiles, tensors: Mapping[str, RawTensor]) -> None:
+    where = files.folder / _INDEX
+    if _INDEX not in files.sizes:
+        raise _error("the index is missing", where)
     try:
-        file = LocalFile(path, path.stat().st_size, ByteCount())
-        header = read_header(file)
-        file.close()
-    except OSError as error:
-        raise _error(f"cannot read: {error.strerror}", path) from error
-    except CheckpointError as error:
-        raise _error(error.what, path) from error
-    if header.metadata.get("format") != "pt":
-        raise _error(f"the metadata is {dict(header.metadata)!r}, but transformers needs format: pt", path)
-    dtypes = {DTYPES[name].safetensors: name for name in WEIGHT_DTYPES}
-    for tensor in header.tensors:
-        if tensor.dtype not in dtypes:
-            raise _error(f"{tensor.name} is {tensor.dtype}, not one of {', '.join(dtypes)}", path)
-    return tuple(
-        WrittenTensor(tensor.name, path, dtypes[tensor.dtype], tensor.shape, tensor.offset, tensor.nbytes)
-        for tensor in header.tensors
-    )
-
-
-def _index(path: Path) -> Mapping[str, str]:
-    try:
-        files = parse_index(path.read_bytes()).files
-    except (OSError, ValueError) as error:
-        raise _error(f"the index cannot be read: {error}", path) from error
-    if bad := [file for file in files.values() if Path(file).name != file]:
-        raise _error(f"the index names {bad[0]!r}, which is not a file name", path)
-    return files
-
-
-def _opened(path: Path) -> FileIO:
-    try:
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise _error(f"cannot read: {error.strerror}", path) from error
+        index = parse_index(bytes(files.open(_INDEX).read(0, files.sizes[_INDEX]))).files
+    except ValueError as error:
+        raise _error(f"the index cannot be read: {error}", where) from error
+    for name in sorted(tensors.keys() | index.keys()):
+        actual = tensors[name].file if name in tensors else "no file"
+        if index.get(name) != actual:
+            raise _error(f"the index has {name} in {index.get(name, 'no file')}, it is in {actual}", where)
 
 
 def _error(what: str, where: object) -> GateError:

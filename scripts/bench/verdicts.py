@@ -41,7 +41,7 @@ def compared(seeds: tuple[int, int], folder: Path, factors: dict[str, float] | N
     right.rmdir()
     tests = found.tests
     worst = max(abs(z) for test in tests.tensors for z in (test.std_z, test.mean_z, test.correlation_z))
-    return found.verdict.name, worst / tests.limit, found.verdict.reasons[0]
+    return found.verdict.name, worst / tests.limit, found.reasons[0]
 
 
 def main(pairs: int) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from publish.audit.names import CONVENTIONS
 from publish.audit.report import MEANINGS
 from publish.cli.group import main
 from publish.rehearsal.server import RehearsalHub
@@ -43,8 +44,9 @@ def test_exit_codes_and_json(suite: Planted) -> None:
     assert finding["branches"] == ["step1", "step2"]
     assert finding["evidence"][0].keys() == {"branch", "commit", "path", "sha256", "size"}
     (audited,) = document["repos"]
-    assert audited.keys() == {"repo", "format", "schedule", "notes", "tips"}
-    assert (audited["repo"], audited["format"]) == ("lab/a", "hf")
+    assert audited.keys() == {"repo", "format", "axis", "names", "schedule", "notes", "tips"}
+    assert (audited["repo"], audited["format"], audited["axis"]) == ("lab/a", "hf", "steps")
+    assert audited["names"] == {"step1000": 4}
     assert audited["tips"]["step1"] == finding["evidence"][0]["commit"]
 
 
@@ -56,6 +58,12 @@ def test_every_kind_of_finding_is_documented() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text()
     table = page.partition("## Findings")[2].partition("\n\n**")[0]
     assert [kind for kind in MEANINGS if f"`{kind}`" not in table] == []
+
+
+def test_every_convention_of_names_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "audit.md").read_text()
+    rows = [f"| `{convention.example}` | {convention.used_by} |" for convention in CONVENTIONS]
+    assert [row for row in rows if row not in page] == []
 
 
 def test_the_reports_for_a_terminal_and_for_an_issue_tracker(suite: Planted) -> None:
@@ -83,7 +91,7 @@ def test_the_reports_for_a_terminal_and_for_an_issue_tracker(suite: Planted) -> 
         (("lab/none",), "404"),
         (("nonsense",), "no folder of this name"),
         (("lab/a@step1",), "a whole repo"),
-        (("lab/a", "--schedule", "weekly"), "no schedule"),
+        (("lab/a", "--schedule", "weekly"), "unknown schedule"),
         (("lab/a", "--schedule", "from-config"), "no training config"),
         (("lab/a", "--branches", "ckpt_{step}"), "none of the 5 branches"),
         (("lab/a", "--branches", "ckpt"), "does not say where the step is"),

@@ -124,6 +124,7 @@ def check_records(published: Published, planted: Mapping[str, str], after: Mappi
     assert b"README.md" not in attributes
 
 
+@pytest.mark.slow
 def test_since_is_the_first_wrong_commit(published: Published) -> None:
     held = published.plant.read("step2")["model.safetensors"]
     first = published.plant.put("step2", {"model.safetensors": held[:-8]})
@@ -149,6 +150,7 @@ def test_a_branch_that_moved_after_the_audit_is_not_touched(published: Published
     assert published.tips()["step2"] == mine
 
 
+@pytest.mark.slow
 def test_an_interrupted_repair_continues(published: Published) -> None:
     """Killed after a branch was emptied, or after its commit and before that of main: the errata are complete."""
     held = {step: published.plant.read(f"step{step}") for step in (2, 64)}
@@ -207,6 +209,7 @@ def test_a_repair_needs_neither_evidence_nor_tips(tmp_path: Path) -> None:
     assert (list(repair.steps), repair.tips, HubError.exit_code) == ([4], {}, 2)
 
 
+@pytest.mark.slow
 def test_a_repair_of_main_keeps_its_plots(published: Published) -> None:
     """A card leaves LFS only if the branch is emptied first; the plots are then drawn again, to the same bytes."""
     before = published.plant.read("main")

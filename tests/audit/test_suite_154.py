@@ -68,6 +68,7 @@ def test_pythia_202_missing_steps(suite: Planted, audit: Audit) -> None:
     assert kinds(audit(REPO)) == [("missing-step", (4, 15_000, 142_000))]
 
 
+@pytest.mark.slow
 def test_pythia_108_a_step_of_another_run(suite: Planted, audit: Audit, hub: RehearsalHub) -> None:
     """Digests reveal it only if the other run is audited too; sampling does without, at a stated number of bytes."""
     suite.put("step32000", {"model.safetensors": safetensors(tensors_at(32_000, seed=5))})
@@ -95,6 +96,7 @@ def test_every_small_defect_has_its_own_kind(suite: Planted, audit: Audit) -> No
     suite.put("step128", {"plots/loss.png": b"\x89PNG", "checkpoints.json": b"{}"})
     suite.put("step999", suite.files["step1000"])
     suite.put("step-7", suite.files["step1000"])
+    suite.put("step01", suite.files["step1000"])
     bins = {"pytorch_model.bin": b"PK" * 900}
     suite.put("step256", bins, drop=("model.safetensors",))
     report = audit(REPO)
@@ -104,18 +106,20 @@ def test_every_small_defect_has_its_own_kind(suite: Planted, audit: Audit) -> No
         ("card-stale", (2,)),
         ("config-mismatch", (8,)),
         ("config-mismatch", (16,)),
-        ("duplicate-weights", (999, 1000)),
+        ("duplicate-weights", (7, 999, 1000)),
         ("inherited-files", (128,)),
         ("no-safetensors", (256,)),
         ("readme-in-lfs", (64,)),
         ("size-mismatch", (512,)),
         ("size-mismatch", (3000,)),
         ("unexpected-branch", ()),
+        ("unexpected-branch", (7,)),
         ("unexpected-branch", (999,)),
     ]
     assert all(finding.evidence for finding in report.findings)
 
 
+@pytest.mark.slow
 def test_pythia_206_a_first_shard_of_the_final_model(hub: RehearsalHub, audit: Audit) -> None:
     suite = publish_suite(hub.root, REPO, PYTHIA, shards=3)
     shard = "model-00001-of-00003.safetensors"
@@ -151,6 +155,46 @@ def test_a_later_stage_starts_where_an_earlier_one_ended(hub: RehearsalHub, audi
     assert report.ok, report.findings
     suite.copy_weights("stage2-ingredient1-step1000-tokens5B", "stage2-ingredient2-step1000-tokens5B")
     assert kinds(audit("lab/olmo")) == [("duplicate-weights", (1000,))]
+
+
+def test_seeds_of_one_repo_may_not_share_weights(hub: RehearsalHub, audit: Audit) -> None:
+    suite = publish_suite(hub.root, "lab/decide", (0, 1, 1000), name="step{}-seed-default")
+    for step in (0, 1, 1000):
+        name = f"step{step}-seed-small-aux-2"
+        files = {**suite.files[f"step{step}-seed-default"], "README.md": card("lab/decide", name, 6)}
+        suite.put(name, {**files, "model.safetensors": safetensors(tensors_at(step, seed=2))})
+        suite.put(f"step{step}-seed-default", {"README.md": card("lab/decide", f"step{step}-seed-default", 6)})
+    suite.put("main", {"README.md": card("lab/decide", "main", 6)})
+    report = audit("lab/decide")
+    assert report.ok, report.findings
+    assert [note.split(" have")[0] for note in report.repos[0].notes] == [
+        "step0-seed-default and step1-seed-default",
+        "step0-seed-small-aux-2 and step1-seed-small-aux-2",
+    ]
+    suite.copy_weights("step0-seed-default", "step0-seed-small-aux-2")
+    (finding,) = audit("lab/decide").findings
+    assert (finding.kind, finding.steps) == ("duplicate-weights", (0, 1))
+    assert finding.branches == ("step0-seed-default", "step1-seed-default", "step0-seed-small-aux-2")
+
+
+def test_two_spellings_of_one_step_and_a_branch_that_is_not_a_step(hub: RehearsalHub, audit: Audit) -> None:
+    suite = publish_suite(hub.root, "lab/olmo", (1000, 2000), name="stage1-step{}-tokens5B")
+    suite.put("step2000-tokens5B", suite.files["stage1-step2000-tokens5B"])
+    suite.put("it-SFT", {"model.safetensors": safetensors(tensors_at(5, seed=5))})
+    report = audit("lab/olmo")
+    (finding,) = (found for found in report.findings if found.kind == "unexpected-branch")
+    assert (finding.branches, finding.steps) == (("stage1-step2000-tokens5B", "step2000-tokens5B"), (2000,))
+    assert report.repos[0].notes == ("1 branch is not named like a step and not examined: it-SFT",)
+    assert report.repos[0].names == {"stage1-step1000-tokens5B": 2, "step1000-tokens4B": 1}
+
+
+def test_positions_counted_in_tokens(hub: RehearsalHub, audit: Audit) -> None:
+    suite = publish_suite(hub.root, "lab/tokens", (240, 280, 320), name="{}b_tokens")
+    report = audit("lab/tokens")
+    assert (report.ok, report.repos[0].axis) == (True, "tokens"), report.findings
+    suite.copy_weights("240b_tokens", "280b_tokens")
+    (finding,) = audit("lab/tokens").findings
+    assert (finding.kind, finding.branches) == ("duplicate-weights", ("240b_tokens", "280b_tokens"))
 
 
 def test_an_index_that_does_not_match_its_shards(hub: RehearsalHub, audit: Audit) -> None:

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from publish.cards.sentences import sentence
+from publish.compare.model import Provenance
 from publish.compare.report import Report
+from publish.compare.verdict import provenance_reasons
+from publish.records.manifest import RngState
 from tests.compare.models import SMALL, Arrays, Model, report, save
 from tests.conftest import shared
 
@@ -167,3 +171,41 @@ def test_chance_seldom_misleads(tmp_path: Path) -> None:
     right = [save(tmp_path / f"right{seed}", size.draw(seed)) for seed in range(100, 105)]
     verdicts = [report(one, other).verdict.name for one in left for other in right]
     assert verdicts.count("same-init-different-rng") >= len(verdicts) - 1
+
+
+def stating(seed: int | None, proven: int | None = None, digest: str = "", **options: object) -> Provenance:
+    """A raw checkpoint whose config states ``seed``, and whose stored random state comes from ``proven``."""
+    state = None if proven is None else RngState("cpu-mt19937", proven, (2718 + proven,))
+    states = {"tracker:model-parallel-rng": digest} if digest else {}
+    return Provenance(options={"seed": seed, **options}, states=states, rng_state=state)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "sentences"),
+    [
+        (stating(1, 1, "a"), stating(2, 2, "b"), ["the seeds differ: 1 and 2"]),
+        (stating(1), stating(2), ["seed differs: 1 / 2"]),
+        (stating(1), stating(1), ["both configs state seed 1"]),
+        (stating(1, 1, "a"), stating(1, 1, "a"), ["both models store the same random state of {}, from seed 1"]),
+        (stating(1, 1, "a"), stating(1, 1, "b"), ["the stored random states of {} differ"]),
+        (
+            stating(1, 3, "a"),
+            stating(2, 3, "a"),
+            [
+                "both models store the same random state of {}, from seed 3",
+                "the config of left states seed 1, and its random state comes from seed 3",
+                "the config of right states seed 2, and its random state comes from seed 3",
+            ],
+        ),
+        (
+            stating(1, 1, "a", init_method="small_init"),
+            stating(2, 2, "b", init_method="normal"),
+            ["the seeds differ: 1 and 2", "init_method differs: small_init / normal"],
+        ),
+        (Provenance(), Provenance(), []),
+    ],
+)
+def test_a_fact_is_stated_once(left: Provenance, right: Provenance, sentences: list[str]) -> None:
+    """By the stored random states where there are any, and then not again by the configs."""
+    expected = [text.format("model-parallel-rng") for text in sentences]
+    assert [sentence(reason) for reason in provenance_reasons(left, right)] == expected

@@ -86,7 +86,7 @@ def test_both_formats_on_a_hub(tmp_path: Path) -> None:
         assert {report["threads"] for report in found.values()} == {None, 1024}
 
 
-@pytest.mark.parametrize("case", ["known seed", "a scan"])
+@pytest.mark.parametrize("case", ["known seed", pytest.param("a scan", marks=pytest.mark.slow)])
 def test_a_14m_model_takes_little_time_and_memory(tmp_path: Path, case: str) -> None:
     """5 s and 300 MB beyond imports for a known seed; a hundredth of a scan of 100,000 seeds that take 60 s."""
     model = Model(layers=6, hidden=128, vocabulary=50_304, seed=5)
@@ -100,7 +100,7 @@ def test_a_14m_model_takes_little_time_and_memory(tmp_path: Path, case: str) -> 
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"before, start = peak(), time.process_time()\n"
         f"answer = explain_location(Location(Path(sys.argv[1])), None, {seeds})\n"
-        "print(json.dumps([answer.outcome, time.process_time() - start, (peak() - before) * 1024]))"
+        "print(json.dumps([answer.explanation.outcome, time.process_time() - start, (peak() - before) * 1024]))"
     )
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -23,11 +23,12 @@ def ask(folder: Path, step: int | None = None, seeds: Sequence[int] | None = Non
 
 
 def assert_reproduced(answer: Answer, seed: int, position: int, stored: str = "equal") -> None:
-    assert answer.outcome == "reproduced", answer.reasons
-    assert answer.bit_equal == answer.within_one_ulp == answer.values
-    assert answer.rng_state is not None
-    assert (answer.rng_state.seed, answer.rng_state.position) == (seed, position)
-    assert answer.stored_state == stored
+    found = answer.explanation
+    assert found.outcome == "reproduced", answer.reasons
+    assert found.bit_equal == found.within_one_ulp == found.values
+    assert found.rng_state is not None
+    assert (found.rng_state.seed, found.rng_state.position) == (seed, position)
+    assert found.stored_state == stored
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +41,20 @@ def real14m(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_real_14m_is_its_seeds_second_construction(real14m: Path) -> None:
     answer = ask(real14m)
+    found = answer.explanation
     assert_reproduced(answer, 1234, 14_057_472)
-    assert (answer.tensors, answer.values) == (26, 14_057_472)
-    assert answer.rng_state is not None
-    assert (answer.rng_state.generator, answer.rng_state.seeds) == (CPU, (3952,))
-    assert "to_sequential() builds every layer again" in drawn_before(answer.explanation)
+    assert (found.tensors, found.values) == (26, 14_057_472)
+    assert found.rng_state is not None
+    assert (found.rng_state.generator, found.rng_state.seeds) == (CPU, (3952,))
+    assert "to_sequential() builds every layer again" in drawn_before(found)
 
 
 @pytest.mark.parametrize(("run", "seed"), [("pythia-tiny-seed1234", 1234), ("pythia-tiny-seed1", 1)])
 def test_both_runs_of_the_suite(run: str, seed: int) -> None:
     answer = ask(shared(f"suite/{run}"), 0)
+    found = answer.explanation
     assert_reproduced(answer, seed, 14_336)
-    assert (answer.tensors, answer.values) == (10, 14_336)
+    assert (found.tensors, found.values) == (10, 14_336)
 
 
 def test_the_sample_run_also_at_step_1_where_nothing_was_learned_yet(samples: Path) -> None:
@@ -60,8 +63,13 @@ def test_the_sample_run_also_at_step_1_where_nothing_was_learned_yet(samples: Pa
 
 def test_a_trained_step_is_not_explained_and_its_stored_state_is(samples: Path) -> None:
     answer = ask(samples, 143_000)
-    assert (answer.outcome, answer.rng_state, answer.bit_equal) == ("not-reproduced", None, 0)
-    assert answer.stored_state == "equal"
+    found = answer.explanation
+    assert (found.outcome, found.rng_state, found.bit_equal) == (
+        "not-reproduced",
+        None,
+        0,
+    )
+    assert found.stored_state == "equal"
     assert "trained for 143,000 iterations" in answer.reasons[0]
     assert "seeded with 3952 after 2 constructions" in answer.reasons[1]
 
@@ -105,19 +113,25 @@ def test_one_change_is_found_and_its_tensor_named(tmp_path: Path, change: Change
     drawn = on_cpu(Model())
     change(drawn.ranks[0])
     answer = ask(drawn.write(tmp_path / "step0"))
-    assert answer.outcome == "partly"
+    found = answer.explanation
+    assert found.outcome == "partly"
     assert [result.name for result in answer.results if not result.explained] == named
     for name in named:
         assert any(reason.startswith(f"{name}") for reason in answer.reasons), answer.reasons
     swapped = [reason for reason in answer.reasons if "begins as what is drawn for" in reason]
     assert len(swapped) == (2 if change is exchange else 0)
-    assert answer.stored_state == "equal"
+    assert found.stored_state == "equal"
 
 
 def test_one_seed_off_explains_nothing(tmp_path: Path) -> None:
     folder = on_cpu(Model()).write(tmp_path / "step0")
     answer = ask(folder, seeds=[1235])
-    assert (answer.outcome, answer.rng_state, answer.bit_equal) == ("not-reproduced", None, 0)
+    found = answer.explanation
+    assert (found.outcome, found.rng_state, found.bit_equal) == (
+        "not-reproduced",
+        None,
+        0,
+    )
     text = " ".join(answer.reasons)
     assert "embedding.weight" in text
     assert "seed 1235 (as requested)" in text
@@ -129,10 +143,11 @@ def test_one_seed_off_explains_nothing(tmp_path: Path) -> None:
 def test_every_layout_parallelism_and_tying(tmp_path: Path, sequential: bool, ranks: int, tied: bool) -> None:
     model = Model(sequential=sequential, tensor_parallel=ranks, tied=tied)
     answer = ask(on_cpu(model).write(tmp_path / "step0"))
+    found = answer.explanation
     size = sum(rows * columns for _, (rows, columns), _ in model.drawn())
     assert_reproduced(answer, 1234, size if sequential else 0)
-    assert answer.rng_state is not None
-    assert answer.rng_state.seeds == tuple(3952 + rank for rank in range(ranks))
+    assert found.rng_state is not None
+    assert found.rng_state.seeds == tuple(3952 + rank for rank in range(ranks))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
@@ -140,11 +155,12 @@ def test_every_layout_parallelism_and_tying(tmp_path: Path, sequential: bool, ra
 def test_any_amount_drawn_before_is_found(tmp_path: Path, dtype: str, skip: int) -> None:
     drawn = on_cpu(Model(sequential=False, dtype=dtype), skip=skip)
     answer = ask(drawn.write(tmp_path / "step0"))
+    found = answer.explanation
     assert_reproduced(answer, 1234, skip)
-    assert answer.rng_state is not None
+    assert found.rng_state is not None
     neither = "neither a whole number"
     expected = {0: "nothing", 1: neither, 4096: "as much as the tensor", 100_003: neither}
-    assert expected[skip] in drawn_before(answer.explanation)
+    assert expected[skip] in drawn_before(found)
 
 
 def test_a_first_construction_in_the_sequential_layout_leaves_another_state(tmp_path: Path) -> None:
@@ -218,7 +234,8 @@ def test_a_matrix_of_no_known_kind_leaves_the_rest_explained(tmp_path: Path) -> 
     drawn = on_cpu(Model())
     drawn.ranks[0]["0.position_embeddings.weight"] = torch.randn(32, 32).half()
     answer = ask(drawn.write(tmp_path / "step0"))
-    assert (answer.outcome, answer.tensors) == ("partly", 11)
+    found = answer.explanation
+    assert (found.outcome, found.tensors) == ("partly", 11)
     assert any(reason.startswith("position_embedding.weight is not in the table") for reason in answer.reasons)
 
 
@@ -227,9 +244,10 @@ def test_use_cpu_initialization_draws_from_the_default_generator(tmp_path: Path)
     untouched = torch.Generator().manual_seed(3952).get_state().numpy().tobytes()
     folder = Drawn(Model(), drawn.ranks, [untouched]).write(tmp_path / "step0")
     answer = ask(folder)
+    found = answer.explanation
     assert_reproduced(answer, 1234, sum(r * c for _, (r, c), _ in Model().drawn()), stored="absent")
-    assert answer.rng_state is not None
-    assert answer.rng_state.seeds == (1234,)
+    assert found.rng_state is not None
+    assert found.rng_state.seeds == (1234,)
     assert any("use_cpu_initialization" in reason for reason in answer.reasons)
 
 
@@ -260,6 +278,7 @@ def test_last_bits_of_another_processor_are_reported_and_not_called_reproduced(t
     for tensor in drawn.ranks[0].values():
         tensor.view(-1).view(torch.int32)[::7] ^= 1
     answer = ask(drawn.write(tmp_path / "step0"))
-    assert (answer.outcome, answer.stored_state) == ("partly", "equal")
-    assert answer.within_one_ulp == answer.values
+    found = answer.explanation
+    assert (found.outcome, found.stored_state) == ("partly", "equal")
+    assert found.within_one_ulp == found.values
     assert any("kinds of processors" in reason for reason in answer.reasons)

@@ -28,10 +28,15 @@ def converted(drawn: Drawn, folder: Path, dtype: str | None = None) -> Path:
 
 
 def assert_reproduced(answer: Answer, seed: int, ranks: int) -> None:
-    assert answer.outcome == "reproduced", answer.reasons
-    assert answer.rng_state is not None
-    assert (answer.rng_state.seed, answer.tensor_parallel, answer.stored_state) == (seed, ranks, "absent")
-    assert answer.bit_equal == answer.values
+    found = answer.explanation
+    assert found.outcome == "reproduced", answer.reasons
+    assert found.rng_state is not None
+    assert (found.rng_state.seed, answer.tensor_parallel, found.stored_state) == (
+        seed,
+        ranks,
+        "absent",
+    )
+    assert found.bit_equal == found.values
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -70,9 +75,10 @@ def test_torch_files_are_explained_as_safetensors_are(tmp_path: Path) -> None:
 def test_a_gpus_model_on_two_ranks(tmp_path: Path) -> None:
     model = Model(tensor_parallel=2, vocabulary=512, hidden=64)
     answer = ask(converted(on_gpu(model, 2048, 8), tmp_path), seeds=range(1200, 1300))
-    assert (answer.outcome, answer.tensor_parallel) == ("reproduced", 2)
-    assert answer.rng_state is not None
-    assert (answer.rng_state.threads, answer.rng_state.position) == (2048, 8)
+    found = answer.explanation
+    assert (found.outcome, answer.tensor_parallel) == ("reproduced", 2)
+    assert found.rng_state is not None
+    assert (found.rng_state.threads, found.rng_state.position) == (2048, 8)
 
 
 def test_pipeline_stages_are_found_without_a_config(tmp_path: Path) -> None:
@@ -92,7 +98,7 @@ def test_a_standard_deviation_of_no_method_is_reported(tmp_path: Path) -> None:
     for tensor in drawn.ranks[0].values():
         tensor *= 1.5
     answer = ask(converted(drawn, tmp_path), seeds=[1234])
-    assert answer.outcome == "not-reproduced"
+    assert answer.explanation.outcome == "not-reproduced"
     assert "no init method of GPT-NeoX has the standard deviations measured (embedding.weight 0.1" in answer.reasons[0]
 
 

@@ -84,7 +84,7 @@ def test_states_of_real_checkpoints(case: str) -> None:
 
 
 def rng_state(folder: Path, drawn: Drawn) -> RngState:
-    found = ask(drawn.write(folder)).rng_state
+    found = ask(drawn.write(folder)).explanation.rng_state
     assert found is not None
     return found
 

@@ -98,7 +98,7 @@ def headers(remaining: int, resets: int, quota: int = 1000) -> dict[str, str]:
 def test_no_waiting_while_there_is_plenty() -> None:
     clock = ManualClock()
     quota = RequestQuota(clock, None, None)
-    quota.observe("api", headers(999, 300))
+    quota.observe("api", headers(999, 300), 0)
     for _ in range(500):
         quota.wait("api")
     assert clock.slept == []
@@ -107,7 +107,7 @@ def test_no_waiting_while_there_is_plenty() -> None:
 def test_what_remains_is_spread_over_the_window() -> None:
     clock = ManualClock(0.0)
     quota = RequestQuota(clock, None, None)
-    quota.observe("api", headers(20, 100, quota=1000))
+    quota.observe("api", headers(20, 100, quota=1000), 0)
     times = []
     for _ in range(20):
         quota.wait("api")
@@ -121,7 +121,7 @@ def test_exhausted_waits_for_the_next_window_and_says_so() -> None:
     clock = ManualClock(0.0)
     waits: list[Wait] = []
     quota = RequestQuota(clock, waits.append, None)
-    quota.observe("api", headers(0, 50))
+    quota.observe("api", headers(0, 50), 0)
     quota.wait("api")
     assert clock.now() == 50
     assert waits == [Wait("the Hub's quota of api requests", 50)]
@@ -129,13 +129,25 @@ def test_exhausted_waits_for_the_next_window_and_says_so() -> None:
     assert clock.now() == 50
 
 
-def test_late_answers_do_not_raise_the_count() -> None:
+def test_the_answer_to_the_request_sent_last_counts() -> None:
     clock = ManualClock(0.0)
     quota = RequestQuota(clock, None, None)
-    quota.observe("api", headers(0, 50))
-    quota.observe("api", headers(7, 50))
+    first, second = quota.wait("api"), quota.wait("api")
+    quota.observe("api", headers(0, 50), second)
+    quota.observe("api", headers(7, 50), first)
     quota.wait("api")
     assert clock.now() == 50
+
+
+@pytest.mark.parametrize("falls", [True, False])
+def test_the_servers_word_is_believed(falls: bool) -> None:
+    """A server whose count never falls slows nobody down: what it says is less what was sent since."""
+    clock = ManualClock(0.0)
+    quota = RequestQuota(clock, None, None)
+    for sent in range(900):
+        number = quota.wait("api")
+        quota.observe("api", headers(999 - sent if falls else 999, 300), number)
+    assert clock.now() <= 10
 
 
 def test_held_after_a_429() -> None:

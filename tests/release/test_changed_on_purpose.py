@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
+from publish.cards.details import decimal
 from publish.errors import ConfigError
 from publish.hub.client import Client
 from publish.rehearsal.server import RehearsalHub
@@ -41,9 +42,8 @@ def test_an_override_is_measured_and_stated(
         assert "`hidden_act` = `gelu_pytorch_tanh` where the run's own config makes it `gelu`" in card
         assert "the published suite says so" in card
         assert "logits change by up to" in card
-    assert f"logits change by up to {float(format(figures['override_effect'], '.1e'))}" in read(
-        hub, "README.md", "step512"
-    )
+    effect = decimal(float(format(figures["override_effect"], ".1e")))
+    assert f"logits change by up to {effect}." in read(hub, "README.md", "step512")
 
 
 def test_a_cast_is_stated(samples: Path, tmp_path: Path, hub: RehearsalHub, client_of: Callable[[str], Client]) -> None:

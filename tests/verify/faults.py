@@ -62,7 +62,8 @@ class Spoiler:
 
     def read(self, name: str) -> np.ndarray:
         tensor = WeightFolder.open(self.folder).tensors[name]
-        return np.frombuffer(b"".join(bytes(chunk) for chunk in tensor.chunks()), "<u2").reshape(tensor.shape)
+        content = self.path.read_bytes()[tensor.offset : tensor.offset + tensor.nbytes]
+        return np.frombuffer(content, "<u2").reshape(tensor.shape)
 
     def swap(self, one: str, other: str) -> None:
         first, second = self.read(one), self.read(other)
