@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +104,10 @@ def command(
             outcome = release(job, client, folder, Options(private, repair), maker, stop, bar)
         finally:
             bar.stop()
-    output.as_json(outcome.document()) if as_json else click.echo(summary(outcome))
+    if as_json:
+        output.as_json({"schedule": plan.schedule, **outcome.document()})
+    else:
+        click.echo(summary(outcome, plan.schedule))
     ctx.exit(1 if outcome.failed or outcome.left else 0)
 
 
@@ -125,12 +129,13 @@ def _executor(
     return SlurmExecutor(slurm, tasks, folder.folder, preupload, bar, settings)
 
 
-def summary(outcome: Outcome) -> str:
+def summary(outcome: Outcome, schedule: str | Sequence[int]) -> str:
     """The result of a release, for people."""
     lineage = [gate for gate in outcome.main.lineage if gate.outcome != "failed"]
     text = output.facts(
         [
             ("target", outcome.address),
+            ("schedule", output.schedule(schedule)),
             ("published", count(len(outcome.published), "step")),
             ("already published", count(len(outcome.skipped), "step")),
             ("failed", len(outcome.failed)),

@@ -8,6 +8,7 @@ import click
 
 from publish.checkpoints import find_checkpoint
 from publish.cli import output
+from publish.convert.architecture import CLASSES
 from publish.dtypes import WEIGHT_DTYPES
 from publish.release.conversion import Checks, Conversion, ConvertOptions, convert_one, parse_gates
 from publish.sources.runs import parse_location
@@ -25,7 +26,7 @@ from publish.sources.runs import parse_location
 )
 @click.option(
     "--architecture",
-    type=click.Choice(["gpt_neox", "llama", "mistral"]),
+    type=click.Choice(tuple(CLASSES)),
     help="Convert to this architecture. Default: the one that the config describes.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what is in the folder.")

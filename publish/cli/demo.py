@@ -27,6 +27,7 @@ from publish.release.runner import Options, release
 from publish.release.work_dir import open_work_dir
 
 SAMPLE = "pythia-tiny-seed1234"
+SCHEDULE = "pythia"  # that of its steps
 TARGET = f"rehearsal/{SAMPLE}"
 REVISION = "step512"
 
@@ -48,7 +49,7 @@ def command(ctx: click.Context, work_dir: Path | None, stay: bool) -> None:
             outcome = release_samples(run, hub.url, folder, bar)
         finally:
             bar.stop()
-        click.echo(summary(outcome) + "\n")
+        click.echo(summary(outcome, SCHEDULE) + "\n")
         if not outcome.failed:
             click.echo(f"Loaded back from the Hub at revision {REVISION}: {load_back(hub.url, folder)}.\n")
         click.echo(next_commands(folder))

@@ -52,6 +52,11 @@ def steps(numbers: Sequence[int], most: int = 12) -> str:
     return f"{', '.join(map(str, numbers[: most - 2]))}, ... {numbers[-1]} ({len(numbers)} in all)"
 
 
+def schedule(asked: str | Sequence[int]) -> str:
+    """The name of a schedule, or its steps, as :func:`steps` prints them."""
+    return asked if isinstance(asked, str) else steps(asked)
+
+
 def _cell(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -38,14 +38,18 @@ def command(
     job = make_job(release, steps=steps, tokenizer=tokenizer, client=client, index=index)
     in_flight = workers or default_in_flight(job, Path())
     planned = plan_release(job, in_flight)
-    output.as_json(planned.document()) if as_json else click.echo(_text(planned, in_flight))
+    if as_json:
+        output.as_json({"schedule": release.schedule, **planned.document()})
+    else:
+        click.echo(_text(planned, output.schedule(release.schedule), in_flight))
 
 
-def _text(planned: ReleasePlan, in_flight: int) -> str:
+def _text(planned: ReleasePlan, schedule: str, in_flight: int) -> str:
     return output.facts(
         [
             ("source", planned.source),
             ("target", planned.target),
+            ("schedule", schedule),
             ("steps", output.steps(planned.steps)),
             ("architecture", planned.architecture),
             ("weights to read", output.size(planned.weight_bytes)),

@@ -31,30 +31,33 @@ def command(
     """Show the state of each step: published, stale, missing or foreign, with the reason. Changes nothing."""
     client = Client()
     given, index = read_or_propose(release_or_source, target, client)
-    plan = apply_overrides(given, schedule=schedule)
-    job = make_job(plan, steps=steps, tokenizer=tokenizer, client=client, index=index, need_tokenizer=False)
+    release = apply_overrides(given, schedule=schedule)
+    job = make_job(release, steps=steps, tokenizer=tokenizer, client=client, index=index, need_tokenizer=False)
     state = read_state(replace(job, hub=hub_address(client.endpoint)), client, steps=job.chosen)
-    found = list(state.steps.values())
+    branches = list(state.steps.values())
     counts: dict[str, list[int]] = {}
-    for row in found:
-        counts.setdefault(row.state, []).append(row.step)
+    for branch in branches:
+        counts.setdefault(branch.state, []).append(branch.step)
     ok = set(counts) <= {"published"}
     if as_json:
         rows = [
             {
                 "repo": job.model.repo,
-                "branch": s.branch,
-                "step": s.step,
-                "state": s.state,
-                "reason": s.reason,
-                "commit": s.commit,
+                "branch": branch.branch,
+                "step": branch.step,
+                "state": branch.state,
+                "reason": branch.reason,
+                "commit": branch.commit,
             }
-            for s in found
+            for branch in branches
         ]
-        output.as_json({"target": plan.target, "steps": rows, "ok": ok})
+        output.as_json({"target": release.target, "schedule": release.schedule, "steps": rows, "ok": ok})
     else:
-        click.echo(output.facts([(state, output.steps(numbers)) for state, numbers in counts.items()]))
-        wrong = [(row.step, row.state, row.reason) for row in found if row.state not in ("published", "missing")]
-        if wrong:
-            click.echo("\n" + output.table(("step", "state", "reason"), wrong))
+        known = [(state, output.steps(numbers)) for state, numbers in counts.items()]
+        click.echo(output.facts([("schedule", output.schedule(release.schedule)), *known]))
+        odd = [
+            (branch.step, branch.state, branch.reason) for branch in branches if branch.state in ("stale", "foreign")
+        ]
+        if odd:
+            click.echo("\n" + output.table(("step", "state", "reason"), odd))
     ctx.exit(0 if ok else 1)

@@ -3,7 +3,7 @@
 They ask whether the checkpoint is the step that its location names, whether every tensor is in the files, whole, finite
 and bit for bit that of the source, whether transformers loads them strictly, and whether the logits are those of the
 network that the checkpoint describes. To add a gate, write its function here and call it in :func:`run_gates`; its
-meaning for readers of a card is in the templates.
+meaning for readers of a card is in ``cards/sentences.py``.
 """
 
 from __future__ import annotations
