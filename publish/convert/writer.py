@@ -244,7 +244,7 @@ def check_identical(checkpoint: RawCheckpoint, groups: tuple[tuple[RawTensor, ..
 
 
 class BackgroundHash:
-    """A SHA-256 that a thread of its own computes, a few chunks later than :meth:`update` is given them.
+    """A SHA-256 that another thread computes, a few chunks later than :meth:`update` is given them.
 
     Use it in a ``with`` block, which ends the thread. Do not change a chunk before it was hashed, see :meth:`wait`.
     """

@@ -1,13 +1,12 @@
-"""Conversion against its floor, in one process, imports apart: a plain loop that preads the weight bytes, takes their
-SHA-256 and writes them.
+"""Conversion against its floor: a plain loop that preads the weight bytes, hashes them with SHA-256 and writes them.
 
 Usage: python scripts/bench/convert.py [WORK_FOLDER [MODEL...]]
 
-Floor and conversion take turns, step by step; a ratio is the median over the steps, with its quartiles. ``weights`` is
-the conversion without any gate, ``proven`` with all that a step of a release goes through but logits and upload (gates,
-sketch, card, manifest), ``logits`` with the comparison of logits as well (a release does that at its first and last
-step, and where plan or config change). ``two at once`` is ``proven`` with two workers, as a release has by default:
-seconds of all steps over those of all floors.
+All runs in one process; imports are not measured. Floor and conversion take turns, step by step; a ratio is the
+median over the steps, with its quartiles. ``weights`` is the conversion without any gate. ``verified`` is all that a
+release does for a step except logits and upload: gates, sketch, card, manifest. ``logits`` includes the comparison of
+logits, which a release makes at its first and last step, and where plan or config change. ``two at once`` is
+``verified`` with two workers: seconds of all steps over those of all floors.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ USUAL = 5.1  # seconds of the usual converter for one 14M step, a process a step
 def pieces(plan: ConversionPlan) -> Iterator[tuple[str, int, int]]:
     """(file, offset, length) of every tensor that the plan reads."""
     for recipe in plan.recipes:
-        for part in recipe.parts:
+        for part in recipe.slices:
             yield part.tensor.file, part.tensor.offset, part.tensor.nbytes
 
 
@@ -88,18 +87,18 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
     job = make_job(Release(str(run), "bench/bench", CardMetadata("bench"), schedule), tokenizer="none")
     sources = [job.run.steps[step] for step in job.steps]
 
-    def made(ref: CheckpointRef, logits: str = "off") -> None:
-        for branch in make_step(replace(job, verify_logits=logits), ref, work / f"made-{ref.name}", Stop()):
+    def verified(ref: CheckpointRef, logits: str = "off") -> None:
+        for branch in make_step(replace(job, verify_logits=logits), ref, work / f"verified-{ref.name}", Stop()):
             assert isinstance(branch, VerifiedBranch), branch
 
-    def clean() -> None:  # removing files is in nobody's time
+    def clean() -> None:  # not part of a measurement
         for path in work.iterdir():
             if path != run:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    made(sources[0], "all")  # imports, the model's skeleton
+    verified(sources[0], "all")  # imports torch, builds the model
     clean()
-    taken: dict[str, list[float]] = {"floor": [], "weights": [], "proven": [], "logits": []}
+    taken: dict[str, list[float]] = {"floor": [], "weights": [], "verified": [], "logits": []}
     for number, source in enumerate(sources):
         folder = run / source.name
         checkpoint = RawCheckpoint.open(LocalFiles(folder))
@@ -107,14 +106,14 @@ def measure(work: Path, shape: Shape, steps: int, ranks: int) -> Taken:
         ways: dict[str, Callable[[], object]] = {
             "floor": partial(floor, folder, ranges, work / "floor.bin"),
             "weights": partial(plain, folder, work / "out"),
-            "proven": partial(made, source),
-            "logits": partial(made, source, "all"),
+            "verified": partial(verified, source),
+            "logits": partial(verified, source, "all"),
         }
         for name in [*list(ways)[number % 4 :], *list(ways)[: number % 4]]:
             taken[name].append(seconds(ways[name]))
             clean()
     with ThreadPoolExecutor(2) as pool:
-        together = seconds(lambda: list(pool.map(made, sources)))
+        together = seconds(lambda: list(pool.map(verified, sources)))
     shutil.rmtree(run)
     return Taken(taken, together)
 
@@ -125,17 +124,17 @@ def plain(folder: Path, out: Path) -> None:
 
 
 def main(work: Path, models: list[str]) -> None:
-    print("| model | steps | weights MB | floor s | weights / floor | proven / floor | two at once | logits / floor |")
+    print("| model | steps | weights MB | floor s | weights/floor | verified/floor | two at once | logits/floor |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     after = []
     for title, name, steps, ranks in (("14M", "14M", 20, 1), ("1.4B", "1.4B", 4, 1), ("1.4B, TP 2", "1.4B", 4, 2)):
         if models and title not in models:
             continue
         taken = measure(work, SHAPES[name], steps, ranks)
-        weights, proven, logits = (quartiles(taken.ratios(way)) for way in ("weights", "proven", "logits"))
+        weights, verified, logits = (quartiles(taken.ratios(way)) for way in ("weights", "verified", "logits"))
         together = f"{taken.together / sum(taken.ways['floor']):.2f}"
         cells = [title, steps, f"{weight_megabytes(SHAPES[name]):,.1f}", f"{median(taken.ways['floor']):.3f}"]
-        print("|", " | ".join(map(str, [*cells, weights, proven, together, logits])), "|", flush=True)
+        print("|", " | ".join(map(str, [*cells, weights, verified, together, logits])), "|", flush=True)
         if name == "14M":
             whole = 154 / steps * taken.together + 2 * median(taken.ways["logits"])
             usual = 154 * USUAL
