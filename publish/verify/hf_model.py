@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 STRICT_LOAD = "strict-load"
 BLOCK = 1 << 18  # elements of a matrix that are in memory at a time
-MEMORY = 512 << 20  # bytes of memory for torch, transformers and the logits of one model
 LOGITS_LOCK = threading.RLock()
 """Held by the one thread that builds a model (transformers patches torch meanwhile) or computes logits (torch's own
 threads use every core)."""
