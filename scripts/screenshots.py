@@ -33,7 +33,10 @@ CARDS = (
 )
 TERMINAL = "release-terminal"
 COLUMNS, LINES = 116, 26
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1")
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=1"),
+    "--virtual-time-budget=10000",  # milliseconds of the page's clock, in which it loads and scrolls
+)
 SCREEN = """<body style="margin:0;background:#1c1c22"><pre style="margin:0;padding:18px 20px;color:#e6e6e6;
 font:14px/1.4 'DejaVu Sans Mono',monospace">{code}</pre>"""
 
@@ -90,12 +93,14 @@ def card(address: str, name: str, path: str, width: int, part: tuple[int, int], 
     page, taken = folder / "frame.html", folder / "card.png"
     style = f"border:0;width:{width}px;height:{part[1]}px"
     page.write_text(f'<body style="margin:0"><iframe src="{address}{path}" style="{style}"></iframe>')
-    for _ in range(10):
+    shown = None
+    while True:  # until two pictures in a row are equal: on a busy machine the first may show half a page
+        before = shown
         shoot(page, width, part[1], dark, taken)
         with Image.open(taken) as picture:
             shown = picture.crop((0, part[0], width, part[1])).convert("RGB")
-        if len(shown.getcolors(shown.width * shown.height)) > 1:
-            break  # else the picture was taken before the frame was loaded
+        if shown == before and len(shown.getcolors(shown.width * shown.height)) > 1:
+            break
     save(shown, name)
 
 

@@ -1,4 +1,4 @@
-"""``publish.json``, the record in every branch: what was read, what was written, what was proven.
+"""``publish.json``, the record in every branch: what was read, what was written, what was verified.
 
 A pure function of facts: canonical JSON (sorted keys, two spaces, a newline at the end), no clock. Everything in it is
 a value; sentences and table cells are made of the values by ``cards/``. Reading ignores unknown keys, so that an older

@@ -1,10 +1,10 @@
-"""Time and memory of `publish compare` against the floor: a loop that reads both files and hashes them with SHA-256.
+"""Time and memory of ``publish compare``, compared with a loop that reads both files and hashes them with SHA-256.
 
 Usage: python scripts/bench/compare.py [WORK_FOLDER]
 
-Both sides are written by this script as fp16 safetensors of other seeds and removed. The comparison runs in a process
-of its own. Printed: CPU seconds of the floor and of the comparison without imports (best of five), their ratio, and
-the peak of memory beyond that of the process after its imports.
+The script writes both models as fp16 safetensors, from different seeds. The comparison runs in a separate process.
+Seconds are CPU seconds, the best of five for 14M, imports not counted. Memory is the peak beyond that of the process
+after its imports.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def floor(paths: list[Path]) -> float:
 
 
 def main(work: Path) -> None:
-    print(f"{'model':6} {'floor s':>9} {'compare s':>10} {'ratio':>6} {'memory MB':>10}")
+    print("| model | floor s | compare s | ratio | memory MB |")
+    print("|---|---:|---:|---:|---:|")
     for name, (layers, hidden) in MODELS.items():
         paths = [work / side / "model.safetensors" for side in ("left", "right")]
         for seed, path in enumerate(paths):  # in a process of its own: a child's peak counts its parent's when forked
@@ -100,7 +101,7 @@ def main(work: Path) -> None:
         command = [sys.executable, "-c", CODE, *(str(path.parent) for path in paths), str(tries)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         seconds, memory = map(float, done.stdout.split())
-        print(f"{name:6} {best:9.3f} {seconds:10.3f} {seconds / best:6.2f} {memory:10.0f}", flush=True)
+        print(f"| {name} | {best:.3f} | {seconds:.3f} | {seconds / best:.2f} | {memory:.0f} |", flush=True)
         for path in paths:
             path.unlink()
             path.parent.rmdir()

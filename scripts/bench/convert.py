@@ -1,12 +1,13 @@
-"""Conversion against its floor: a plain loop that preads the weight bytes, hashes them with SHA-256 and writes them.
+"""A conversion compared with its floor: a loop that reads the weight bytes with pread, hashes them with SHA-256, and
+writes them. Both run in one process, and imports are not counted.
 
 Usage: python scripts/bench/convert.py [WORK_FOLDER [MODEL...]]
 
-All runs in one process; imports are not measured. Floor and conversion take turns, step by step; a ratio is the
-median over the steps, with its quartiles. ``weights`` is the conversion without any gate. ``verified`` is all that a
-release does for a step except logits and upload: gates, sketch, card, manifest. ``logits`` includes the comparison of
-logits, which a release makes at its first and last step, and where plan or config change. ``two at once`` is
-``verified`` with two workers: seconds of all steps over those of all floors.
+Floor and conversion take turns, step by step. A ratio is the median over the steps, with its quartiles. ``weights`` is
+the conversion alone; ``verified`` adds everything that a step of a release needs except logits and upload (gates,
+sketch, card, manifest); ``logits`` adds the logits gate, which a release runs on its first and last step, and wherever
+plan or config change. ``two threads`` is ``verified`` for two steps at once: the seconds of all steps divided by those
+of all floors.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def seconds(action: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Taken:
-    """Seconds of every step by way, and of all of them with two workers."""
+    """Seconds of every step by way, and of all of them in two threads."""
 
     ways: Mapping[str, list[float]]
     together: float
@@ -124,7 +125,7 @@ def plain(folder: Path, out: Path) -> None:
 
 
 def main(work: Path, models: list[str]) -> None:
-    print("| model | steps | weights MB | floor s | weights/floor | verified/floor | two at once | logits/floor |")
+    print("| model | steps | weights MB | floor s | weights/floor | verified/floor | two threads | logits/floor |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     after = []
     for title, name, steps, ranks in (("14M", "14M", 20, 1), ("1.4B", "1.4B", 4, 1), ("1.4B, TP 2", "1.4B", 4, 2)):
@@ -139,8 +140,8 @@ def main(work: Path, models: list[str]) -> None:
             whole = 154 / steps * taken.together + 2 * median(taken.ways["logits"])
             usual = 154 * USUAL
             after.append(
-                f"154 steps of 14M with all gates, two at once: {whole:.1f} s. The usual converter, a process a step: "
-                f"{usual:.0f} s, {usual / whole:.0f} times as long."
+                f"154 steps of 14M with all gates, in two threads: {whole:.1f} s. The usual converter, one process per "
+                f"step: {usual:.0f} s, {usual / whole:.0f} times as long."
             )
     print("\n" + "\n".join(after))
 

@@ -2,9 +2,9 @@
 
 Usage: python scripts/bench/memory.py [WORK_FOLDER [MODEL:RANKS...]]; by default 14M:2 410M:2 1.4B:2
 
-Each model is written by this script in GPT-NeoX's pipeline layout, converted by the command in a process of its own,
-and removed. Printed: weights, largest tensor, peak resident memory of the whole process, seconds without logits. Models
-beyond 5 GB are converted without logits only: two passes of a 12B model take a CPU a quarter of an hour.
+The script writes each model in GPT-NeoX's pipeline layout, converts it with ``publish convert`` in a separate process,
+and removes it. The peak is that of the resident memory of the whole process. Models beyond 5 GB are converted without
+logits only, since two passes of a 12B model take a CPU a quarter of an hour.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def main(work: Path, models: Sequence[str]) -> None:
         subprocess.run([sys.executable, __file__, "write", str(folder), name, ranks], check=True)
         weights = sum(path.stat().st_size for path in folder.glob("layer_*"))
         whole = f"{measure(folder)[0]:.0f}" if weights < SMALL else "-"
-        plain, seconds = measure(folder, "--no-verify-logits")
+        plain, seconds = measure(folder, "--verify-logits", "off")
         largest = SHAPES[name].largest_bytes / 1e6
         cells = f"{name}, TP {ranks} | {weights / 1e6:,.1f} | {largest:,.1f} | {whole} | {plain:.0f} | {seconds:.1f}"
         print(f"| {cells} |", flush=True)

@@ -1,13 +1,12 @@
-"""A whole release onto a rehearsal Hub against huggingface_hub's own way to commit the same ready-made folders.
+"""A release of the sample run to a rehearsal Hub, compared with huggingface_hub committing the same finished folders.
 
 Usage: python scripts/bench/release.py [STEPS]
 
-Both run in processes of their own, in turn, three times each, onto a fresh Hub: ``publish all-steps`` from the raw
-sample checkpoints (imports, reading, converting, proving, cards, ``main``), and a plain loop of ``create_branch`` and
-``create_commit`` over folders that are already converted. huggingface_hub uploads by Xet where it can, which is its
-default, and by LFS where it is told to; ours uploads by LFS to any Hub but Hugging Face's own. ``imports`` is what a
-process takes that only imports what the release needs, torch and transformers included: a third of what it takes, done
-beside the rest by a process of its own.
+Each runs three times, in turn, in a separate process, to a fresh Hub. ``publish all-steps`` starts from the raw
+checkpoints: imports, reading, converting, verifying, cards, ``main``. The other side is a loop of ``create_branch`` and
+``create_commit`` over folders that are already converted. huggingface_hub uploads by Xet, its default, or by LFS; this
+tool uploads by LFS, except to huggingface.co. ``imports`` is a process that only imports what a release needs, torch
+and transformers included.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def samples(folder: Path) -> Path:
 
 
 def on_a_fresh_hub(work: Path, code: str, *arguments: str, xet: bool = True) -> float:
-    """Seconds of the process. huggingface_hub uploads by Xet unless it is told not to."""
+    """Seconds of the process. huggingface_hub uploads by Xet unless an environment variable turns that off."""
     root = work / "hub"
     with RehearsalHub(root, api_quota=10**9, resolver_quota=10**9, enforce_quota=False) as hub:
         environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_alice", "HF_HOME": str(work / "home")}
@@ -76,7 +75,7 @@ def timed(command: list[str], environment: dict[str, str] | None = None) -> floa
 
 
 def ready_made(work: Path, run: Path, release: list[str]) -> Path:
-    """The folders of a finished release, one a step."""
+    """The folders of a finished release, one for each step."""
     folders = work / "folders"
     code = (
         "import sys\nfrom pathlib import Path\nfrom huggingface_hub import snapshot_download\n"

@@ -1,9 +1,9 @@
-"""What a source on a Hub costs: bytes and requests for one 14M step whose file holds seven times its weights.
+"""Bytes and requests that a source on a Hub costs, for one 14M step whose file is seven times as large as its weights.
 
 Usage: python scripts/bench/remote.py
 
-The checkpoint is written by this script in the sequential layout, fp16 weights in one flat storage and Adam's state in
-fp32 beside them, as DeepSpeed saves it. Bytes and requests are counted by a rehearsal Hub.
+The script writes the checkpoint in the sequential layout, as DeepSpeed saves it: fp16 weights in one flat storage, and
+Adam's state in fp32. A rehearsal Hub counts bytes and requests.
 """
 
 from __future__ import annotations

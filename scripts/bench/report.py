@@ -14,12 +14,12 @@ HERE = Path(__file__).resolve().parent
 HEAD = """\
 # Benchmarks
 
-Made by `python scripts/bench/report.py`, on a machine with {cores} cores and nothing else to do. Ratios are of one run
-in which both sides take turns, so they hold on other machines; seconds do not.
+Written by `python scripts/bench/report.py` on an otherwise idle machine with {cores} cores. Both sides of a ratio take
+turns in one run, so ratios hold on other machines; seconds do not.
 """
 SECTIONS = (
-    ("Conversion against its floor", "convert.py", True),
-    ("A release onto a rehearsal Hub against huggingface_hub", "release.py", False),
+    ("Conversion compared with its floor", "convert.py", True),
+    ("A release compared with huggingface_hub", "release.py", False),
     ("A source on a Hub", "remote.py", False),
     ("Memory", "memory.py", True),
     ("Comparing two models", "compare.py", True),

@@ -1,4 +1,4 @@
-"""Seconds until a command has ended that needs no torch: the best of ten, in processes of their own.
+"""Seconds of a command that does not need torch, from start to end: the best of ten processes.
 
 Usage: python scripts/bench/startup.py
 """
