@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -78,17 +79,23 @@ def plan_plots(records: Sequence[CheckpointRecord]) -> Iterator[PlannedPlot]:
     previous = _curves({record.step: {d.layer_type: d.from_previous for d in record.distances} for record in records})
     if stds:
         alt = f"Standard deviation of the weights over training: {_ends(stds)}."
-        yield PlannedPlot(Plot(alt, "plots/std.svg"), _digest(stds), partial(spread_plot, stds))
+        yield PlannedPlot(Plot(alt, "plots/std.svg"), _digest(stds), partial(_draw, spread_plot, stds))
     if first and previous:
         alt = f"Distance of the weights from step 0 and from the checkpoint before, relative: {_ends(first)}."
-        draw = partial(distance_plot, first, previous)
+        draw = partial(_draw, distance_plot, first, previous)
         yield PlannedPlot(Plot(alt, "plots/distance.svg"), _digest((*first, *previous)), draw)
     for step, number, comparison in numbered_comparisons(record.manifest for record in records):
         if comparison.ratios:
             title = comparison_title(step, comparison)
             values = "; ".join(f"{name} {ratio:.3f}" for name, ratio, _ in comparison.ratios)
             plot = Plot(f"Ratios of standard deviations. {title}: {values}.", ratio_path(step, number))
-            yield PlannedPlot(plot, _digest(comparison.ratios, title), partial(ratio_plot, comparison, title))
+            yield PlannedPlot(plot, _digest(comparison.ratios, title), partial(_draw, ratio_plot, comparison, title))
+
+
+@functools.lru_cache(maxsize=16)
+def _draw(plot: Callable[..., bytes], *figures: object) -> bytes:
+    """Each plot once: ``main`` is compared with what it should be and then written, from the same figures."""
+    return plot(*figures)
 
 
 def _curves(figures: Mapping[int, Mapping[str, float | None]]) -> tuple[Curve, ...]:
