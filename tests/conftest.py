@@ -41,6 +41,15 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "pythia-tiny-seed1234"
 
 
+@pytest.fixture(scope="session")
+def real14m(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real 14M checkpoint of step 0 with its optimizer state; unpacking takes seconds, so nobody writes to it."""
+    folder = tmp_path_factory.mktemp("real14m")
+    with tarfile.open(shared("real14m/global_step0.tar.xz")) as tar:
+        tar.extractall(folder, filter="data")
+    return folder / "global_step0"
+
+
 @pytest.fixture(autouse=True)
 def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
     connect = socket.socket.connect

@@ -89,13 +89,13 @@ def plan_plots(records: Sequence[CheckpointRecord]) -> Iterator[PlannedPlot]:
             title = comparison_title(step, comparison)
             values = "; ".join(f"{name} {ratio:.3f}" for name, ratio, _ in comparison.ratios)
             plot = Plot(f"Ratios of standard deviations. {title}: {values}.", ratio_path(step, number))
-            yield PlannedPlot(plot, _digest(comparison.ratios, title), partial(_draw, ratio_plot, comparison, title))
+            yield PlannedPlot(plot, _digest(comparison.ratios, title), partial(ratio_plot, comparison, title))
 
 
 @functools.lru_cache(maxsize=16)
-def _draw(plot: Callable[..., bytes], *figures: object) -> bytes:
+def _draw(plot: Callable[..., bytes], *curves: tuple[Curve, ...]) -> bytes:
     """Each plot once: ``main`` is compared with what it should be and then written, from the same figures."""
-    return plot(*figures)
+    return plot(*curves)
 
 
 def _curves(figures: Mapping[int, Mapping[str, float | None]]) -> tuple[Curve, ...]:

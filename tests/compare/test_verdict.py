@@ -16,7 +16,6 @@ from publish.compare.report import Report
 from publish.compare.verdict import provenance_reasons
 from publish.records.manifest import RngState
 from tests.compare.models import SMALL, Arrays, Model, report, save
-from tests.conftest import shared
 
 SEED = 1234
 QKV = "gpt_neox.layers.1.attention.query_key_value.weight"
@@ -72,12 +71,8 @@ def test_a_tenth_of_a_percent_is_not_claimed(pythia_14m: Path, tmp_path: Path) -
     assert report(pythia_14m, save(tmp_path / "right", off.draw(5))).verdict.name == "same-init-different-rng"
 
 
-def test_the_real_14m_against_a_made_one(tmp_path: Path) -> None:
-    import tarfile
-
-    with tarfile.open(shared("real14m/global_step0.tar.xz")) as tar:
-        tar.extractall(tmp_path, filter="data")
-    found = report(tmp_path / "global_step0", save(tmp_path / "made", Model().draw(3)))
+def test_the_real_14m_against_a_made_one(real14m: Path, tmp_path: Path) -> None:
+    found = report(real14m, save(tmp_path / "made", Model().draw(3)))
     assert (found.verdict.name, found.comparison.left.format) == ("same-init-different-rng", "neox")
     predicted = {each.name: each.expected[0] for each in found.tests.types if each.expected[0]}
     assert predicted["embedding"] == predicted["unembedding"] == pytest.approx(0.0559, abs=5e-5)

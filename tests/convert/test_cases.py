@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -84,11 +83,9 @@ def test_the_suite(run: str, step: int, tmp_path: Path) -> None:
     assert difference(tmp_path / "out", shared(f"suite/logits/{run}_step{step}.npz")) <= 5e-5
 
 
-def test_a_full_size_model(tmp_path: Path) -> None:
-    with tarfile.open(shared("real14m/global_step0.tar.xz")) as archive:
-        archive.extractall(tmp_path, filter="data")
+def test_a_full_size_model(real14m: Path, tmp_path: Path) -> None:
     tokenizer = str(shared("pythia/20B_tokenizer.json"))
-    plan = converted(tmp_path / "global_step0", tokenizer, tmp_path / "out")
+    plan = converted(real14m, tokenizer, tmp_path / "out")
     assert (plan.weight_bytes, plan.parameters) == (28_135_424, 14_067_712)
     assert difference(tmp_path / "out", shared("real14m/logits_step0.npz")) <= 1e-4
 

@@ -17,9 +17,9 @@ CASES = [
     ("T4", 1234, 0, "float16", 1),
     ("T4", 1, 8, "float32", 2),
     ("RTX 2080 Ti", 4321, 160, "float32", 1),
-    ("A40", 1234, 0, "float16", 2),
-    ("V100", 9, 1048, "float16", 1),
-    ("A100", 1234, 160, "bfloat16", 1),
+    pytest.param("A40", 1234, 0, "float16", 2, marks=pytest.mark.slow),
+    pytest.param("V100", 9, 1048, "float16", 1, marks=pytest.mark.slow),
+    pytest.param("A100", 1234, 160, "bfloat16", 1, marks=pytest.mark.slow),
 ]
 
 
@@ -72,7 +72,7 @@ def test_a_small_model_does_not_reveal_the_gpu(tmp_path: Path) -> None:
     assert (found.rng_state.threads, set(found.rng_state.devices)) == (None, set(THREADS))
 
 
-@pytest.mark.parametrize("resident", [512, 1024, 3840, 8192])
+@pytest.mark.parametrize("resident", [512, *(pytest.param(n, marks=pytest.mark.slow) for n in (1024, 3840, 8192))])
 def test_an_unknown_gpu_is_named_by_its_threads(tmp_path: Path, resident: int) -> None:
     answer = ask(on_gpu(Model(tensor_parallel=2, vocabulary=512, hidden=64), resident, 4).write(tmp_path / "step0"))
     found = answer.explanation

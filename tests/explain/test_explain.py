@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tarfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,14 +28,6 @@ def assert_reproduced(answer: Answer, seed: int, position: int, stored: str = "e
     assert found.rng_state is not None
     assert (found.rng_state.seed, found.rng_state.position) == (seed, position)
     assert found.stored_state == stored
-
-
-@pytest.fixture(scope="module")
-def real14m(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("real14m")
-    with tarfile.open(shared("real14m/global_step0.tar.xz")) as tar:
-        tar.extractall(folder, filter="data")
-    return folder / "global_step0"
 
 
 def test_the_real_14m_is_its_seeds_second_construction(real14m: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -189,13 +188,10 @@ def test_a_source_on_a_hub_gives_the_same_branches(
 
 
 @pytest.fixture
-def raw14m(tmp_path: Path, hub: RehearsalHub, monkeypatch: pytest.MonkeyPatch) -> str:
+def raw14m(real14m: Path, hub: RehearsalHub, monkeypatch: pytest.MonkeyPatch) -> str:
     """A real 14M checkpoint with its optimizer state, on the Hub; nothing is counted yet."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    run = tmp_path / "run"
-    with tarfile.open(shared("real14m/global_step0.tar.xz")) as archive:
-        archive.extractall(run, filter="data")
-    raw_on_hub(hub, run, "lab/raw14m", (0,))
+    raw_on_hub(hub, real14m.parent, "lab/raw14m", (0,))
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
     hub.reset_stats()
     return "lab/raw14m"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,10 +73,8 @@ def test_the_suite(run: str, step: int) -> None:
     assert difference(shared(f"suite/{run}/global_step{step}"), known, STORED) <= 2e-5
 
 
-def test_pythia_14m(tmp_path: Path) -> None:
-    with tarfile.open(shared("real14m/global_step0.tar.xz")) as tar:
-        tar.extractall(tmp_path, filter="data")
-    raw, config = raw_case(tmp_path / "global_step0")
+def test_pythia_14m(real14m: Path) -> None:
+    raw, config = raw_case(real14m)
     numbers = arrays(shared("real14m/logits_step0.npz"))
     for arithmetic, bound in ((STORED, 5e-6), (Arithmetic(), 6e-5)):
         logits = neox_logits(raw, config.network, numbers["tokens"].astype(np.int64), arithmetic)
