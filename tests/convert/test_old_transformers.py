@@ -41,7 +41,7 @@ def loaded(folders: list[Path], out: Path, path: str) -> dict[str, np.ndarray]:
 @pytest.mark.slow
 def test_equal_logits_in_both_versions(tmp_path: Path, samples: Path) -> None:
     if not OLDEST.exists():
-        pytest.skip("transformers 4.38 is absent: scripts/check installs it")
+        pytest.skip("transformers 4.38 is absent: scripts/check --all installs it")
     folders = [tmp_path / "out" / name for name in CASES]
     for name, folder in zip(CASES, folders, strict=True):
         write(tmp_path / "raw" / name / "global_step16", case := CASES[name], stages=1)
